@@ -1,0 +1,37 @@
+"""What an agent may do: ask its model and use its tools. The runtime stands behind it, and records every call."""
+
+from typing import Any, Protocol
+
+from journeyman.agents.agent import Agent
+from journeyman.agents.model import BASE, ModelReply
+from journeyman.tools.call import CallResult
+from journeyman.traces.messages import Message
+
+
+class Calls(Protocol):
+    """One agent's calls in one run."""
+
+    @property
+    def policy(self) -> str:
+        """The policy that answers this agent in this run."""
+        ...
+
+    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any]) -> ModelReply:
+        """One model call under `schema`; raises `ModelError`."""
+        ...
+
+    async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
+        """One tool call, and the id of its span; a failure is a result, not an exception."""
+        ...
+
+
+def opening(agent: Agent, policy: str, prompt: str) -> tuple[Message, ...]:
+    """The start of a conversation: instructions, examples for the base model only, then the prompt.
+
+    What all calls of one agent share comes first, byte for byte, so that the server's prefix cache can serve it.
+    """
+    messages = [Message(role="system", content=agent.instructions)]
+    for example in agent.examples if policy == BASE else ():
+        messages.append(Message(role="user", content=example.user))
+        messages.append(Message(role="assistant", content=example.assistant))
+    return (*messages, Message(role="user", content=prompt))

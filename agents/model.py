@@ -1,0 +1,64 @@
+"""The `Model` protocol: anything that answers a chat request under a policy's name."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from journeyman.traces.messages import Message, Usage
+from journeyman.traces.record import Record
+
+BASE = "base"
+"""The policy that is the base model itself, without an adapter."""
+
+
+class ModelRequest(Record):
+    policy: str
+    messages: tuple[Message, ...]
+    json_schema: dict[str, Any] | None = None
+    """The reply is decoded under this schema, where the server can."""
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int | None = None
+    timeout_s: float = 120.0
+    traceparent: str | None = None
+    """W3C trace context of the span that this call belongs to."""
+
+
+class ModelReply(Record):
+    id: str
+    model: str
+    """The policy that answered, in the server's words."""
+    content: str
+    finish_reason: str
+    """`stop`, or `length` where `max_tokens` cut the reply short."""
+    usage: Usage
+    prompt_token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Natural-log probability of each of `token_ids`."""
+
+
+class Model(Protocol):
+    """A model, or a server of many. `complete` raises `ModelError` and nothing else."""
+
+    @property
+    def provider(self) -> str:
+        """`gen_ai.provider.name` in the record, e.g. `vllm`."""
+        ...
+
+    @property
+    def demonstrates(self) -> bool:
+        """True where a person or a script wrote the replies, so that they carry no token ids."""
+        ...
+
+    async def complete(self, request: ModelRequest) -> ModelReply: ...
+
+
+class ModelTable:
+    """Which model answers for which policy; policies without a row of their own go to `default`."""
+
+    def __init__(self, default: Model, others: Mapping[str, Model] | None = None) -> None:
+        self._default = default
+        self._others = dict(others or {})
+
+    def __getitem__(self, policy: str) -> Model:
+        return self._others.get(policy, self._default)

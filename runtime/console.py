@@ -1,0 +1,64 @@
+"""Command conventions, the same for every command: `--json`, `-C DIR`, exit codes, one line for an error.
+
+A command is a typer function that takes `workspace: WorkspaceOption` and `as_json: JsonOption`, raises
+`JourneymanError` for what goes wrong, and prints through `emit`. Progress and notes go to stderr, results to stdout.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Exit(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    NEEDS_INPUT = 4
+    OVER_BUDGET = 5
+
+
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("-C", "--workspace", metavar="DIR", help="Workspace folder [default: .journeyman]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
+
+out = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+def emit(value: Any, as_json: bool, human: Callable[[], None]) -> None:
+    """Prints `value` as JSON, or calls `human`, which prints it for a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=2) + "\n")
+    else:
+        human()
+
+
+def progress() -> Progress:
+    """A bar on stderr with counts and the time left; plain and silent where stderr is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=notes,
+        disable=not notes.is_terminal,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

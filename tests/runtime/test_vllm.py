@@ -1,0 +1,316 @@
+"""The chat client against a real HTTP server that misbehaves."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from pydantic import SecretStr
+
+from journeyman.agents.model import Model, ModelRequest
+from journeyman.runtime.vllm import ChatVLLM
+from journeyman.traces.errors import ConfigError, ModelError
+from journeyman.traces.messages import Message, ToolCall
+
+REQUEST = ModelRequest(policy="worker@1", messages=(Message(role="user", content="hi"),), seed=3)
+KEY = "sk-very-secret"
+
+
+def completion(**changes: Any) -> bytes:
+    body = {
+        "id": "chatcmpl-1",
+        "model": "worker@1",
+        "choices": [
+            {
+                "message": {"role": "assistant", "content": "hello"},
+                "finish_reason": "stop",
+                "token_ids": [7, 8],
+                "logprobs": {"content": [{"token": "hel", "logprob": -0.5}, {"token": "lo", "logprob": -0.25}]},
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 5,
+            "completion_tokens": 2,
+            "total_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        },
+        "prompt_token_ids": [1, 2, 3, 4, 5],
+    }
+    return json.dumps(body | changes).encode()
+
+
+def answer(status: int, body: bytes, kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+OK = answer(200, completion())
+
+
+def refusal(status: int, message: str) -> bytes:
+    return answer(status, json.dumps({"error": {"message": message, "type": "E", "code": status}}).encode())
+
+
+class Seen:
+    """A request as the server saw it."""
+
+    def __init__(self, head: str, body: bytes) -> None:
+        self.path = head.split(" ")[1]
+        self.headers = dict(line.split(": ", 1) for line in head.lower().split("\r\n")[1:] if line)
+        self.body: dict[str, Any] = json.loads(body)
+
+
+class Server:
+    """A server on a socket that gives the next of its replies to each request, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.replies: list[bytes | float] = [OK]
+        """Bytes to send; b"" drops the connection, a number waits as many seconds and then drops it."""
+        self.requests: list[Seen] = []
+        self.asked = asyncio.Event()
+        self.url = ""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+            self.requests.append(Seen(head.strip(), await reader.readexactly(length)))
+            self.asked.set()
+            reply = self.replies[0] if len(self.replies) == 1 else self.replies.pop(0)
+            if isinstance(reply, float):
+                await asyncio.sleep(reply)
+            else:
+                writer.write(reply)
+                await writer.drain()
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    there = Server()
+    listener = await asyncio.start_server(there.handle, "127.0.0.1", 0)
+    there.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener:
+        yield there
+
+
+Connect = Callable[..., ChatVLLM]
+
+
+@pytest.fixture
+async def connect(server: Server) -> AsyncIterator[Connect]:
+    opened: list[ChatVLLM] = []
+
+    def make(**fields: Any) -> ChatVLLM:
+        opened.append(ChatVLLM(**{"base_url": server.url, "retry_wait_s": 0.0, **fields}))
+        return opened[-1]
+
+    yield make
+    for model in opened:
+        await model.aclose()
+
+
+async def refused(asked: Awaitable[Any]) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await asked
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+async def test_a_reply_keeps_tokens_logprobs_usage_and_who_answered(connect: Connect) -> None:
+    model: Model = connect()
+    reply = await model.complete(REQUEST)
+    assert (reply.content, reply.model, reply.finish_reason, reply.id) == ("hello", "worker@1", "stop", "chatcmpl-1")
+    assert (reply.prompt_token_ids, reply.token_ids, reply.logprobs) == ((1, 2, 3, 4, 5), (7, 8), (-0.5, -0.25))
+    assert (reply.usage.input_tokens, reply.usage.output_tokens, reply.usage.cached_tokens) == (5, 2, 4)
+    assert (model.provider, model.demonstrates) == ("vllm", False)
+
+
+async def test_a_request_carries_policy_schema_seed_trace_and_key(server: Server, connect: Connect) -> None:
+    schema = {"type": "object"}
+    traced = REQUEST.model_copy(update={"json_schema": schema, "traceparent": "00-aa-bb-01", "max_tokens": 9})
+    await connect(api_key=SecretStr(KEY)).complete(traced)
+    (seen,) = server.requests
+    assert seen.path == "/v1/chat/completions"
+    assert {key: seen.body[key] for key in ("model", "seed", "max_tokens", "temperature")} == {
+        "model": "worker@1",
+        "seed": 3,
+        "max_tokens": 9,
+        "temperature": 0.0,
+    }
+    assert seen.body["logprobs"] is True and seen.body["return_token_ids"] is True
+    assert seen.body["response_format"]["json_schema"]["schema"] == schema
+    assert seen.headers["traceparent"] == "00-aa-bb-01"
+    assert len(seen.headers["x-request-id"]) == 32
+    assert seen.headers["authorization"] == f"bearer {KEY}"
+
+
+async def test_a_tool_call_in_the_history_is_sent_as_valid_json(server: Server, connect: Connect) -> None:
+    call = ToolCall(id="c1", name="look_up", arguments={"query": "høst"})
+    said = Message(role="assistant", content="", tool_calls=(call,))
+    found = Message(role="tool", content="autumn", tool_call_id="c1")
+    await connect().complete(REQUEST.model_copy(update={"messages": (said, found)}))
+    sent = server.requests[0].body["messages"]
+    assert json.loads(sent[0]["tool_calls"][0]["function"]["arguments"]) == {"query": "høst"}
+    assert sent[1] == {"role": "tool", "content": "autumn", "tool_call_id": "c1"}
+
+
+@pytest.mark.parametrize("trouble", [refusal(429, "busy"), refusal(500, "broke"), answer(503, b"oops"), b"", 5.0])
+async def test_trouble_that_may_pass_is_tried_again(server: Server, connect: Connect, trouble: bytes | float) -> None:
+    server.replies = [trouble, trouble, OK]
+    reply = await connect().complete(REQUEST.model_copy(update={"timeout_s": 0.2}))
+    assert reply.content == "hello"
+    assert len({seen.headers["x-request-id"] for seen in server.requests}) == 3
+
+
+async def test_retries_are_bounded(server: Server, connect: Connect) -> None:
+    server.replies = [refusal(500, "engine is dead")]
+    error = await refused(connect(retries=2).complete(REQUEST))
+    assert (error.status, error.retryable, len(server.requests)) == (500, True, 3)
+    assert "engine is dead" in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_refusal_is_not_tried_again(server: Server, connect: Connect, status: int) -> None:
+    server.replies = [refusal(status, "no\nand\nno")]
+    error = await refused(connect().complete(REQUEST))
+    assert (error.status, error.retryable, len(server.requests)) == (status, False, 1)
+
+
+async def test_an_unknown_policy_is_named(server: Server, connect: Connect) -> None:
+    server.replies = [refusal(404, "The model `worker@1` does not exist.")]
+    assert "policy 'worker@1' is not loaded" in str(await refused(connect().complete(REQUEST)))
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        answer(200, b"<html>welcome to nginx</html>", "text/html"),
+        answer(200, b'{"id": "chatcmpl-1", "choi'),
+        answer(200, b"[]"),
+        answer(200, completion(choices=[])),
+        answer(200, completion(usage=None)),
+        answer(200, completion(choices=[{"message": {"content": "hello"}}])),
+    ],
+)
+async def test_nonsense_is_said_to_be_no_chat_completion(server: Server, connect: Connect, nonsense: bytes) -> None:
+    server.replies = [nonsense]
+    error = await refused(connect().complete(REQUEST))
+    assert "answered something that is not a chat completion" in str(error)
+    assert (error.retryable, len(server.requests)) == (False, 1)
+
+
+async def test_a_reply_that_drips_in_is_given_up_in_time(server: Server, connect: Connect) -> None:
+    server.replies = [OK[:-20]]
+    error = await refused(connect(retries=0).complete(REQUEST.model_copy(update={"timeout_s": 0.3})))
+    assert error.retryable
+
+
+async def test_a_slow_server_is_given_up_in_time(server: Server, connect: Connect) -> None:
+    server.replies = [5.0]
+    began = time.monotonic()
+    error = await refused(connect(retries=1).complete(REQUEST.model_copy(update={"timeout_s": 0.2})))
+    assert "did not answer within 0.2 s" in str(error)
+    assert time.monotonic() - began < 2
+
+
+async def test_a_server_that_is_down_is_said_to_be_unreachable(connect: Connect) -> None:
+    error = await refused(connect(base_url="http://127.0.0.1:9", retries=1).complete(REQUEST))
+    assert "http://127.0.0.1:9 cannot be reached" in str(error)
+
+
+async def test_a_cancelled_call_is_cancelled(server: Server, connect: Connect) -> None:
+    server.replies = [5.0]
+    call = asyncio.create_task(connect().complete(REQUEST))
+    await server.asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_the_key_is_in_no_error_and_no_repr(server: Server, connect: Connect) -> None:
+    server.replies = [refusal(400, f"bad key {KEY}")]
+    model = connect(api_key=SecretStr(KEY))
+    error = await refused(model.complete(REQUEST))
+    assert KEY not in str(error) + repr(error) + repr(model)
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "", "ftp://host", "http://"])
+def test_an_address_that_is_no_url_is_a_config_error(address: str) -> None:
+    with pytest.raises(ConfigError, match="http://host:port"):
+        ChatVLLM(base_url=address)
+
+
+async def test_langchain_messages_go_out_and_come_back(server: Server, connect: Connect) -> None:
+    call = {"name": "look_up", "args": {"query": "x"}, "id": "c1"}
+    messages = [
+        SystemMessage("be brief"),
+        HumanMessage([{"type": "text", "text": "hi"}]),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("found", tool_call_id="c1"),
+    ]
+    reply = await connect(model="worker@1").ainvoke(messages, stop=["\n"], temperature=0.5, top_p=1.0)
+    assert reply.content == "hello"
+    assert reply.response_metadata["model_name"] == "worker@1"
+    assert reply.response_metadata["finish_reason"] == "stop"
+    assert reply.usage_metadata is not None and reply.usage_metadata["total_tokens"] == 7
+    assert reply.usage_metadata["input_token_details"]["cache_read"] == 4
+    assert reply.additional_kwargs["token_ids"] == [7, 8]
+    assert reply.additional_kwargs["logprobs"] == [-0.5, -0.25]
+    assert len(reply.additional_kwargs["prompt_token_ids"]) == 5
+    body = server.requests[0].body
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool"]
+    assert (body["model"], body["stop"], body["temperature"], body["top_p"]) == ("worker@1", ["\n"], 0.5, 1.0)
+
+
+async def test_a_picture_is_refused(connect: Connect) -> None:
+    picture = HumanMessage([{"type": "image_url", "image_url": {"url": "http://x/y.png"}}])
+    with pytest.raises(ConfigError, match="text only"):
+        await connect().ainvoke([picture])
+
+
+async def test_invoke_works_without_an_event_loop(server: Server, connect: Connect) -> None:
+    server.replies = [refusal(500, "once"), OK]
+    model = connect()
+    reply = await asyncio.to_thread(model.invoke, "hi")
+    model.close()
+    assert (reply.content, reply.additional_kwargs["token_ids"]) == ("hello", [7, 8])
+
+
+def events(*chunks: dict[str, Any]) -> bytes:
+    lines = "".join(f"data: {json.dumps({'id': 'chatcmpl-1', 'model': 'base'} | chunk)}\n\n" for chunk in chunks)
+    return answer(200, (lines + "data: [DONE]\n\n").encode(), "text/event-stream")
+
+
+def token(text: str, number: int, finish_reason: str | None = None) -> dict[str, Any]:
+    logprobs = {"content": [{"token": text, "logprob": -0.5}]}
+    choice = {"delta": {"content": text}, "token_ids": [number], "logprobs": logprobs, "finish_reason": finish_reason}
+    return {"choices": [choice]}
+
+
+async def test_streamed_pieces_add_up_to_the_reply(server: Server, connect: Connect) -> None:
+    first = {"choices": [{"delta": {"role": "assistant", "content": ""}}], "prompt_token_ids": [1, 2]}
+    last = {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+    server.replies = [refusal(503, "not yet"), events(first, token("hel", 7), token("lo", 8, "stop"), last)]
+    whole: AIMessageChunk | None = None
+    async for chunk in connect().astream("hi"):
+        assert isinstance(chunk, AIMessageChunk)
+        whole = chunk if whole is None else whole + chunk
+    assert whole is not None and whole.content == "hello"
+    assert whole.additional_kwargs == {"prompt_token_ids": [1, 2], "token_ids": [7, 8], "logprobs": [-0.5, -0.5]}
+    assert whole.response_metadata["model_name"] == "base"
+    assert whole.usage_metadata is not None and whole.usage_metadata["total_tokens"] == 4
+
+
+async def test_a_stream_that_turns_to_nonsense_is_a_model_error(server: Server, connect: Connect) -> None:
+    server.replies = [answer(200, b"data: {oops\n\n", "text/event-stream")]
+
+    async def read() -> None:
+        async for _ in connect().astream("hi"):
+            pass
+
+    assert "not a chat completion" in str(await refused(read()))

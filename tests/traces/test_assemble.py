@@ -1,0 +1,238 @@
+"""Assembling traces from spans in any order, and the contract that makes a turn training data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journeyman.traces import attributes as a
+from journeyman.traces.assemble import assemble, refusal
+from journeyman.traces.errors import StoreError
+from journeyman.traces.labels import Label
+from journeyman.traces.log import LogReader, SpanRecord
+from journeyman.traces.messages import Message
+from journeyman.traces.trace import Trace, Trajectory, Turn
+
+Golden = Callable[[str], list[SpanRecord]]
+
+DATA = Path(__file__).parent.parent / "data"
+SPANS = list(LogReader(DATA / "spans"))
+LEARNED = [span for span in SPANS if span.trace_id == "a" * 32]
+
+
+def trajectory(trace: Trace, assignment: str | None) -> Trajectory:
+    return next(one for one in trace.trajectories if one.assignment == assignment)
+
+
+def plan_span(spans: list[SpanRecord]) -> SpanRecord:
+    return next(span for span in spans if span.attributes[a.OPERATION] == "plan")
+
+
+def without(spans: list[SpanRecord], operation: str, agent: str | None = None) -> list[SpanRecord]:
+    return [
+        span
+        for span in spans
+        if span.attributes[a.OPERATION] != operation or agent not in (None, span.attributes.get(a.AGENT_NAME))
+    ]
+
+
+@pytest.mark.parametrize("name", ["learned", "taught", "crashed"])
+def test_a_golden_run_assembles_to_its_golden_trace(name: str, golden: Golden) -> None:
+    expected = (DATA / "traces" / f"{name}.json").read_text(encoding="utf-8")
+    assert assemble(golden(name)) == Trace.model_validate_json(expected)
+
+
+@given(st.permutations(LEARNED), st.lists(st.sampled_from(LEARNED)))
+def test_order_and_repetition_change_nothing(spans: list[SpanRecord], again: list[SpanRecord]) -> None:
+    assert assemble([*spans, *again]) == assemble(LEARNED)
+
+
+@given(st.sets(st.sampled_from(range(len(LEARNED))), min_size=1))
+def test_any_part_of_a_run_assembles_with_every_model_call_that_it_holds(kept: set[int]) -> None:
+    spans = [LEARNED[place] for place in kept]
+    trace = assemble(spans)
+    chats = {span.span_id for span in spans if span.attributes[a.OPERATION] == "chat"}
+    assert {turn.span_id for turn in trace.turns} == chats
+    assert len(trace.turns) == len(chats)
+    assert trace == assemble(reversed(spans))
+
+
+def test_two_spans_of_one_id_are_settled_the_same_way_in_either_order(golden: Golden) -> None:
+    spans = golden("learned")
+    other = spans[0].model_copy(update={"end_ns": spans[0].end_ns + 1})
+    assert assemble([other, *spans]) == assemble([*spans, other])
+
+
+def test_agents_form_a_tree(golden: Golden) -> None:
+    orchestrator, *workers = assemble(golden("learned")).trajectories
+    assert (orchestrator.agent, orchestrator.parent, orchestrator.assignment) == ("orchestrator", None, None)
+    assert {worker.parent for worker in workers} == {orchestrator.span_id}
+    assert [worker.assignment for worker in workers] == ["1", "2.1", "2.2", "2.3"]
+    assert [worker.status for worker in workers] == ["ok", "failed", "ok", "ok"]
+    assert [len(worker.turns) for worker in workers] == [2, 2, 2, 2]
+
+
+def test_the_planning_call_and_the_plan_belong_to_the_orchestrator(golden: Golden) -> None:
+    orchestrator = assemble(golden("learned")).trajectories[0]
+    assert [turn.policy for turn in orchestrator.turns] == ["orchestrator@3"]
+    assert orchestrator.plan == json.loads(str(plan_span(golden("learned")).attributes[a.PLAN]))
+
+
+def test_a_tool_result_belongs_to_the_turn_that_asked_for_it(golden: Golden) -> None:
+    asked, answered = trajectory(assemble(golden("learned")), "2.2").turns
+    (result,) = asked.tool_results
+    assert (result.tool, result.arguments, result.status) == ("search", {"query": "river Riga"}, "ok")
+    assert result.content == "Riga lies on the Daugava. [3]"
+    assert answered.tool_results == ()
+
+
+def test_a_failed_call_is_a_turn_without_a_response(golden: Golden) -> None:
+    failed = trajectory(assemble(golden("learned")), "2.1").turns[-1]
+    assert failed.response is None
+    assert failed.error == "the server answered 503: engine is overloaded"
+
+
+def test_a_tool_call_that_was_cancelled_counts_as_failed(golden: Golden) -> None:
+    def cancelled(span: SpanRecord) -> SpanRecord:
+        if span.attributes[a.OPERATION] != "execute_tool":
+            return span
+        kept = {
+            name: value for name, value in span.attributes.items() if name not in (a.TOOL_STATUS, a.TOOL_CALL_RESULT)
+        }
+        return span.model_copy(update={"status": "error", "attributes": {**kept, a.ERROR: "CancelledError"}})
+
+    (result,) = trajectory(assemble(map(cancelled, golden("learned"))), "1").turns[0].tool_results
+    assert (result.status, result.content) == ("failed", "CancelledError")
+
+
+def test_a_crashed_run_has_no_task_and_no_outcome_but_all_its_turns(golden: Golden) -> None:
+    trace = assemble(golden("crashed"))
+    assert (trace.task, trace.outcome, trace.crew) == (None, None, None)
+    assert len(trace.turns) == 8
+    orchestrator, *workers = trace.trajectories
+    assert (orchestrator.agent, orchestrator.status) == ("orchestrator", None)
+    assert [worker.status for worker in workers] == ["ok", "ok", "ok", None]
+    assert [worker.parent for worker in workers[:3]] == [orchestrator.span_id] * 3
+
+
+def test_in_a_crew_without_an_orchestrator_the_worker_has_no_parent(golden: Golden) -> None:
+    flow = next(span for span in golden("learned") if span.attributes[a.OPERATION] == "invoke_workflow")
+    alone = [
+        span.model_copy(update={"parent_id": flow.span_id}) if span.attributes.get(a.ASSIGNMENT_ID) == "1" else span
+        for span in without(without(golden("learned"), "invoke_agent", "orchestrator"), "plan")
+        if span.attributes.get(a.AGENT_NAME) != "orchestrator"
+    ]
+    assert trajectory(assemble(alone), "1").parent is None
+
+
+def test_a_chat_outside_any_agent_is_kept_as_a_trajectory_of_its_own(golden: Golden) -> None:
+    chat = golden("learned")[0].model_copy(update={"parent_id": None})
+    (only,) = assemble([chat]).trajectories
+    assert (only.span_id, only.agent, only.status, len(only.turns)) == (chat.span_id, "orchestrator", None, 1)
+
+
+def test_parents_in_a_ring_do_not_hang(golden: Golden) -> None:
+    first, second, *_ = (span for span in golden("learned") if span.attributes[a.OPERATION] == "chat")
+    ring = [
+        first.model_copy(update={"parent_id": second.span_id}),
+        second.model_copy(update={"parent_id": first.span_id}),
+    ]
+    assert len(assemble(ring).turns) == 2
+
+
+def test_labels_come_with_the_trace_oldest_first(golden: Golden) -> None:
+    labels = [Label(trace_id="a" * 32, name="score", source="test", value=value, at_ns=value) for value in (2, 1)]
+    trace = assemble(golden("learned"), labels)
+    assert [label.value for label in trace.labels] == [1.0, 2.0]
+    newest = trace.label("score")
+    assert newest is not None and newest.value == 2.0
+
+
+def test_no_spans_make_no_trace() -> None:
+    with pytest.raises(StoreError, match="at least one span"):
+        assemble([])
+
+
+def test_an_attribute_that_makes_no_sense_is_named(golden: Golden) -> None:
+    broken = golden("learned")[0]
+    broken = broken.model_copy(update={"attributes": {**broken.attributes, a.TOKEN_IDS: '["x"]'}})
+    with pytest.raises(StoreError, match=f"span {broken.span_id} has an unusable {a.TOKEN_IDS}"):
+        assemble([broken])
+
+
+def test_a_status_that_is_none_of_ours_is_named(golden: Golden) -> None:
+    agents = [span for span in golden("learned") if span.attributes[a.OPERATION] == "invoke_agent"]
+    broken = agents[0].model_copy(update={"attributes": {**agents[0].attributes, a.STATUS: "splendid"}})
+    with pytest.raises(StoreError, match="cannot be assembled: status"):
+        assemble([broken])
+
+
+FINISHED = Trajectory(span_id="2", agent="lookup", parent="1", status="ok", turns=(), started_ns=0, ended_ns=2)
+SAMPLED = Turn(
+    span_id="3",
+    agent="lookup",
+    policy="lookup@8",
+    served_by="lookup@8",
+    adapter_digest="sha256:8",
+    messages=(Message(role="user", content="?"),),
+    response=Message(role="assistant", content="!"),
+    finish_reason="stop",
+    prompt_token_ids=(1, 2),
+    token_ids=(3, 4),
+    logprobs=(-0.5, 0.0),
+    started_ns=0,
+    ended_ns=1,
+)
+
+
+def test_a_turn_that_keeps_the_contract_may_be_training_data() -> None:
+    assert refusal(SAMPLED, FINISHED) is None
+
+
+def test_a_turn_of_the_base_model_needs_no_adapter_digest() -> None:
+    base = SAMPLED.model_copy(update={"policy": "base", "served_by": "base", "adapter_digest": None})
+    assert refusal(base, FINISHED) is None
+
+
+@pytest.mark.parametrize(
+    ("lack", "reason"),
+    [
+        ({"error": "503", "response": None}, "call failed"),
+        ({"response": None}, "no response"),
+        ({"finish_reason": "length"}, "truncated"),
+        ({"agent": ""}, "no agent"),
+        ({"served_by": None}, "serving policy unknown"),
+        ({"served_by": "base"}, "served by another policy"),
+        ({"token_ids": None}, "no token ids"),
+        ({"token_ids": (), "logprobs": ()}, "no token ids"),
+        ({"prompt_token_ids": None}, "no token ids"),
+        ({"logprobs": None}, "no logprobs"),
+        ({"logprobs": (-0.5,)}, "token ids and logprobs differ in number"),
+        ({"logprobs": (-0.5, float("nan"))}, "a logprob is not finite"),
+        ({"adapter_digest": None}, "no adapter digest"),
+    ],
+)
+def test_a_turn_that_lacks_something_is_refused_with_the_reason(lack: dict[str, object], reason: str) -> None:
+    assert refusal(SAMPLED.model_copy(update=lack), FINISHED) == reason
+
+
+def test_a_turn_of_an_agent_that_never_ended_is_refused() -> None:
+    assert refusal(SAMPLED, FINISHED.model_copy(update={"status": None})) == "trajectory unfinished"
+
+
+def test_a_demonstration_is_allowed_as_text(golden: Golden) -> None:
+    trace = assemble(golden("taught"))
+    assert {refusal(turn, one) for one in trace.trajectories for turn in one.turns} == {None}
+    assert all(turn.token_ids is None and turn.demonstration for turn in trace.turns)
+
+
+@pytest.mark.parametrize(
+    ("lack", "reason"),
+    [({"finish_reason": "length"}, "truncated"), ({"served_by": "base"}, "served by another policy")],
+)
+def test_a_demonstration_must_still_be_whole_and_the_teachers(lack: dict[str, object], reason: str) -> None:
+    told = {"demonstration": True, "token_ids": None, "logprobs": None, "prompt_token_ids": None}
+    assert refusal(SAMPLED.model_copy(update={**told, **lack}), FINISHED) == reason

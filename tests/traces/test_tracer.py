@@ -1,0 +1,129 @@
+"""The tracer: explicit parents, nothing dropped, failures recorded and passed on."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ConfigError, ModelError, StoreError
+from journeyman.traces.log import SpanLog, SpanRecord, read_spans
+from journeyman.traces.tracer import Tracer
+
+
+def spans_of(directory: Path) -> dict[str, SpanRecord]:
+    return {span.name: span for span in read_spans(directory)}
+
+
+def test_spans_know_their_parents_and_are_written_as_they_end(tmp_path: Path) -> None:
+    tracer = Tracer(SpanLog(tmp_path))
+    with tracer.span("run", parent=None) as run:
+        with tracer.span("agent", parent=run) as agent, tracer.span("chat", parent=agent, kind="client") as chat:
+            pass
+        assert list(spans_of(tmp_path)) == ["chat", "agent"]
+        with tracer.span("late", parent=run):
+            pass
+    spans = spans_of(tmp_path)
+    assert {name: span.parent_id for name, span in spans.items()} == {
+        "chat": agent.span_id,
+        "agent": run.span_id,
+        "late": run.span_id,
+        "run": None,
+    }
+    assert {span.trace_id for span in spans.values()} == {run.trace_id}
+    assert (spans["chat"].span_id, spans["chat"].kind, spans["run"].kind) == (chat.span_id, "client", "internal")
+    assert spans["run"].start_ns <= spans["chat"].start_ns <= spans["chat"].end_ns <= spans["run"].end_ns
+
+
+async def test_parents_hold_in_concurrent_tasks(tmp_path: Path) -> None:
+    tracer = Tracer(SpanLog(tmp_path))
+
+    async def work(name: str) -> None:
+        with tracer.span(name, parent=run) as agent:
+            await asyncio.sleep(0)
+            with tracer.span(f"{name} chat", parent=agent):
+                await asyncio.sleep(0)
+
+    with tracer.span("run", parent=None) as run:
+        await asyncio.gather(*(work(str(number)) for number in range(20)))
+    spans = spans_of(tmp_path)
+    for number in range(20):
+        assert spans[f"{number} chat"].parent_id == spans[str(number)].span_id
+        assert spans[str(number)].parent_id == run.span_id
+
+
+def test_two_runs_are_two_traces(tmp_path: Path) -> None:
+    tracer = Tracer(SpanLog(tmp_path))
+    with tracer.span("one", parent=None) as one, tracer.span("two", parent=None) as two:
+        assert one.trace_id != two.trace_id
+        assert one.traceparent == f"00-{one.trace_id}-{one.span_id}-01"
+
+
+def test_more_than_128_attributes_and_long_ones_are_kept(tmp_path: Path) -> None:
+    with Tracer(SpanLog(tmp_path)).span("wide", parent=None) as span:
+        span.set({f"n{number}": number for number in range(500)})
+        span.set({"long": "x" * 200_000, "absent": None, "list": ["a", "b"]})
+        span.set_json("json", {"text": "ü", "ids": [1, 2]})
+    attributes = spans_of(tmp_path)["wide"].attributes
+    assert [attributes[f"n{number}"] for number in range(500)] == list(range(500))
+    assert attributes["long"] == "x" * 200_000
+    assert attributes["list"] == ["a", "b"]
+    assert attributes["json"] == '{"text": "ü", "ids": [1, 2]}'
+    assert "absent" not in attributes
+
+
+def test_an_exception_marks_the_span_failed_and_travels(tmp_path: Path) -> None:
+    tracer = Tracer(SpanLog(tmp_path))
+    with (
+        pytest.raises(ModelError),
+        tracer.span("run", parent=None) as run,
+        tracer.span("chat", parent=run),
+    ):
+        raise ModelError("the server answered 503", status=503)
+    for span in spans_of(tmp_path).values():
+        assert span.status == "error"
+        assert (span.attributes[a.ERROR_TYPE], span.attributes[a.ERROR]) == ("ModelError", "the server answered 503")
+
+
+async def test_a_cancelled_span_is_written_too(tmp_path: Path) -> None:
+    tracer = Tracer(SpanLog(tmp_path))
+
+    async def work() -> None:
+        with tracer.span("slow", parent=None):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert spans_of(tmp_path)["slow"].attributes[a.ERROR_TYPE] == "CancelledError"
+
+
+def test_what_cannot_be_recorded_stops_the_work(tmp_path: Path) -> None:
+    log = SpanLog(tmp_path)
+    log.path.symlink_to("/dev/full")
+    tracer = Tracer(log)
+    with (
+        pytest.raises(StoreError, match="No space left on device"),
+        tracer.span("run", parent=None) as run,
+        tracer.span("chat", parent=run),
+    ):
+        pass
+
+
+def test_settings_for_other_telemetry_do_not_thin_out_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
+    with Tracer(SpanLog(tmp_path)).span("chat", parent=None, attributes={"one": "whole text", "two": 2}):
+        pass
+    assert spans_of(tmp_path)["chat"].attributes == {"one": "whole text", "two": 2}
+
+
+def test_a_disabled_sdk_is_an_error_rather_than_an_empty_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with pytest.raises(ConfigError, match="unset it"):
+        Tracer()

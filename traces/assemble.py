@@ -1,0 +1,230 @@
+"""Assembling: the spans of one run, in any order, become a `Trace`; and the contract that a turn must meet."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import StoreError
+from journeyman.traces.labels import Label
+from journeyman.traces.log import SpanRecord
+from journeyman.traces.messages import Message, Usage
+from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
+
+T = TypeVar("T")
+
+_ADAPTER_POLICY = re.compile(r".+@\d+")
+
+_TASK = TypeAdapter(Task)
+_OUTCOME = TypeAdapter(Outcome)
+_MESSAGES = TypeAdapter(tuple[Message, ...])
+_TOKEN_IDS = TypeAdapter(tuple[int, ...])
+_LOGPROBS = TypeAdapter(tuple[float, ...])
+_ARGUMENTS = TypeAdapter(dict[str, Any])
+_ANY: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+
+
+def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace:
+    """The trace of spans that share a trace id; their order and repetition do not matter.
+
+    What a crashed run never wrote is absent: without the workflow's span there is no task and no outcome, and turns
+    whose agent's span is missing form a trajectory without a status. Raises `StoreError` where there is no span at all
+    or an attribute does not hold what its name says.
+    """
+    known = _distinct(spans)
+    if not known:
+        raise StoreError("a trace needs at least one span")
+    ordered = sorted(known.values(), key=_rank)
+    root = next((span for span in ordered if _operation(span) == "invoke_workflow"), None)
+    try:
+        return Trace(
+            trace_id=ordered[0].trace_id,
+            crew=None if root is None else _text(root, a.WORKFLOW_NAME),
+            task=None if root is None else _json(root, a.TASK, _TASK),
+            trajectories=_trajectories(ordered, known),
+            outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
+            labels=tuple(sorted(labels, key=lambda label: label.at_ns)),
+            started_ns=ordered[0].start_ns if root is None else root.start_ns,
+            ended_ns=max(span.end_ns for span in ordered) if root is None else root.end_ns,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StoreError(f"trace {ordered[0].trace_id} cannot be assembled: {where}: {first['msg']}") from None
+
+
+def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
+    """Why `turn` may not be training data, in a few words fit for counting; None where it meets the capture contract.
+
+    A demonstration needs no token ids or logprobs: nobody sampled it, and it is learned from as text.
+    """
+    if turn.error is not None:
+        return "call failed"
+    if turn.response is None:
+        return "no response"
+    if turn.finish_reason == "length":
+        return "truncated"
+    if not turn.agent:
+        return "no agent"
+    if trajectory.status is None:
+        return "trajectory unfinished"
+    if turn.served_by is None:
+        return "serving policy unknown"
+    if turn.served_by != turn.policy:
+        return "served by another policy"
+    return None if turn.demonstration else _sampling_refusal(turn)
+
+
+def _sampling_refusal(turn: Turn) -> str | None:
+    if not turn.prompt_token_ids or not turn.token_ids:
+        return "no token ids"
+    if turn.logprobs is None:
+        return "no logprobs"
+    if len(turn.token_ids) != len(turn.logprobs):
+        return "token ids and logprobs differ in number"
+    if not all(map(math.isfinite, turn.logprobs)):
+        return "a logprob is not finite"
+    if _ADAPTER_POLICY.fullmatch(turn.policy) and turn.adapter_digest is None:
+        return "no adapter digest"
+    return None
+
+
+def _distinct(spans: Iterable[SpanRecord]) -> dict[str, SpanRecord]:
+    """Spans by id; of two that differ under one id the last in rank, whichever came first."""
+    known: dict[str, SpanRecord] = {}
+    for span in spans:
+        other = known.setdefault(span.span_id, span)
+        if other != span and _full_rank(other) < _full_rank(span):
+            known[span.span_id] = span
+    return known
+
+
+def _rank(span: SpanRecord) -> tuple[int, int, str]:
+    return span.start_ns, span.end_ns, span.span_id
+
+
+def _full_rank(span: SpanRecord) -> tuple[int, str]:
+    return span.end_ns, span.model_dump_json()
+
+
+def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:
+    members: dict[str, list[SpanRecord]] = defaultdict(list)
+    tools: dict[str, list[SpanRecord]] = defaultdict(list)
+    for span in ordered:
+        operation = _operation(span)
+        if operation == "invoke_agent":
+            members[span.span_id].append(span)
+        elif operation in ("plan", "chat", "execute_tool"):
+            members[_agent_above(span, known) or span.parent_id or span.span_id].append(span)
+        if operation == "execute_tool":
+            tools[_text(span, a.TOOL_CALL_ID) or ""].append(span)
+    trajectories = [_trajectory(span_id, spans, tools, known, members) for span_id, spans in members.items()]
+    return tuple(sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id)))
+
+
+def _agent_above(span: SpanRecord, known: Mapping[str, SpanRecord]) -> str | None:
+    """Span id of the nearest agent above `span`; where the chain breaks before one, the id that is missing there."""
+    above = span.parent_id
+    for _ in known:
+        if above is None or above not in known or _operation(known[above]) == "invoke_agent":
+            return above
+        above = known[above].parent_id
+    return None
+
+
+def _trajectory(
+    span_id: str,
+    members: Sequence[SpanRecord],
+    tools: Mapping[str, Sequence[SpanRecord]],
+    known: Mapping[str, SpanRecord],
+    trajectory_ids: Container[str],
+) -> Trajectory:
+    own = next((span for span in members if _operation(span) == "invoke_agent"), None)
+    parent = None if own is None else _agent_above(own, known)
+    named = [own] if own else members
+    agent = next((name for span in named if (name := _text(span, a.AGENT_NAME))), "")
+    plans = [plan for span in members if (plan := _json(span, a.PLAN, _ANY)) is not None]
+    return Trajectory(
+        span_id=span_id,
+        agent=agent,
+        parent=parent if parent in trajectory_ids else None,
+        assignment=own and _text(own, a.ASSIGNMENT_ID),
+        goal=own and _text(own, a.GOAL),
+        status=own and _text(own, a.STATUS),
+        plan=plans[-1] if plans else None,
+        output=own and _json(own, a.OUTPUT, _ANY),
+        error=own and _text(own, a.ERROR),
+        turns=tuple(_turn(span, agent, tools.get(span.span_id, ())) for span in members if _operation(span) == "chat"),
+        started_ns=own.start_ns if own else min(span.start_ns for span in members),
+        ended_ns=own.end_ns if own else max(span.end_ns for span in members),
+    )
+
+
+def _turn(span: SpanRecord, agent: str, tools: Sequence[SpanRecord]) -> Turn:
+    responses = _json(span, a.OUTPUT_MESSAGES, _MESSAGES)
+    reasons = span.attributes.get(a.FINISH_REASONS)
+    return Turn(
+        span_id=span.span_id,
+        agent=_text(span, a.AGENT_NAME) or agent,
+        policy=_text(span, a.REQUEST_MODEL) or "",
+        served_by=_text(span, a.RESPONSE_MODEL),
+        adapter_digest=_text(span, a.ADAPTER_DIGEST),
+        messages=_json(span, a.INPUT_MESSAGES, _MESSAGES) or (),
+        response=responses[0] if responses else None,
+        tool_results=tuple(_tool_result(tool) for tool in tools),
+        usage=Usage(
+            input_tokens=_count(span, a.INPUT_TOKENS),
+            output_tokens=_count(span, a.OUTPUT_TOKENS),
+            cached_tokens=_count(span, a.CACHED_TOKENS),
+        ),
+        finish_reason=str(reasons[0]) if isinstance(reasons, list) and reasons else None,
+        prompt_token_ids=_json(span, a.PROMPT_TOKEN_IDS, _TOKEN_IDS),
+        token_ids=_json(span, a.TOKEN_IDS, _TOKEN_IDS),
+        logprobs=_json(span, a.LOGPROBS, _LOGPROBS),
+        demonstration=span.attributes.get(a.DEMONSTRATION) is True,
+        error=(_text(span, a.ERROR) or "failed") if span.status == "error" else None,
+        started_ns=span.start_ns,
+        ended_ns=span.end_ns,
+    )
+
+
+def _tool_result(span: SpanRecord) -> ToolResult:
+    # A call that was cancelled has no status of its own, only the span's error.
+    return ToolResult(
+        span_id=span.span_id,
+        tool=_text(span, a.TOOL_NAME) or "",
+        arguments=_json(span, a.TOOL_CALL_ARGUMENTS, _ARGUMENTS) or {},
+        status=_text(span, a.TOOL_STATUS) or ("failed" if span.status == "error" else "ok"),
+        content=_text(span, a.TOOL_CALL_RESULT) or _text(span, a.ERROR) or "",
+        started_ns=span.start_ns,
+        ended_ns=span.end_ns,
+    )
+
+
+def _operation(span: SpanRecord) -> str | None:
+    return _text(span, a.OPERATION)
+
+
+def _text(span: SpanRecord, name: str) -> str | None:
+    value = span.attributes.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _count(span: SpanRecord, name: str) -> int:
+    value = span.attributes.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _json(span: SpanRecord, name: str, shape: TypeAdapter[T]) -> T | None:
+    text = _text(span, name)
+    if text is None:
+        return None
+    try:
+        return shape.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise StoreError(f"trace {span.trace_id}: span {span.span_id} has an unusable {name}: {first}") from None

@@ -1,0 +1,128 @@
+"""The nouns of the record: a `Trace` is one task's whole run, a `Trajectory` one agent's turns in it."""
+
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from journeyman.traces.labels import Label
+from journeyman.traces.messages import Message, Usage
+from journeyman.traces.record import Record
+
+Status = Literal["ok", "failed", "timeout", "truncated", "skipped", "over_budget"]
+"""How an agent's work ended. The runtime says so, never the model."""
+
+TRACE_VERSION = 1
+
+
+class Task(Record):
+    id: str
+    prompt: str
+    reference: JsonValue = None
+    """What a scorer may compare an answer with; agents never see it."""
+    family: str = "default"
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Outcome(Record):
+    """How a run ended: what `Runtime.run` returns."""
+
+    task_id: str
+    trace_id: str
+    status: Status
+    answer: str = ""
+    error: str | None = None
+    """Why the status is not `ok`; never part of `answer`."""
+    usage: Usage = Usage()
+    model_calls: int = 0
+    tool_calls: int = 0
+    seconds: float = 0.0
+
+
+class ToolResult(Record):
+    """A tool call as it happened."""
+
+    span_id: str
+    tool: str
+    arguments: dict[str, Any]
+    status: Literal["ok", "invalid", "failed", "timeout"]
+    content: str
+    """What the model was shown."""
+    started_ns: int
+    ended_ns: int
+
+
+class Turn(Record):
+    """One model call: what the agent saw, what it said, and which weights said it."""
+
+    span_id: str
+    agent: str
+    policy: str
+    """The policy asked for, e.g. `worker@8` or `base` (`gen_ai.request.model`)."""
+    served_by: str | None
+    """The policy that the server says answered (`gen_ai.response.model`)."""
+    adapter_digest: str | None = None
+    messages: tuple[Message, ...]
+    response: Message | None
+    """None where the call failed."""
+    tool_results: tuple[ToolResult, ...] = ()
+    usage: Usage = Usage()
+    finish_reason: str | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Natural-log probability of each of `token_ids`, as the server sampled it."""
+    demonstration: bool = False
+    """True for a turn that a person or a script wrote (policy `teacher`): it has text, but no token ids or logprobs."""
+    error: str | None = None
+    started_ns: int
+    ended_ns: int
+
+
+class Trajectory(Record):
+    """One agent at work: an orchestrator over the whole run, or a worker on one assignment."""
+
+    span_id: str
+    agent: str
+    parent: str | None
+    """Span of the trajectory that started this one; None for the first."""
+    assignment: str | None = None
+    goal: str | None = None
+    status: Status | None
+    """None where the process died before the agent ended."""
+    plan: JsonValue = None
+    """The plan that an orchestrator's model made and the runtime accepted."""
+    output: JsonValue = None
+    error: str | None = None
+    turns: tuple[Turn, ...]
+    started_ns: int
+    ended_ns: int
+
+
+class Trace(Record):
+    version: int = TRACE_VERSION
+    trace_id: str
+    crew: str | None = None
+    task: Task | None
+    """None where the process died before the run ended."""
+    trajectories: tuple[Trajectory, ...]
+    outcome: Outcome | None
+    labels: tuple[Label, ...] = ()
+    started_ns: int
+    ended_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_ns - self.started_ns) / 1e9
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return tuple(turn for trajectory in self.trajectories for turn in trajectory.turns)
+
+    @property
+    def usage(self) -> Usage:
+        return sum((turn.usage for turn in self.turns), Usage())
+
+    def label(self, name: str) -> Label | None:
+        """The newest label of that name on the whole trace."""
+        found = [label for label in self.labels if label.name == name and label.span_id is None]
+        return max(found, key=lambda label: label.at_ns, default=None)

@@ -1,0 +1,149 @@
+"""The tracer: spans with explicit parents, written to the log the moment they end. The only import of the OTel SDK."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from opentelemetry import trace as otel
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind, StatusCode
+from pydantic import JsonValue
+
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.log import SpanRecord
+
+AttributeValue = str | bool | int | float | list[str]
+Kind = Literal["internal", "client"]
+
+_KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
+
+
+class Sink(Protocol):
+    """Where finished spans go: a `SpanLog`."""
+
+    def append(self, span: SpanRecord, *, sync: bool) -> None: ...
+
+
+class Span:
+    """A span that is open; closing it is the tracer's."""
+
+    def __init__(self, span: otel.Span) -> None:
+        self._span = span
+
+    @property
+    def trace_id(self) -> str:
+        return f"{self._span.get_span_context().trace_id:032x}"
+
+    @property
+    def span_id(self) -> str:
+        return f"{self._span.get_span_context().span_id:016x}"
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context, for the server that does the work."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+    def set(self, values: Mapping[str, AttributeValue | None]) -> None:
+        """Sets the attributes that are not None."""
+        for name, value in values.items():
+            if value is not None:
+                self._span.set_attribute(name, value)
+
+    def set_json(self, name: str, value: object) -> None:
+        self._span.set_attribute(name, json.dumps(value, ensure_ascii=False))
+
+    def fail(self, kind: str, message: str) -> None:
+        """Marks the span as failed: `kind` is `error.type`, `message` one line."""
+        self._span.set_attribute(a.ERROR_TYPE, kind)
+        self._span.set_attribute(a.ERROR, message)
+        self._span.set_status(StatusCode.ERROR, message)
+
+    @property
+    def context(self) -> Context:
+        return otel.set_span_in_context(self._span, Context())
+
+
+class Tracer:
+    """Makes spans. Every runtime has its own: nothing global is set or read."""
+
+    def __init__(self, *sinks: Sink, service: str = "journeyman") -> None:
+        # The SDK's default limits drop attributes beyond 128 without a word.
+        limits = SpanLimits(
+            max_span_attributes=SpanLimits.UNSET,
+            max_span_attribute_length=SpanLimits.UNSET,
+            max_attributes=SpanLimits.UNSET,
+            max_attribute_length=SpanLimits.UNSET,
+        )
+        # The sampler is named because OTEL_TRACES_SAMPLER, set for other telemetry, would thin out our record.
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON,
+            resource=Resource.create({"service.name": service}),
+            span_limits=limits,
+            shutdown_on_exit=False,
+        )
+        for sink in sinks:
+            self._provider.add_span_processor(_Writer(sink))
+        self._tracer = self._provider.get_tracer("journeyman")
+        if isinstance(self._tracer, otel.NoOpTracer):
+            raise ConfigError("OTEL_SDK_DISABLED is set, so that nothing would be recorded: unset it")
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        *,
+        parent: Span | None,
+        kind: Kind = "internal",
+        attributes: Mapping[str, AttributeValue | None] | None = None,
+    ) -> Iterator[Span]:
+        """A span around the block; an exception that leaves the block marks it failed and travels on.
+
+        Parents are explicit: context variables lose them in LangGraph's fan-out.
+        """
+        context = Context() if parent is None else parent.context
+        span = Span(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
+        span.set(attributes or {})
+        try:
+            yield span
+        except BaseException as error:
+            span.fail(type(error).__name__, str(error) or type(error).__name__)
+            raise
+        finally:
+            span._span.end()
+
+
+class _Writer(SpanProcessor):
+    """Writes each span synchronously when it ends; nothing is batched, so nothing is dropped."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def on_end(self, span: ReadableSpan) -> None:
+        record = _record(span)
+        # The end of an agent's work or of a run is a promise: it must be on the disk before anyone acts on it.
+        self._sink.append(record, sync=record.attributes.get(a.OPERATION) in ("invoke_agent", "invoke_workflow"))
+
+
+def _record(span: ReadableSpan) -> SpanRecord:
+    context = span.get_span_context()
+    assert context is not None and span.start_time is not None and span.end_time is not None
+    attributes: dict[str, JsonValue] = {
+        name: list(value) if isinstance(value, tuple) else value  # type: ignore[misc]
+        for name, value in (span.attributes or {}).items()
+    }
+    return SpanRecord(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        parent_id=None if span.parent is None else f"{span.parent.span_id:016x}",
+        name=span.name,
+        kind=span.kind.name.lower(),
+        start_ns=span.start_time,
+        end_ns=span.end_time,
+        status="error" if span.status.status_code is StatusCode.ERROR else "ok",
+        attributes=attributes,
+    )

@@ -1,0 +1,188 @@
+"""`journeyman adapters`: what was trained, what is in service, and how that changes."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from journeyman.runtime.adapter import adapter_folders, find_adapter, load_adapter, split_policy
+from journeyman.runtime.adapters import Promotion, promote, rollback, swap_in
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.journal import Journal, State
+from journeyman.runtime.server import ServerState, attach, running, status
+from journeyman.traces.errors import AdapterError, JourneymanError
+from journeyman.traces.record import Record
+from journeyman.training.gate import Verdict, read_verdict
+from journeyman.training.registry import follow, read_registration, register
+
+app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
+
+PolicyArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="As in worker@8")]
+AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
+MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow [default: the workspace's]")]
+
+
+class Row(Record):
+    """An adapter in `adapters list`."""
+
+    policy: str
+    state: State
+    rows: int | None = None
+    """Samples it was trained on."""
+    dataset_digest: str | None = None
+    parent: str | None = None
+    verdict: str | None = None
+    mlflow_version: str | None = None
+    error: str | None = None
+    """Why it can't be served: a damaged folder."""
+
+
+@app.command("list")
+def list_command(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """List every adapter with its state, data, verdict and MLflow version."""
+    ws = find_workspace(workspace)
+    states = Journal(ws.journal).states()
+    rows = [_row(folder, states.get(folder.name, "candidate")) for folder in adapter_folders(ws.adapters)]
+    emit(rows, as_json, lambda: _show(rows))
+
+
+@app.command("register")
+def register_command(
+    policy: PolicyArgument, mlflow: MlflowOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
+    """Register an adapter in MLflow with its lineage; doing so again changes nothing."""
+    ws = find_workspace(workspace)
+    folder = find_adapter(ws.adapters, policy)
+    version = register(load_adapter(folder), folder, uri=mlflow or ws.mlflow_uri, verdict=read_verdict(folder))
+    registration = read_registration(folder)
+    assert registration is not None
+    emit(registration, as_json, lambda: out.print(f"{policy} is version {version} of {registration.name}"))
+
+
+@app.command("promote")
+def promote_command(
+    policy: PolicyArgument,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the journal [default: the verdict]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gate that says promote")] = False,
+    attach: AttachOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put an adapter in service: loaded into the live server, proved by a probe, written into the journal."""
+    ws = find_workspace(workspace)
+    verdict = read_verdict(find_adapter(ws.adapters, policy))
+    doubt = _doubt(verdict, Journal(ws.journal).in_service(split_policy(policy)[0]))
+    if doubt and not force:
+        raise AdapterError(f"{policy} is not promoted: {doubt}; run `journeyman gate {policy}`, or say --force")
+    why = reason or (f"forced: {doubt}" if doubt else "; ".join(verdict.reasons) if verdict else "")
+    promotion = promote(ws, policy, reason=why, server=_server(ws, attach))
+    _mirror(ws, promotion)
+    emit(promotion, as_json, lambda: _tell(promotion))
+
+
+@app.command("swap")
+def swap_command(
+    policy: PolicyArgument, attach: AttachOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
+    """Load an adapter into the live server and probe it, without putting it in service."""
+    ws = find_workspace(workspace)
+    server = _server(ws, attach) or running(ws)
+    with ws.lock("swap"):
+        swap = swap_in(ws, server, policy)
+    emit(
+        swap,
+        as_json,
+        lambda: out.print(
+            f"{policy} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms, {swap.distance.adapter:.3f} "
+            f"a token from the adapter, {swap.distance.base:.3f} from the base model)"
+        ),
+    )
+
+
+@app.command("rollback")
+def rollback_command(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Whose policy goes back to the one before")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the journal")] = "asked for",
+    attach: AttachOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the policy back in service that the present one replaced."""
+    ws = find_workspace(workspace)
+    promotion = rollback(ws, agent, reason=reason, server=_server(ws, attach))
+    _mirror(ws, promotion)
+    emit(promotion, as_json, lambda: _tell(promotion))
+
+
+def _doubt(verdict: Verdict | None, in_service: str) -> str | None:
+    """Why a verdict does not allow the promotion; None where it does."""
+    if verdict is None:
+        return "it has no verdict"
+    if verdict.decision != "promote":
+        return f"its verdict is {verdict.decision}"
+    if verdict.incumbent != in_service:
+        return f"its verdict is against {verdict.incumbent}, and {in_service} is in service now"
+    return None
+
+
+def _server(workspace: Workspace, url: str | None) -> ServerState | None:
+    """The server to swap in; None where none was started, so that there is nothing to prove yet."""
+    if url:
+        return attach(workspace, url)
+    if status(workspace).condition in ("none", "dead"):
+        notes.print("no server is running: nothing was proved, the next one is brought in line with the journal")
+        return None
+    return running(workspace)
+
+
+def _mirror(workspace: Workspace, promotion: Promotion) -> None:
+    """MLflow gets a copy where it is installed; the journal has said what counts."""
+    if find_spec("mlflow") is None:
+        return
+    entry, uri = promotion.entry, workspace.mlflow_uri
+    try:
+        if entry.digest is not None:
+            folder = find_adapter(workspace.adapters, entry.policy)
+            register(load_adapter(folder), folder, uri=uri, verdict=read_verdict(folder))
+        follow(entry.agent, entry.digest, uri=uri)
+    except JourneymanError as error:
+        notes.print(f"in service, but MLflow does not know: {error}", markup=False)
+
+
+def _row(folder: Path, state: State) -> Row:
+    try:
+        adapter, verdict, registration = load_adapter(folder), read_verdict(folder), read_registration(folder)
+    except AdapterError as error:
+        return Row(policy=folder.name, state=state, error=str(error))
+    return Row(
+        policy=adapter.policy,
+        state=state,
+        rows=adapter.rows,
+        dataset_digest=adapter.dataset_digest,
+        parent=adapter.parent,
+        verdict=verdict.decision if verdict else None,
+        mlflow_version=registration.version if registration else None,
+    )
+
+
+def _show(rows: list[Row]) -> None:
+    if not rows:
+        notes.print("there is no adapter yet: `journeyman train` makes one")
+        return
+    table = Table("adapter", "state", "rows", "dataset", "parent", "verdict", "MLflow", box=None, pad_edge=False)
+    for row in rows:
+        cells = (row.rows, (row.dataset_digest or "")[:12], row.parent, row.verdict, row.mlflow_version)
+        table.add_row(row.policy, row.state, *("-" if cell in (None, "") else str(cell) for cell in cells))
+    out.print(table)
+    for row in rows:
+        if row.error is not None:
+            notes.print(row.error, style="red", markup=False)
+
+
+def _tell(promotion: Promotion) -> None:
+    entry, swap = promotion.entry, promotion.swap
+    proof = f", loaded in {swap.swap_ms:.0f} ms, proved in {swap.probe_ms:.0f} ms" if swap else ""
+    out.print(f"{entry.policy} is in service for {entry.agent}, in place of {entry.previous}{proof}")

@@ -1,0 +1,141 @@
+"""`journeyman demo`: the whole loop on the embedded model, and a table of what it was worth."""
+
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from journeyman.runtime.config import ServerConfig, Workspace, find_workspace
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.server import ServerState
+from journeyman.traces.errors import StoreError
+from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult
+
+
+def demo(
+    full: Annotated[bool, typer.Option("--full", help="More tasks and steps: about 45 minutes on two cores")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Base model: a folder or hub id [default: embedded]")
+    ] = None,
+    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole loop on a real task set: teach, record, mine, train, gate, swap; then show what it was worth.
+
+    The tasks are FanOutQA's as closed look-up. What is finished is kept: a second call goes on from there.
+    """
+    place = find_workspace(workspace).create()
+    config = FULL if full else DemoConfig()
+    with place.lock("demo"):
+        result = _run(place, config, model, attach)
+    path = place.root / "demo.json"
+    _write(path, result)
+    emit(result, as_json, lambda: _show(result, path))
+
+
+def _run(workspace: Workspace, config: DemoConfig, model: str | None, attach_url: str | None) -> DemoResult:
+    from journeyman.runtime import server as servers
+    from journeyman.runtime.embedded import pull_model
+    from journeyman.runtime.vllm import ChatVLLM
+
+    started = perf_counter()
+    server_config = workspace.config.server
+    if model is not None:
+        server_config = server_config.model_copy(update={"model": model})
+    with progress() as bar:
+        stages = Stages(bar)
+        stages.stage("Model: prepare it, once", 0.3)
+        base_model = Path(pull_model(server_config.model))
+        stages.stage("Server: start vLLM with LoRA on", 0.8)
+        state, ours = _serve(workspace, server_config, attach_url)
+        try:
+            result = Demo(
+                workspace,
+                config,
+                model=ChatVLLM(base_url=state.url),
+                base_model=base_model,
+                server=state,
+                progress=stages,
+            ).run(server_starts=int(ours))
+        finally:
+            if ours:
+                servers.stop(workspace)
+    notes.print(f"done in {(perf_counter() - started) / 60:.1f} min")
+    return result
+
+
+def _serve(workspace: Workspace, config: ServerConfig, url: str | None) -> tuple[ServerState, bool]:
+    """The server to use, and whether this call started it: then this call stops it."""
+    from journeyman.runtime import server as servers
+    from journeyman.runtime.adapters import sync
+
+    if url is not None:
+        state, ours = servers.attach(workspace, url, config), False
+    else:
+        ours = servers.status(workspace).condition != "running"
+        state = servers.start(workspace, config)
+    sync(workspace, state)
+    return state, ours
+
+
+class Stages:
+    """Says what is being done and how long that will take; a bar where stderr is a terminal."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._row: TaskID | None = None
+
+    def stage(self, title: str, minutes: float) -> None:
+        if self._row is not None:
+            self._bar.remove_task(self._row)
+            self._row = None
+        notes.print(f"[bold]{title}[/bold] [dim](about {_duration(minutes)} on two cores)[/dim]")
+
+    def step(self, done: int, total: int, note: str) -> None:
+        if self._row is None or self._bar.tasks[-1].total != total:
+            self._row = self._bar.add_task(note, total=total)
+        self._bar.update(self._row, completed=done, description=note)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:.0f} min"
+
+
+def _write(path: Path, result: DemoResult) -> None:
+    """Writes the result whole or not at all."""
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} was not written: {error.strerror}") from error
+
+
+def _show(result: DemoResult, path: Path) -> None:
+    table = Table(title=f"FanOutQA as closed look-up, {result.tasks} held-out tasks")
+    for column in ("crew", "score", "95% interval", "solved", "tokens/task", "calls/task", "P50 s", "P90 s"):
+        table.add_column(column, justify="left" if column == "crew" else "right")
+    for row in result.rows:
+        table.add_row(
+            row.name.replace("_", " "),
+            f"{row.score:.3f}",
+            f"{row.low:.3f} to {row.high:.3f}",
+            f"{row.solved} of {row.tasks}",
+            f"{row.tokens_per_task:.0f}",
+            f"{row.calls_per_task:.1f}",
+            f"{row.p50_s:.1f}",
+            f"{row.p90_s:.1f}",
+        )
+    out.print(table)
+    for adapter in result.adapters:
+        swap = "not served" if adapter.swap_ms is None else f"swapped in and proved in {adapter.swap_ms:.0f} ms"
+        out.print(
+            f"{adapter.policy}: {adapter.rows} rows, trained in {adapter.train_s:.0f} s; "
+            f"gate: {adapter.verdict} ({'; '.join(adapter.reasons)}); {swap}"
+        )
+    out.print(f"The same as JSON: {path}")

@@ -1,0 +1,228 @@
+"""The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Literal, Protocol
+
+from journeyman.agents.agent import Crew
+from journeyman.agents.model import BASE, Model, ModelTable
+from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
+from journeyman.runtime.adapters import current_policies, promote, swap_in
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.server import ServerState
+from journeyman.traces.log import SpanLog
+from journeyman.traces.record import Config, Record
+from journeyman.traces.store import TraceStore
+from journeyman.traces.trace import Task
+from journeyman.traces.tracer import Tracer
+from journeyman.training import fanoutqa
+from journeyman.training.evaluate import Episode, Summary, evaluate, summarise
+from journeyman.training.gate import GateConfig, Verdict, decide, write_verdict
+from journeyman.training.mine import MineConfig, mine_sft
+from journeyman.training.rewards import answer_in_text
+from journeyman.training.samples import write_samples
+from journeyman.training.sft import load_recipe, train_sft
+from journeyman.training.teach import TEACHER, Teacher
+
+AGENTS = ("lookup", "orchestrator")
+"""In the order in which they are trained: a plan is worth nothing to a worker that can't look up."""
+
+
+class DemoConfig(Config):
+    train_tasks: int = 200
+    """Train tasks that the teacher demonstrates, at most."""
+    gate_tasks: int = 20
+    """Tasks on which a candidate is compared with the policy in service; with fewer than 20 there is no decision."""
+    test_tasks: int = 24
+    """Held-out tasks of the table; the gate never sees them."""
+    steps: Mapping[str, int] = {"lookup": 40, "orchestrator": 28}
+    """SFT steps for each agent."""
+    concurrency: int = 12
+    """Tasks at once."""
+    seed: int = 0
+
+
+FULL = DemoConfig(gate_tasks=36, test_tasks=72, steps={"lookup": 60, "orchestrator": 40})
+
+
+class Learned(Record):
+    """One adapter: what it was made of, and what the gate said."""
+
+    agent: str
+    policy: str
+    rows: int
+    train_s: float
+    verdict: Literal["promote", "reject", "inconclusive"]
+    reasons: tuple[str, ...]
+    swap_ms: float | None
+    """From the promotion to the adapter proved in the live server; None where it was not promoted."""
+
+
+class DemoResult(Record):
+    tasks: int
+    rows: tuple[Summary, ...]
+    adapters: tuple[Learned, ...]
+    server_starts: int
+
+
+class Progress(Protocol):
+    """What the demo tells while it works."""
+
+    def stage(self, title: str, minutes: float) -> None: ...
+
+    def step(self, done: int, total: int, note: str) -> None: ...
+
+
+class Demo:
+    """One turn of the loop. What is finished is kept, and reused while what it was made from is unchanged."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: DemoConfig,
+        *,
+        model: Model,
+        base_model: Path,
+        server: ServerState,
+        progress: Progress,
+    ) -> None:
+        self._workspace = workspace
+        self._config = config
+        self._server = server
+        self._base_model = base_model
+        self._progress = progress
+        self._log = SpanLog(workspace.spans)
+        self._store = TraceStore(workspace.spans, workspace.labels)
+        self._model = model
+        self._train = fanoutqa.tasks("train")[: config.train_tasks]
+        self._gate = fanoutqa.tasks("gate")[: config.gate_tasks]
+        self._test = fanoutqa.tasks("test")[: config.test_tasks]
+
+    def run(self, server_starts: int) -> DemoResult:
+        taught = self._teach()
+        crew = fanoutqa.lookup_crew("test")
+        rows = self._before(crew)
+        adapters = [self._learn(agent, crew, taught) for agent in AGENTS]
+        rows += self._after(crew)
+        self._log.close()
+        return DemoResult(
+            tasks=len(self._test), rows=tuple(rows), adapters=tuple(adapters), server_starts=server_starts
+        )
+
+    def _teach(self) -> list[Episode]:
+        self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
+        everywhere = dict.fromkeys(AGENTS, TEACHER)
+        return self._episodes("train", fanoutqa.lookup_crew("train"), self._train, everywhere)
+
+    def _before(self, crew: Crew) -> list[Summary]:
+        self._progress.stage(
+            f"Before: {len(self._test)} held-out tasks by one agent alone and by the untrained crew", 1.5
+        )
+        alone = fanoutqa.single_agent_crew("test")
+        return [
+            summarise("do_nothing", [_nothing(task) for task in self._test]),
+            summarise("single_agent", self._episodes("test", alone, self._test, {})),
+            summarise("untrained", self._episodes("test", crew, self._test, {})),
+        ]
+
+    def _after(self, crew: Crew) -> list[Summary]:
+        self._progress.stage(
+            f"After: {len(self._test)} held-out tasks by the crew in service, and with oracle plans", 4
+        )
+        active = self._in_service()
+        oracle = active | {"orchestrator": TEACHER}
+        return [
+            summarise("trained", self._episodes("test", crew, self._test, active)),
+            summarise("oracle_plan", self._episodes("test", crew, self._test, oracle)),
+        ]
+
+    def _learn(self, agent: str, crew: Crew, taught: Sequence[Episode]) -> Learned:
+        steps = self._config.steps[agent]
+        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 6 / 60)
+        adapter = self._trained(agent, taught, steps)
+        self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
+        loaded = swap_in(self._workspace, self._server, adapter.policy)
+        verdict = self._verdict(adapter, crew)
+        write_verdict(find_adapter(self._workspace.adapters, adapter.policy), verdict)
+        promoted = verdict.decision == "promote"
+        if promoted and self._in_service().get(agent) != adapter.policy:
+            promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server)
+        return Learned(
+            agent=agent,
+            policy=adapter.policy,
+            rows=adapter.rows,
+            train_s=adapter.train_seconds,
+            verdict=verdict.decision,
+            reasons=verdict.reasons,
+            swap_ms=loaded.swap_ms + loaded.probe_ms if promoted else None,
+        )
+
+    def _trained(self, agent: str, taught: Sequence[Episode], steps: int) -> Adapter:
+        traces = self._store.traces(ids={episode.trace_id for episode in taught})
+        mined = mine_sft(traces, agent, MineConfig(min_score=0.5))
+        write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
+        return train_sft(
+            mined.samples,
+            agent=agent,
+            recipe=load_recipe("sft", {"trl.max_steps": steps}),
+            base_model=self._base_model,
+            workspace=self._workspace,
+            parent=BASE,
+            on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
+        )
+
+    def _verdict(self, adapter: Adapter, crew: Crew) -> Verdict:
+        """The candidate against what it would replace, everything else as it is in service."""
+        service = self._in_service()
+        return decide(
+            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
+            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
+            GateConfig(),
+            names=(adapter.policy, adapter.parent),
+        )
+
+    def _in_service(self) -> dict[str, str]:
+        return dict(current_policies(self._workspace).agents)
+
+    def _episodes(
+        self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], policies: Mapping[str, str]
+    ) -> list[Episode]:
+        """The crew's episodes on those tasks under those policies; what is on disk already is not run again."""
+        adapters = [policy for policy in policies.values() if policy not in (BASE, TEACHER)]
+        digests = {name: load_adapter(find_adapter(self._workspace.adapters, name)).digest for name in adapters}
+        table = PolicyTable(agents={a: p for a, p in policies.items() if p != BASE}, digests=digests)
+        made_from = (crew.model_dump_json(exclude={"tools"}), table.model_dump_json(), self._server.model_digest)
+        key = sha256(repr((*made_from, self._config.seed)).encode()).hexdigest()[:16]
+        models = ModelTable(self._model, {TEACHER: Teacher(fanoutqa.demonstrations(split))})
+        runtime = Runtime(crew, model=models, tracer=Tracer(self._log), policies=table, seed=self._config.seed)
+        done = count(1)
+        return asyncio.run(
+            evaluate(
+                runtime,
+                tasks,
+                answer_in_text,
+                path=self._workspace.root / "demo" / f"{split}-{key}.jsonl",
+                concurrency=self._config.concurrency,
+                label=self._store.label,
+                on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
+            )
+        )
+
+
+def _nothing(task: Task) -> Episode:
+    """The episode of a crew that says nothing: what the score gives away for free."""
+    return Episode(
+        task_id=task.id,
+        score=answer_in_text(task, ""),
+        status="ok",
+        input_tokens=0,
+        output_tokens=0,
+        model_calls=0,
+        seconds=0.0,
+        trace_id="",
+    )
