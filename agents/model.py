@@ -52,6 +52,10 @@ class Model(Protocol):
 
     async def complete(self, request: ModelRequest) -> ModelReply: ...
 
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop; the next call opens new ones."""
+        ...
+
 
 class ModelTable:
     """Which model answers for which policy; policies without a row of their own go to `default`."""
@@ -62,3 +66,7 @@ class ModelTable:
 
     def __getitem__(self, policy: str) -> Model:
         return self._others.get(policy, self._default)
+
+    async def aclose(self) -> None:
+        for model in (self._default, *self._others.values()):
+            await model.aclose()

@@ -51,24 +51,30 @@ def single_assignment(crew: Crew, prompt: str) -> Plan:
 
 
 def plan_schema(crew: Crew) -> dict[str, Any]:
-    """JSON schema of a plan for `crew`: worker names cannot be invented."""
-    place = {"type": "integer", "minimum": 1, "maximum": MAX_ASSIGNMENTS}
-    assignment = {
-        "type": "object",
-        "properties": {
-            "worker": {"type": "string", "enum": [worker.name for worker in crew.workers]},
-            "goal": {"type": "string", "minLength": 1, "maxLength": MAX_GOAL_CHARS},
-            "needs": {"type": "array", "items": place, "maxItems": MAX_ASSIGNMENTS},
-            "each": place,
-        },
-        "required": ["worker", "goal"],
-        "additionalProperties": False,
-    }
-    assignments = {"type": "array", "items": assignment, "minItems": 1, "maxItems": MAX_ASSIGNMENTS}
+    """JSON schema of a plan for `crew`: neither a worker nor a reference to a later assignment can be written."""
+    places = [_assignment_schema(crew, place) for place in range(1, MAX_ASSIGNMENTS + 1)]
+    assignments = {"type": "array", "prefixItems": places, "items": False, "minItems": 1, "maxItems": MAX_ASSIGNMENTS}
     return {
         "type": "object",
         "properties": {"assignments": assignments},
         "required": ["assignments"],
+        "additionalProperties": False,
+    }
+
+
+def _assignment_schema(crew: Crew, place: int) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "worker": {"type": "string", "enum": [worker.name for worker in crew.workers]},
+        "goal": {"type": "string", "minLength": 1, "maxLength": MAX_GOAL_CHARS},
+    }
+    if place > 1:
+        earlier = {"type": "integer", "enum": list(range(1, place))}
+        properties["needs"] = {"type": "array", "items": earlier, "maxItems": place - 1}
+        properties["each"] = earlier
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["worker", "goal"],
         "additionalProperties": False,
     }
 

@@ -3,9 +3,10 @@
 import os
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from journeyman.runtime.console import Exit, notes
 from journeyman.traces.errors import JourneymanError
@@ -22,8 +23,18 @@ PANELS = {
 }
 """The map of the loop that `journeyman --help` shows; commands of other packages come under "More"."""
 
+
+class Map(TyperGroup):
+    """Lists commands and groups in the order of the loop; typer would list all commands before all groups."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = [name for names in PANELS.values() for name in names if name in self.commands]
+        return known + sorted(set(self.commands) - set(known))
+
+
 app = typer.Typer(
     name="journeyman",
+    cls=Map,
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,29 +56,43 @@ def root(
 
 def build() -> typer.Typer:
     """The application with every command that an installed package offers under `journeyman.commands`."""
-    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
-    ordered = [(panel, name) for panel, names in PANELS.items() for name in names if name in offered]
-    known = {name for _, name in ordered}
-    ordered += [("More", name) for name in sorted(offered.keys() - known)]
-    for panel, name in ordered:
-        command = offered[name].load()
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    for entry in entry_points(group=GROUP):
+        command, panel = entry.load(), panels.get(entry.name, "More")
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, rich_help_panel=panel)
+            app.add_typer(command, name=entry.name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(command)
+            app.command(entry.name, rich_help_panel=panel)(command)
     return app
 
 
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    debug = "--debug" in sys.argv
     try:
-        build()(standalone_mode=True)
+        code = build()(standalone_mode=False)
     except JourneymanError as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        notes.print(f"[red]error[/red]: {error}", markup=True, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        notes.print("interrupted: run the same command again to pick up where it was")
-        sys.exit(Exit.FAILED)
+        _complain(str(error))
+        code = error.exit_code
+    except typer.TyperException as error:
+        code = _misused(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted: run the same command again to pick up where it was")
+        code = Exit.FAILED
+    sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """A command line that can't be understood: one line, or the help where nothing was asked."""
+    message = error.format_message()
+    if message.count("\n") > 1:
+        typer.echo(message, err=True)
+    else:
+        _complain(f"{message.strip()} (see --help)")
+    return Exit.USAGE
+
+
+def _complain(message: str) -> None:
+    notes.print("error: ", style="red", end="")
+    notes.print(message, markup=False, soft_wrap=True)

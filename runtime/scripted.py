@@ -32,6 +32,9 @@ class ScriptedModel:
             ),
         )
 
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
     def _reply(self, request: ModelRequest) -> str:
         if callable(self._replies):
             return self._replies(request)

@@ -29,9 +29,9 @@ class ServerState(Record):
     url: str
     """Without `/v1`."""
     model: str
-    """Folder or hub id of the base model."""
+    """Folder of the base model; of an attached server, what it says that it serves."""
     model_digest: str | None
-    """None where the model is not a folder here."""
+    """None while it is loading, and where the model is not a folder on this machine."""
     pid: int | None
     """None for an attached server."""
     birth: str | None = None
@@ -69,12 +69,16 @@ def start(
     with workspace.create().lock("server"):
         build = installed_build()
         model = resolve_model(config.model)
+        if isinstance(model, str):
+            raise ConfigError(f"model {model} is not here: `journeyman model pull {model}` first")
         state = _recorded(workspace)
         if state is not None and (state.attached or (state.process and state.process.alive)):
             _check_same(workspace, state, model)
             if state.ready:
-                return state
+                return running(workspace)
         else:
+            if state is not None and state.process is not None:
+                state.process.end()  # What a server that died left behind would keep its port and memory.
             _check_free(config.host, config.port)
             process = spawn(command(model, config), env=environment(build, config, os.environ), log=_log(workspace))
             state = _state(workspace, config, model, process)
@@ -199,9 +203,8 @@ def _wait(process: Process, url: str, log: Path, timeout_s: float, on_progress: 
     began = monotonic()
     while not _healthy(url):
         elapsed = monotonic() - began
-        exit_code = process.exit_code
         if not process.alive:
-            raise ServerError(f"the server did not start: {failure(log, exit_code)}")
+            raise ServerError(f"the server did not start: {failure(log, process.exit_code())}")
         if elapsed > timeout_s:
             raise ServerError(
                 f"the server did not answer within {timeout_s:g} s (it was {stage(log)}): "
@@ -218,7 +221,7 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _check_same(workspace: Workspace, state: ServerState, model: Path | str) -> None:
+def _check_same(workspace: Workspace, state: ServerState, model: Path) -> None:
     if state.attached:
         raise ConfigError(f"{workspace.root} is attached to {state.url}: `journeyman server stop` forgets it")
     if state.model != str(model):
@@ -241,7 +244,7 @@ def _check_free(host: str, port: int) -> None:
             ) from None
 
 
-def _state(workspace: Workspace, config: ServerConfig, model: Path | str, process: Process) -> ServerState:
+def _state(workspace: Workspace, config: ServerConfig, model: Path, process: Process) -> ServerState:
     return ServerState(
         url=f"http://[{config.host}]:{config.port}" if ":" in config.host else f"http://{config.host}:{config.port}",
         model=str(model),

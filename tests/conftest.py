@@ -1,16 +1,30 @@
-"""What every folder's tests may use: the prepared model, and one real vLLM server for the whole session."""
+"""What every folder's tests may use: adapters of a few weights, the prepared model, and one real vLLM server."""
 
+import json
 import socket
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from journeyman.runtime import server
+from journeyman.runtime.adapter import (
+    CONFIG,
+    WEIGHTS,
+    Adapter,
+    Probe,
+    digest_files,
+    split_policy,
+    write_adapter,
+)
 from journeyman.runtime.config import ServerConfig, Workspace
 from journeyman.runtime.embedded import pull_model
 from journeyman.runtime.server import ServerState
+
+MakeAdapter = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +39,74 @@ def embedded_model() -> Path:
 def vllm_server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
     """A real vLLM with LoRA on, in a workspace of its own, on a free port; `.url` is where it answers."""
     workspace = Workspace(tmp_path_factory.mktemp("served") / ".journeyman")
-    config = ServerConfig(model=str(embedded_model), port=free_port(), kv_cache_gb=1.0)
+    config = ServerConfig(model=str(embedded_model), port=_free_port(), kv_cache_gb=1.0)
     try:
         yield server.start(workspace, config)
     finally:
         server.stop(workspace)
 
 
+@pytest.fixture
 def free_port() -> int:
+    return _free_port()
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / ".journeyman").create()
+
+
+@pytest.fixture
+def make_adapter(workspace: Workspace) -> MakeAdapter:
+    """Makes the folder of an adapter: `config` goes into PEFT's file, `tensors` names the weights."""
+
+    def make(
+        policy: str,
+        *,
+        rank: int = 2,
+        config: dict[str, Any] | None = None,
+        tensors: tuple[str, ...] = ("base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight"),
+        base_digest: str = "b" * 64,
+    ) -> Path:
+        agent, number = split_policy(policy)
+        folder = workspace.adapters / policy
+        folder.mkdir(parents=True)
+        peft = {"peft_type": "LORA", "r": rank, "bias": "none", "target_modules": ["q_proj"], **(config or {})}
+        (folder / CONFIG).write_text(json.dumps(peft))
+        (folder / WEIGHTS).write_bytes(safetensors(tensors, fill=number))
+        adapter = Adapter(
+            agent=agent,
+            number=number,
+            base_digest=base_digest,
+            digest=digest_files(folder),
+            method="sft",
+            dataset_digest="d" * 64,
+            rows=8,
+            recipe_digest="e" * 64,
+            rank=rank,
+            train_seconds=1.0,
+            created_ns=1,
+        )
+        logprobs = tuple(-float(number) - position for position in range(3))
+        write_adapter(
+            folder, adapter, Probe(token_ids=(5, 6, 7, 8), adapter_logprobs=logprobs, base_logprobs=(0.0, 0.0, 0.0))
+        )
+        return folder
+
+    return make
+
+
+def safetensors(names: tuple[str, ...], fill: int) -> bytes:
+    """A safetensors file of one 2 by 2 F32 tensor for each name."""
+    header = {
+        name: {"dtype": "F32", "shape": [2, 2], "data_offsets": [16 * place, 16 * place + 16]}
+        for place, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + struct.pack("<4f", *[float(fill)] * 4) * len(names)

@@ -1,7 +1,8 @@
 """The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Literal, Protocol
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE, Model, ModelTable
 from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
-from journeyman.runtime.adapters import current_policies, promote, swap_in
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.adapters import current_policies, promote, swap_in, sync
+from journeyman.runtime.config import ServerConfig, Workspace
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.server import ServerState
+from journeyman.runtime.server import ServerState, attach, start, status, stop
 from journeyman.traces.log import SpanLog
 from journeyman.traces.record import Config, Record
 from journeyman.traces.store import TraceStore
@@ -78,6 +79,25 @@ class Progress(Protocol):
     def step(self, done: int, total: int, note: str) -> None: ...
 
 
+@contextmanager
+def serving(workspace: Workspace, config: ServerConfig, url: str | None = None) -> Iterator[tuple[ServerState, bool]]:
+    """A server for the block with every adapter in service loaded, and whether it was started for it.
+
+    A server that was started for the block is stopped after it; one that runs already, or that `url` names, stays.
+    """
+    if url is not None:
+        state, started = attach(workspace, url, config), False
+    else:
+        started = status(workspace).condition != "running"
+        state = start(workspace, config)
+    try:
+        sync(workspace, state)
+        yield state, started
+    finally:
+        if started:
+            stop(workspace)
+
+
 class Demo:
     """One turn of the loop. What is finished is kept, and reused while what it was made from is unchanged."""
 
@@ -101,53 +121,53 @@ class Demo:
         self._model = model
         self._train = fanoutqa.tasks("train")[: config.train_tasks]
         self._gate = fanoutqa.tasks("gate")[: config.gate_tasks]
-        self._test = fanoutqa.tasks("test")[: config.test_tasks]
+        self.test = fanoutqa.tasks("test")[: config.test_tasks]
 
     def run(self, server_starts: int) -> DemoResult:
         taught = self._teach()
-        crew = fanoutqa.lookup_crew("test")
-        rows = self._before(crew)
-        adapters = [self._learn(agent, crew, taught) for agent in AGENTS]
-        rows += self._after(crew)
-        self._log.close()
-        return DemoResult(
-            tasks=len(self._test), rows=tuple(rows), adapters=tuple(adapters), server_starts=server_starts
-        )
+        rows = self._before()
+        adapters = [self._learn(agent, taught) for agent in AGENTS]
+        rows += self._after()
+        return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters), server_starts=server_starts)
 
     def _teach(self) -> list[Episode]:
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
         everywhere = dict.fromkeys(AGENTS, TEACHER)
         return self._episodes("train", fanoutqa.lookup_crew("train"), self._train, everywhere)
 
-    def _before(self, crew: Crew) -> list[Summary]:
+    def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
+        """The crew's episodes on the held-out tasks with those policies in service."""
+        return self._episodes("test", fanoutqa.lookup_crew("test"), self.test, policies)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _before(self) -> list[Summary]:
         self._progress.stage(
-            f"Before: {len(self._test)} held-out tasks by one agent alone and by the untrained crew", 1.5
+            f"Before: {len(self.test)} held-out tasks by one agent alone and by the untrained crew", 1.5
         )
         alone = fanoutqa.single_agent_crew("test")
         return [
-            summarise("do_nothing", [_nothing(task) for task in self._test]),
-            summarise("single_agent", self._episodes("test", alone, self._test, {})),
-            summarise("untrained", self._episodes("test", crew, self._test, {})),
+            summarise("do_nothing", [_nothing(task) for task in self.test]),
+            summarise("single_agent", self._episodes("test", alone, self.test, {})),
+            summarise("untrained", self.held_out({})),
         ]
 
-    def _after(self, crew: Crew) -> list[Summary]:
-        self._progress.stage(
-            f"After: {len(self._test)} held-out tasks by the crew in service, and with oracle plans", 4
-        )
+    def _after(self) -> list[Summary]:
+        self._progress.stage(f"After: {len(self.test)} held-out tasks by the crew in service, and with oracle plans", 4)
         active = self._in_service()
-        oracle = active | {"orchestrator": TEACHER}
         return [
-            summarise("trained", self._episodes("test", crew, self._test, active)),
-            summarise("oracle_plan", self._episodes("test", crew, self._test, oracle)),
+            summarise("trained", self.held_out(active)),
+            summarise("oracle_plan", self.held_out(active | {"orchestrator": TEACHER})),
         ]
 
-    def _learn(self, agent: str, crew: Crew, taught: Sequence[Episode]) -> Learned:
+    def _learn(self, agent: str, taught: Sequence[Episode]) -> Learned:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 6 / 60)
         adapter = self._trained(agent, taught, steps)
         self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
         loaded = swap_in(self._workspace, self._server, adapter.policy)
-        verdict = self._verdict(adapter, crew)
+        verdict = self._verdict(adapter)
         write_verdict(find_adapter(self._workspace.adapters, adapter.policy), verdict)
         promoted = verdict.decision == "promote"
         if promoted and self._in_service().get(agent) != adapter.policy:
@@ -176,9 +196,9 @@ class Demo:
             on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
         )
 
-    def _verdict(self, adapter: Adapter, crew: Crew) -> Verdict:
+    def _verdict(self, adapter: Adapter) -> Verdict:
         """The candidate against what it would replace, everything else as it is in service."""
-        service = self._in_service()
+        crew, service = fanoutqa.lookup_crew("gate"), self._in_service()
         return decide(
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
@@ -201,17 +221,20 @@ class Demo:
         models = ModelTable(self._model, {TEACHER: Teacher(fanoutqa.demonstrations(split))})
         runtime = Runtime(crew, model=models, tracer=Tracer(self._log), policies=table, seed=self._config.seed)
         done = count(1)
-        return asyncio.run(
-            evaluate(
-                runtime,
-                tasks,
-                answer_in_text,
-                path=self._workspace.root / "demo" / f"{split}-{key}.jsonl",
-                concurrency=self._config.concurrency,
-                label=self._store.label,
-                on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
-            )
-        )
+
+        async def run() -> list[Episode]:
+            async with runtime:
+                return await evaluate(
+                    runtime,
+                    tasks,
+                    answer_in_text,
+                    path=self._workspace.root / "demo" / f"{split}-{key}.jsonl",
+                    concurrency=self._config.concurrency,
+                    label=self._store.label,
+                    on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
+                )
+
+        return asyncio.run(run())
 
 
 def _nothing(task: Task) -> Episode:

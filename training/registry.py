@@ -97,7 +97,14 @@ def _register(
         raise
     if run_id is not None:
         for key, value in (("rows", adapter.rows), ("train_seconds", adapter.train_seconds)):
-            client.log_metric(run_id, key, value, model_id=model.model_id, dataset_digest=adapter.dataset_digest[:36])
+            client.log_metric(
+                run_id,
+                key,
+                value,
+                model_id=model.model_id,
+                dataset_name=f"{adapter.agent}-{adapter.method}",
+                dataset_digest=adapter.dataset_digest[:36],
+            )
     client.finalize_logged_model(model.model_id, "READY")
     if not _is_registered(client, name):
         client.create_registered_model(name, description=f"LoRA adapters of the agent {adapter.agent}")

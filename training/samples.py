@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class SFTSample(Record):
     completion: str
     prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
-    """The reply in the server's tokens, its end-of-turn token included. None for a demonstration, which is only text."""
+    """The reply in the server's tokens, end of turn included. None for a demonstration, which is only text."""
 
     @model_validator(mode="after")
     def _token_ids_come_in_pairs(self) -> "SFTSample":
@@ -56,9 +57,9 @@ def write_samples(samples: Iterable[SFTSample], path: Path) -> str:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise StoreError(f"dataset {path} was not written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return sha256(contents).hexdigest()
 
 

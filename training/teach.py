@@ -57,6 +57,9 @@ class Teacher:
             usage=Usage(),
         )
 
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
     def _reply(self, request: ModelRequest) -> str:
         *earlier, last = [message.content for message in request.messages if message.role == "user"]
         if "assignments" in (request.json_schema or {}).get("properties", ()):

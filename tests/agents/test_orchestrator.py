@@ -28,9 +28,15 @@ def test_a_plan_survives_writing_and_reading() -> None:
     jsonschema.validate(json.loads(write_plan(FAN_OUT)), plan_schema(CREW))
 
 
-def test_the_schema_does_not_let_a_worker_be_invented() -> None:
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [(0, {"worker": "pilot"}), (0, {"each": 1}), (1, {"each": 2}), (1, {"each": 3}), (2, {"needs": [3]})],
+)
+def test_the_schema_lets_neither_a_worker_be_invented_nor_a_later_assignment_be_needed(
+    place: int, change: dict[str, object]
+) -> None:
     plan = json.loads(write_plan(FAN_OUT))
-    plan["assignments"][0]["worker"] = "pilot"
+    plan["assignments"][place] |= change
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(plan, plan_schema(CREW))
 

@@ -96,8 +96,8 @@ def swap_command(
         swap,
         as_json,
         lambda: out.print(
-            f"{policy} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms, {swap.distance.adapter:.3f} "
-            f"a token from the adapter, {swap.distance.base:.3f} from the base model)"
+            f"{policy} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms: "
+            f"{swap.distance.adapter:.3f} a token from the adapter, {swap.distance.base:.3f} from the base model)"
         ),
     )
 

@@ -9,11 +9,10 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from journeyman.runtime.config import ServerConfig, Workspace, find_workspace
+from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
-from journeyman.runtime.server import ServerState
 from journeyman.traces.errors import StoreError
-from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult
+from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, serving
 
 
 def demo(
@@ -38,49 +37,26 @@ def demo(
     emit(result, as_json, lambda: _show(result, path))
 
 
-def _run(workspace: Workspace, config: DemoConfig, model: str | None, attach_url: str | None) -> DemoResult:
-    from journeyman.runtime import server as servers
+def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str | None) -> DemoResult:
     from journeyman.runtime.embedded import pull_model
     from journeyman.runtime.vllm import ChatVLLM
 
     started = perf_counter()
-    server_config = workspace.config.server
+    server = workspace.config.server
     if model is not None:
-        server_config = server_config.model_copy(update={"model": model})
+        server = server.model_copy(update={"model": model})
     with progress() as bar:
         stages = Stages(bar)
         stages.stage("Model: prepare it, once", 0.3)
-        base_model = Path(pull_model(server_config.model))
-        stages.stage("Server: start vLLM with LoRA on", 0.8)
-        state, ours = _serve(workspace, server_config, attach_url)
-        try:
-            result = Demo(
-                workspace,
-                config,
-                model=ChatVLLM(base_url=state.url),
-                base_model=base_model,
-                server=state,
-                progress=stages,
-            ).run(server_starts=int(ours))
-        finally:
-            if ours:
-                servers.stop(workspace)
+        base_model = Path(pull_model(server.model))
+        stages.stage("Server: start vLLM with LoRA on", 1)
+        with serving(workspace, server, url) as (state, ours):
+            chat = ChatVLLM(base_url=state.url)
+            demo = Demo(workspace, config, model=chat, base_model=base_model, server=state, progress=stages)
+            result = demo.run(server_starts=int(ours))
+            demo.close()
     notes.print(f"done in {(perf_counter() - started) / 60:.1f} min")
     return result
-
-
-def _serve(workspace: Workspace, config: ServerConfig, url: str | None) -> tuple[ServerState, bool]:
-    """The server to use, and whether this call started it: then this call stops it."""
-    from journeyman.runtime import server as servers
-    from journeyman.runtime.adapters import sync
-
-    if url is not None:
-        state, ours = servers.attach(workspace, url, config), False
-    else:
-        ours = servers.status(workspace).condition != "running"
-        state = servers.start(workspace, config)
-    sync(workspace, state)
-    return state, ours
 
 
 class Stages:

@@ -159,6 +159,6 @@ def _pair(text: str) -> tuple[str, str]:
 def _show(summary: Summary) -> None:
     out.print(
         f"{summary.score:.3f}  mean score over {summary.tasks} tasks ({summary.low:.3f} .. {summary.high:.3f} at 95%)\n"
-        f"{summary.solved} solved, {summary.tokens_per_task:.0f} generated tokens and {summary.calls_per_task:.1f} model "
-        f"calls a task, {summary.p50_s:.1f} s at the median, {summary.p90_s:.1f} s at P90"
+        f"{summary.solved} solved, {summary.tokens_per_task:.0f} generated tokens and {summary.calls_per_task:.1f} "
+        f"model calls a task, {summary.p50_s:.1f} s at the median, {summary.p90_s:.1f} s at P90"
     )

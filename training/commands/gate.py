@@ -1,6 +1,5 @@
 """`journeyman gate`: a candidate adapter against the policy in service, over held-out tasks."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer

@@ -1,0 +1,134 @@
+"""Claim: on held-out tasks the trained crew beats the untrained one, and each of the two adapters earns a part of it.
+
+Runs `journeyman demo --full` in the workspace (what is finished there is reused), then the held-out tasks once more
+with each adapter swapped alone. All differences are paired by task.
+"""
+
+import argparse
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from _record import RESULTS, write_result
+
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.embedded import pull_model
+from journeyman.runtime.vllm import ChatVLLM
+from journeyman.training.demo import FULL, Demo, DemoConfig, serving
+from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
+
+QUICK = DemoConfig(train_tasks=12, gate_tasks=2, test_tasks=3, steps={"lookup": 1, "orchestrator": 1})
+
+
+class Plain:
+    """Tells the stages on lines of their own."""
+
+    def stage(self, title: str, minutes: float) -> None:
+        print(f"-- {title}", flush=True)
+
+    def step(self, done: int, total: int, note: str) -> None:
+        pass
+
+
+def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]:
+    """Mean paired difference of the scores with its 95% interval, bootstrap over tasks."""
+    scores = {episode.task_id: episode.score for episode in theirs}
+    deltas = [episode.score - scores[episode.task_id] for episode in ours]
+    low, high = mean_interval(deltas, confidence=0.95)
+    return {"mean": sum(deltas) / len(deltas), "low": low, "high": high}
+
+
+def measure(workspace: Workspace, config: DemoConfig) -> dict[str, Any]:
+    server = workspace.config.server
+    if config is QUICK:
+        server = server.model_copy(update={"port": _free_port()})
+    base_model = Path(pull_model(server.model))
+    with workspace.create().lock("demo"), serving(workspace, server) as (state, started):
+        chat = ChatVLLM(base_url=state.url)
+        demo = Demo(workspace, config, model=chat, base_model=base_model, server=state, progress=Plain())
+        result = demo.run(server_starts=int(started))
+        trained = {adapter.agent: adapter.policy for adapter in result.adapters}
+        crews: dict[str, Mapping[str, str]] = {
+            "untrained": {},
+            "orchestrator_only": {"orchestrator": trained["orchestrator"]},
+            "lookup_only": {"lookup": trained["lookup"]},
+            "both": trained,
+        }
+        episodes = {}
+        for name, policies in crews.items():
+            print(f"-- {len(demo.test)} held-out tasks: {name}", flush=True)
+            episodes[name] = demo.held_out(policies)
+        demo.close()
+    base = episodes["untrained"]
+    return {
+        "tasks": result.tasks,
+        "rows": [row.model_dump() for row in result.rows],
+        "adapters": [adapter.model_dump() for adapter in result.adapters],
+        "swapped": [summarise(name, episodes[name]).model_dump() for name in crews],
+        "gain_over_untrained": {name: gain(episodes[name], base) for name in crews if name != "untrained"},
+        "gain_of_both_over": {
+            name: gain(episodes["both"], episodes[name]) for name in ("orchestrator_only", "lookup_only")
+        },
+    }
+
+
+def show(values: Mapping[str, Any]) -> None:
+    print(
+        f"\n{'crew':20} {'score':>6}  {'95% interval':>14}  {'solved':>8} "
+        f"{'tokens':>7} {'calls':>6} {'P50 s':>6} {'P90 s':>6}"
+    )
+    named = {row["name"]: row for row in [*values["rows"], *values["swapped"]]}
+    for row in (Summary.model_validate(row) for row in named.values()):
+        print(
+            f"{row.name:20} {row.score:6.3f}  {row.low:6.3f} - {row.high:5.3f}  {row.solved:3} of {row.tasks:2} "
+            f"{row.tokens_per_task:7.0f} {row.calls_per_task:6.1f} {row.p50_s:6.1f} {row.p90_s:6.1f}"
+        )
+    for name, found in values["gain_over_untrained"].items():
+        print(f"{name} over untrained: {found['mean']:+.3f} ({found['low']:+.3f} .. {found['high']:+.3f})")
+    for name, found in values["gain_of_both_over"].items():
+        print(f"both over {name}: {found['mean']:+.3f} ({found['low']:+.3f} .. {found['high']:+.3f})")
+
+
+def plot(values: Mapping[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    named = {row["name"]: row for row in [*values["rows"], *values["swapped"]] if row["name"] != "both"}
+    order = ["do_nothing", "single_agent", "untrained", "orchestrator_only", "lookup_only", "trained", "oracle_plan"]
+    rows = [named[name] for name in order]
+    scores = [row["score"] for row in rows]
+    errors = [[row["score"] - row["low"] for row in rows], [row["high"] - row["score"] for row in rows]]
+    figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+    axes.barh([name.replace("_", " ") for name in order], scores, xerr=errors, color="#4878a8", ecolor="#222222")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"mean score on {values['tasks']} held-out tasks, 95% interval")
+    figure.savefig(path, dpi=120)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three held-out tasks and one step an agent, no plot")
+    parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
+    arguments = parser.parse_args()
+    workspace = Workspace(arguments.workspace / "quick" if arguments.quick else arguments.workspace)
+    config = QUICK if arguments.quick else FULL
+    values = measure(workspace, config)
+    show(values)
+    write_result("crew", values, seed=config.seed, quick=arguments.quick)
+    if not arguments.quick:
+        plot(values, RESULTS / "crew.png")
+
+
+if __name__ == "__main__":
+    main()

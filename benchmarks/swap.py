@@ -1,0 +1,140 @@
+"""Claim: a promotion reaches the running server in milliseconds, under load, with no restart and no failed request.
+
+Eight clients run look-ups without a pause while one adapter after another is promoted. Timed from the call of `promote`
+to the first token that the new policy streams; the parts are the load, the probe, and the rest up to the token.
+"""
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from _record import write_result
+
+from journeyman.agents.agent import Crew
+from journeyman.agents.model import ModelTable
+from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
+from journeyman.runtime.adapters import current_policies, promote
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.embedded import pull_model
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.server import ServerState
+from journeyman.runtime.vllm import ChatVLLM
+from journeyman.traces.log import SpanLog
+from journeyman.traces.store import TraceStore
+from journeyman.traces.trace import Outcome, Task
+from journeyman.traces.tracer import Tracer
+from journeyman.training import fanoutqa
+from journeyman.training.demo import serving
+from journeyman.training.mine import MineConfig, mine_sft
+from journeyman.training.sft import load_recipe, train_sft
+from journeyman.training.teach import TEACHER, Teacher
+
+AGENT = "lookup"
+CLIENTS = 8
+
+
+def trained(workspace: Workspace, base_model: Path, steps: int) -> Adapter:
+    """A first adapter, from what the teacher does on a dozen train tasks."""
+    log = SpanLog(workspace.spans)
+    teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
+    everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
+    runtime = Runtime(fanoutqa.lookup_crew("train"), model=teacher, tracer=Tracer(log), policies=everywhere)
+    for task in fanoutqa.tasks("train")[:12]:
+        runtime.run_sync(task)
+    log.close()
+    mined = mine_sft(TraceStore(workspace.spans, workspace.labels).traces(), AGENT, MineConfig())
+    recipe = load_recipe("sft", {"trl.max_steps": steps})
+    return train_sft(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
+
+
+def copied(workspace: Workspace, adapter: Adapter, number: int) -> str:
+    """The same weights as a version of their own: what a swap costs does not depend on what was learned."""
+    copy = adapter.model_copy(update={"number": number})
+    folder = workspace.adapters / copy.policy
+    shutil.copytree(find_adapter(workspace.adapters, adapter.policy), folder)
+    (folder / "adapter.json").write_text(copy.model_dump_json(indent=2))
+    return load_adapter(folder).policy
+
+
+async def measure(workspace: Workspace, state: ServerState, policies: list[str]) -> dict[str, Any]:
+    promote(workspace, policies[0], reason="the first", server=state)
+    chat = ChatVLLM(base_url=state.url, retries=0)
+    lookup = fanoutqa.lookup_crew("test").workers
+    crew = Crew(name="look-ups", orchestrator=None, workers=lookup, tools=fanoutqa.lookup_crew("test").tools)
+    runtime = Runtime(crew, model=chat, policies=lambda: current_policies(workspace))
+    goals = list(fanoutqa.demonstrations("test").findings)
+    outcomes: list[Outcome] = []
+    stopped = asyncio.Event()
+
+    async def client(number: int) -> None:
+        while not stopped.is_set():
+            goal = goals[len(outcomes) % len(goals)]
+            outcomes.append(await runtime.run(Task(id=f"{number}-{len(outcomes)}", prompt=goal)))
+
+    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+    await asyncio.sleep(5)
+    swaps = [await swap(workspace, state, chat, policy) for policy in policies[1:]]
+    stopped.set()
+    await asyncio.gather(*clients)
+    await chat.aclose()
+    failed = [outcome for outcome in outcomes if outcome.status in ("failed", "timeout")]
+    seconds = [outcome.seconds for outcome in outcomes]
+    return {
+        "swaps": swaps,
+        "clients": CLIENTS,
+        "look_ups": len(outcomes),
+        "model_calls": sum(outcome.model_calls for outcome in outcomes),
+        "failed": len(failed),
+        "look_up_p50_s": float(np.percentile(seconds, 50)),
+        "look_up_max_s": max(seconds),
+    }
+
+
+async def swap(workspace: Workspace, state: ServerState, chat: ChatVLLM, policy: str) -> dict[str, float]:
+    """Milliseconds of one promotion, up to the first token that the new policy streams."""
+    started = perf_counter()
+    promotion = await asyncio.to_thread(promote, workspace, policy, reason="measured", server=state)
+    journalled = perf_counter()
+    async for piece in chat.astream("Name a planet.", model=policy, max_tokens=4):
+        if piece.content:
+            break
+    first_token = perf_counter()
+    assert promotion.swap is not None
+    await asyncio.sleep(2)
+    return {
+        "load_ms": promotion.swap.swap_ms,
+        "probe_ms": promotion.swap.probe_ms,
+        "promoted_ms": (journalled - started) * 1e3,
+        "first_token_ms": (first_token - started) * 1e3,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two swaps instead of twenty")
+    parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
+    arguments = parser.parse_args()
+    swaps = 2 if arguments.quick else 20
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder) / "workspace").create()
+        base_model = Path(pull_model())
+        adapter = trained(workspace, base_model, steps=1)
+        policies = [adapter.policy, *(copied(workspace, adapter, number) for number in range(2, swaps + 2))]
+        with serving(workspace, workspace.config.server, arguments.attach) as (state, _):
+            values = asyncio.run(measure(workspace, state, policies))
+    print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {CLIENTS} clients)")
+    for key in ("load_ms", "probe_ms", "promoted_ms", "first_token_ms"):
+        taken = [one[key] for one in values["swaps"]]
+        values[key] = {"median": float(np.median(taken)), "max": max(taken)}
+        print(f"{key.removesuffix('_ms'):16} {values[key]['median']:8.0f} {values[key]['max']:8.0f}")
+    print(f"{values['model_calls']} model calls in {values['look_ups']} look-ups meanwhile, {values['failed']} failed")
+    write_result("swap", values, seed=0, quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The chat client and the server's life on a real vLLM."""
+
+import json
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessageChunk
+
+from journeyman.agents.model import ModelReply, ModelRequest
+from journeyman.runtime import server
+from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.server import ServerState
+from journeyman.runtime.vllm import ChatVLLM
+from journeyman.traces.errors import ModelError, ServerError
+from journeyman.traces.messages import Message
+
+# The first test pays for the start of the session's server.
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(600)]
+
+REQUEST = ModelRequest(
+    policy="base",
+    messages=(Message(role="user", content="Name three colours."),),
+    max_tokens=24,
+    temperature=0.8,
+    seed=11,
+)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def ask(url: str, request: ModelRequest) -> ModelReply:
+    model = ChatVLLM(base_url=url)
+    try:
+        return await model.complete(request)
+    finally:
+        await model.aclose()
+
+
+async def test_every_token_comes_with_its_id_and_logprob(vllm_server: ServerState) -> None:
+    reply = await ask(vllm_server.url, REQUEST.model_copy(update={"traceparent": TRACEPARENT}))
+    assert reply.token_ids and reply.logprobs and reply.prompt_token_ids
+    assert len(reply.token_ids) == len(reply.logprobs) == reply.usage.output_tokens
+    assert len(reply.prompt_token_ids) == reply.usage.input_tokens
+    assert all(value <= 0 for value in reply.logprobs)
+    assert reply.model == "base" and reply.finish_reason in {"stop", "length"}
+
+
+async def test_the_same_seed_gives_the_same_tokens_and_another_does_not(vllm_server: ServerState) -> None:
+    first, again, other = [
+        await ask(vllm_server.url, REQUEST.model_copy(update={"seed": seed, "temperature": 1.0})) for seed in (1, 1, 2)
+    ]
+    assert first.token_ids == again.token_ids != other.token_ids
+
+
+async def test_a_schema_is_obeyed(vllm_server: ServerState) -> None:
+    colour = {"type": "string", "enum": ["red", "green", "blue"]}
+    schema = {"type": "object", "properties": {"colour": colour}, "required": ["colour"], "additionalProperties": False}
+    reply = await ask(vllm_server.url, REQUEST.model_copy(update={"json_schema": schema, "max_tokens": 64}))
+    assert json.loads(reply.content)["colour"] in {"red", "green", "blue"}
+
+
+async def test_a_reply_that_is_cut_off_says_so(vllm_server: ServerState) -> None:
+    reply = await ask(vllm_server.url, REQUEST.model_copy(update={"max_tokens": 2}))
+    assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 2)
+
+
+async def test_a_prompt_seen_before_is_read_from_the_cache(vllm_server: ServerState) -> None:
+    words = " ".join(f"word{number}" for number in range(200))
+    long = REQUEST.model_copy(update={"messages": (Message(role="user", content=words),), "max_tokens": 2})
+    await ask(vllm_server.url, long)
+    assert (await ask(vllm_server.url, long)).usage.cached_tokens > 100
+
+
+async def test_an_unknown_policy_is_a_404_that_names_it(vllm_server: ServerState) -> None:
+    with pytest.raises(ModelError, match="policy 'worker@99' is not loaded") as caught:
+        await ask(vllm_server.url, REQUEST.model_copy(update={"policy": "worker@99"}))
+    assert (caught.value.status, caught.value.retryable) == (404, False)
+
+
+async def test_a_prompt_that_is_too_long_is_a_400(vllm_server: ServerState) -> None:
+    with pytest.raises(ModelError) as caught:
+        await ask(vllm_server.url, REQUEST.model_copy(update={"max_tokens": 100_000}))
+    assert (caught.value.status, caught.value.retryable) == (400, False)
+
+
+async def test_it_is_a_langchain_chat_model(vllm_server: ServerState) -> None:
+    model = ChatVLLM(base_url=vllm_server.url, max_tokens=8)
+    reply = await model.ainvoke("Say hello.")
+    whole: AIMessageChunk | None = None
+    async for chunk in model.astream("Say hello."):
+        assert isinstance(chunk, AIMessageChunk)
+        whole = chunk if whole is None else whole + chunk
+    await model.aclose()
+    assert reply.usage_metadata is not None and whole is not None
+    assert len(reply.additional_kwargs["token_ids"]) == reply.usage_metadata["output_tokens"]
+    assert whole.content == reply.content
+    assert whole.additional_kwargs == reply.additional_kwargs
+
+
+def test_invoke_works_without_an_event_loop(vllm_server: ServerState) -> None:
+    model = ChatVLLM(base_url=vllm_server.url, max_tokens=4)
+    assert model.invoke("Say hello.").response_metadata["model_name"] == "base"
+    model.close()
+
+
+def test_the_server_is_known_and_attachable(vllm_server: ServerState, tmp_path: Path) -> None:
+    assert vllm_server.ready and vllm_server.model_digest is not None and vllm_server.process is not None
+    assert vllm_server.process.alive
+    workspace = Workspace(tmp_path / ".journeyman")
+    attached = server.attach(workspace, vllm_server.url)
+    assert (attached.model, attached.model_digest) == (vllm_server.model, vllm_server.model_digest)
+    server.stop(workspace)
+    assert vllm_server.process.alive
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"extra_args": ("--no-such-flag",)}, r"does not know one of its arguments.*\n.*--no-such-flag"),
+        ({"start_timeout_s": 1.0}, "did not answer within 1 s"),
+    ],
+)
+def test_a_server_that_does_not_come_up_says_why_and_leaves_nothing(
+    embedded_model: Path, tmp_path: Path, free_port: int, config: dict[str, object], complaint: str
+) -> None:
+    workspace = Workspace(tmp_path / ".journeyman")
+    pids: list[int | None] = []
+
+    def note(elapsed: float, doing: str) -> None:
+        found = server.status(workspace).server
+        pids.append(None if found is None else found.pid)
+
+    with pytest.raises(ServerError, match=complaint):
+        server.start(
+            workspace, ServerConfig.model_validate({"model": str(embedded_model), "port": free_port, **config}), note
+        )
+    assert not workspace.server.exists()
+    assert pids and pids[0] is not None and not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_an_interrupted_start_leaves_nothing(embedded_model: Path, tmp_path: Path, free_port: int) -> None:
+    workspace = Workspace(tmp_path / ".journeyman")
+    pids: list[int] = []
+
+    def interrupt(elapsed: float, doing: str) -> None:
+        found = server.status(workspace)
+        assert found.condition == "starting" and found.server is not None and found.server.pid is not None
+        pids.append(found.server.pid)
+        if elapsed > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        server.start(workspace, ServerConfig(model=str(embedded_model), port=free_port), interrupt)
+    assert not workspace.server.exists()
+    assert not Path(f"/proc/{pids[0]}").exists()

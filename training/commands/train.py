@@ -1,0 +1,71 @@
+"""The `journeyman train` command: a dataset becomes an adapter."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from journeyman.runtime.adapter import Adapter
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.embedded import pull_model
+from journeyman.runtime.journal import Journal
+from journeyman.training.recipe import load_recipe, read_override
+from journeyman.training.samples import SFTSample, read_samples
+from journeyman.training.sft import SFTRecipe, train_sft
+
+
+def train(
+    agent: Annotated[str, typer.Option(help="The agent that learns")],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="The dataset that `journeyman mine` wrote")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="The base model (default: the server's)")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow (default: a store in the workspace)")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an adapter for one agent; a run that was killed goes on where it was."""
+    place = find_workspace(workspace)
+    settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
+    samples = read_samples(data)
+    base_model = pull_model(model or place.config.server.model)
+    adapter = _train(samples, agent, settings, base_model, place, mlflow or place.mlflow_uri)
+    emit(adapter, as_json, lambda: _show(adapter, place))
+
+
+def _train(
+    samples: list[SFTSample], agent: str, recipe: SFTRecipe, base_model: Path, place: Workspace, mlflow_uri: str
+) -> Adapter:
+    notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
+    with progress() as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(step: int, total: int, loss: float) -> None:
+            bar.update(task, description=f"training, loss {loss:.3f}", completed=step, total=total)
+
+        return train_sft(
+            samples,
+            agent=agent,
+            recipe=recipe,
+            base_model=base_model,
+            workspace=place,
+            parent=Journal(place.journal).in_service(agent),
+            mlflow_uri=mlflow_uri,
+            on_step=show,
+        )
+
+
+def _show(adapter: Adapter, place: Workspace) -> None:
+    out.print(
+        f"{adapter.policy}: {adapter.rows} rows, rank {adapter.rank}, trained in {adapter.train_seconds:.0f} s "
+        f"to replace {adapter.parent}, digest {adapter.digest[:12]}",
+        soft_wrap=True,
+    )
+    out.print(f"{place.adapters / adapter.policy}", markup=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""Tracking: a training run as MLflow shows it, with its parameters and the loss of every step."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from journeyman.runtime.adapter import Adapter
+from journeyman.training.registry import experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+RUN = "mlflow_run"
+"""File in the folder of an unfinished run: the id of the MLflow run that goes on when training does."""
+
+
+class Run:
+    """A run that is being logged, or none. If MLflow fails on the way it is told no more, and training goes on."""
+
+    def __init__(self, client: "MlflowClient | None", run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+
+    def step(self, step: int, loss: float) -> None:
+        self._tell(lambda client: client.log_metric(self._run_id, "loss", loss, step=step))
+
+    def finish(self, adapter: Adapter) -> None:
+        """Ties the run to its adapter, so that `run_of` finds it."""
+        self._tell(lambda client: client.log_metric(self._run_id, "train_seconds", adapter.train_seconds))
+        self._tell(lambda client: client.set_tag(self._run_id, "digest", adapter.digest))
+        self.end("FINISHED")
+
+    def end(self, status: str) -> None:
+        self._tell(lambda client: client.set_terminated(self._run_id, status))
+
+    def _tell(self, say: "Callable[[MlflowClient], object]") -> None:
+        if self._client is None:
+            return
+        from mlflow.exceptions import MlflowException
+
+        try:
+            say(self._client)
+        except MlflowException as error:
+            self._client = None
+            logger.warning("MLflow is told no more of this run: %s", str(error).splitlines()[0])
+
+
+@contextmanager
+def track(
+    uri: str | None, partial: Path, *, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]
+) -> Iterator[Run]:
+    """A run in the experiment `journeyman` at `uri`: a new one, or the one that `partial` was begun under.
+
+    With no URI, or without MLflow, nothing is logged. Raises `TrainingError` where MLflow can't be reached at first.
+    """
+    if uri is not None and find_spec("mlflow") is None:
+        logger.warning("MLflow is not installed, so this run is not logged: pip install 'journeyman[mlflow]'")
+        uri = None
+    run = Run(None, "") if uri is None else _begin(uri, partial, policy, job, recipe)
+    try:
+        yield run
+    except BaseException as error:
+        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def run_of(adapter: Adapter, *, uri: str) -> str | None:
+    """Id of the MLflow run that trained the adapter, where there is one."""
+    client = _client(uri)
+    found = client.search_runs([experiment(uri)], f"tags.digest = '{adapter.digest}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]) -> Run:
+    experiment_id = experiment(uri)
+    client = _client(uri)
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    record = partial / RUN
+    if record.exists():
+        try:
+            run_id = record.read_text(encoding="utf-8")
+            client.update_run(run_id, status="RUNNING")
+            return Run(client, run_id)
+        except MlflowException:
+            logger.info("the MLflow run %s is gone: a new one is begun", run_id)
+    run_id = client.create_run(experiment_id, tags={"policy": policy, **job}, run_name=policy).info.run_id
+    client.log_batch(run_id, params=[Param(key, value) for key, value in _params(recipe).items()])
+    record.write_text(run_id, encoding="utf-8")
+    return Run(client, run_id)
+
+
+def _params(recipe: Mapping[str, Any]) -> dict[str, str]:
+    tables = {key: value for key, value in recipe.items() if isinstance(value, Mapping)}
+    flat = {f"{table}.{key}": str(value) for table, values in tables.items() for key, value in values.items()}
+    return flat | {key: str(value) for key, value in recipe.items() if key not in tables}
+
+
+def _client(uri: str) -> "MlflowClient":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+    return MlflowClient(tracking_uri=uri)
