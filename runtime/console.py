@@ -27,7 +27,7 @@ class Exit(IntEnum):
 
 
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("-C", "--workspace", metavar="DIR", help="Workspace folder [default: .journeyman]")
+    Path | None, typer.Option("-C", "--workspace", metavar="DIR", help="Workspace folder (default: .journeyman)")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 

@@ -23,12 +23,14 @@ from journeyman.traces.trace import Task
 from journeyman.traces.tracer import Tracer
 from journeyman.training import fanoutqa
 from journeyman.training.evaluate import Episode, Summary, evaluate, summarise
-from journeyman.training.gate import GateConfig, Verdict, decide, write_verdict
+from journeyman.training.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
 from journeyman.training.mine import MineConfig, mine_sft
+from journeyman.training.registry import follow, register
 from journeyman.training.rewards import answer_in_text
 from journeyman.training.samples import write_samples
 from journeyman.training.sft import load_recipe, train_sft
 from journeyman.training.teach import TEACHER, Teacher
+from journeyman.training.tracking import run_of
 
 AGENTS = ("lookup", "orchestrator")
 """In the order in which they are trained: a plan is worth nothing to a worker that can't look up."""
@@ -163,15 +165,17 @@ class Demo:
 
     def _learn(self, agent: str, taught: Sequence[Episode]) -> Learned:
         steps = self._config.steps[agent]
-        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 6 / 60)
+        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
         adapter = self._trained(agent, taught, steps)
+        folder = find_adapter(self._workspace.adapters, adapter.policy)
         self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
-        loaded = swap_in(self._workspace, self._server, adapter.policy)
-        verdict = self._verdict(adapter)
-        write_verdict(find_adapter(self._workspace.adapters, adapter.policy), verdict)
-        promoted = verdict.decision == "promote"
-        if promoted and self._in_service().get(agent) != adapter.policy:
+        swap = swap_in(self._workspace, self._server, adapter.policy)
+        verdict = self._decided(adapter, folder)
+        if verdict.decision == "promote" and self._in_service().get(agent) != adapter.policy:
             promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server)
+        uri, service = self._workspace.mlflow_uri, current_policies(self._workspace)
+        register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=verdict)
+        follow(agent, service.digests.get(service.agents.get(agent, BASE)), uri=uri)
         return Learned(
             agent=agent,
             policy=adapter.policy,
@@ -179,7 +183,7 @@ class Demo:
             train_s=adapter.train_seconds,
             verdict=verdict.decision,
             reasons=verdict.reasons,
-            swap_ms=loaded.swap_ms + loaded.probe_ms if promoted else None,
+            swap_ms=swap.swap_ms + swap.probe_ms if verdict.decision == "promote" else None,
         )
 
     def _trained(self, agent: str, taught: Sequence[Episode], steps: int) -> Adapter:
@@ -193,18 +197,27 @@ class Demo:
             base_model=self._base_model,
             workspace=self._workspace,
             parent=BASE,
+            mlflow_uri=self._workspace.mlflow_uri,
             on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
         )
 
-    def _verdict(self, adapter: Adapter) -> Verdict:
-        """The candidate against what it would replace, everything else as it is in service."""
-        crew, service = fanoutqa.lookup_crew("gate"), self._in_service()
-        return decide(
+    def _decided(self, adapter: Adapter, folder: Path) -> Verdict:
+        """The verdict on the candidate against what it would replace, all else as it is in service; one that was
+        promoted is not tried again, for what served beside it then may have changed since."""
+        service = self._in_service()
+        earlier = read_verdict(folder)
+        if earlier is not None and service.get(adapter.agent) == adapter.policy:
+            return earlier
+        crew = fanoutqa.lookup_crew("gate")
+        verdict = decide(
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
             GateConfig(),
             names=(adapter.policy, adapter.parent),
         )
+        write_verdict(folder, verdict)
+        settle(self._workspace, self._server, verdict)
+        return verdict
 
     def _in_service(self) -> dict[str, str]:
         return dict(current_policies(self._workspace).agents)

@@ -36,8 +36,8 @@ class Registration(Record):
 
 def register(
     adapter: Adapter, folder: Path, *, uri: str, run_id: str | None = None, verdict: Verdict | None = None
-) -> str:
-    """The adapter's version in the registered model `journeyman-{agent}`; the same digest always gives the same one.
+) -> Registration:
+    """The adapter's version of the registered model `journeyman-{agent}`; the same digest always gives the same one.
 
     `run_id` names the training run it came from. A verdict that is given later is added to the version that is there.
     Raises `ConfigError` without MLflow and `TrainingError` where MLflow refuses.
@@ -50,7 +50,7 @@ def register(
             _note(client, version, verdict)
         registration = Registration(uri=uri, name=version.name, version=str(version.version))
     (folder / REGISTRATION).write_text(registration.model_dump_json() + "\n", encoding="utf-8")
-    return registration.version
+    return registration
 
 
 def read_registration(folder: Path) -> Registration | None:
@@ -67,12 +67,6 @@ def follow(agent: str, digest: str | None, *, uri: str) -> None:
             client.set_registered_model_alias(model_name(agent), ACTIVE, version.version)
         elif _is_registered(client, model_name(agent)):
             client.delete_registered_model_alias(model_name(agent), ACTIVE)
-
-
-def versions(agent: str, *, uri: str) -> dict[str, str]:
-    """The registered versions of an agent's adapters, by adapter digest."""
-    with _client(uri) as client:
-        return {digest: str(version.version) for digest, version in _versions(client, agent).items()}
 
 
 def experiment(uri: str) -> str:

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Prepare and show the base model.")
 NameArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="MODEL", help=f"{EMBEDDED} (embedded), a local folder, or a hub id [default: the project's]"
+        metavar="MODEL", help=f"{EMBEDDED} (embedded), a local folder, or a hub id (default: the project's)"
     ),
 ]
 

@@ -65,7 +65,7 @@ def label(
     value: Annotated[str, typer.Argument(help="true, false, a number, or a word")],
     span: Annotated[str | None, typer.Option(help="A span of the trace, where the label is of that alone")] = None,
     comment: Annotated[str | None, typer.Option(help="Why")] = None,
-    source: Annotated[str | None, typer.Option(help="Who says so [default: the user's name]")] = None,
+    source: Annotated[str | None, typer.Option(help="Who says so (default: the user's name)")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:

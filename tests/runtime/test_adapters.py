@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from journeyman.runtime.adapter import PROBE, read_probe
-from journeyman.runtime.adapters import TOLERANCE, AdapterServer, current_policies, promote, rollback, swap_in, sync
+from journeyman.runtime.adapters import FLOOR, SHARE, AdapterServer, current_policies, promote, rollback, swap_in, sync
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.journal import Journal
 from journeyman.runtime.server import ServerState
@@ -148,7 +148,7 @@ def test_without_a_server_the_journal_alone_changes(workspace: Workspace, make_a
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        ({"shift": TOLERANCE * 2}, "other weights answer to its name"),
+        ({"shift": FLOOR + SHARE * 9 + 0.01}, "other weights answer to its name"),
         ({"shift": 100.0}, "from the base model"),
         ({"shift": float("nan")}, "failed its probe"),
         ({"answers_as": "base"}, "the server answered as 'base'"),

@@ -65,7 +65,7 @@ def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
     assert {adapter.swap_ms for adapter in first.adapters} == {None}
     assert Journal(workspace.journal).active() == {}
     assert first.rows[3].score == first.rows[2].score
-    assert {"lookup@1", "orchestrator@1"} <= set(_served(vllm_server))
+    assert _served(vllm_server) == {}
 
     traces = list(TraceStore(workspace.spans, workspace.labels).traces())
     assert all(trace.label("score") is not None for trace in traces)
@@ -77,9 +77,6 @@ def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
     assert second == first
     assert len(list(TraceStore(workspace.spans, workspace.labels).traces())) == len(traces)
     json.dumps(second.model_dump(mode="json"))
-    with AdapterServer(vllm_server.url) as live:
-        for policy in ("lookup@1", "orchestrator@1"):
-            live.unload(policy)
 
 
 def _served(server: ServerState) -> dict[str, str]:

@@ -16,13 +16,14 @@ from journeyman.runtime.server import ServerState, attach, running, status
 from journeyman.traces.errors import AdapterError, JourneymanError
 from journeyman.traces.record import Record
 from journeyman.training.gate import Verdict, read_verdict
-from journeyman.training.registry import follow, read_registration, register
+from journeyman.training.registry import Registration, follow, read_registration, register
+from journeyman.training.tracking import run_of
 
 app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
 
 PolicyArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="As in worker@8")]
 AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
-MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow [default: the workspace's]")]
+MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow (default: the workspace's)")]
 
 
 class Row(Record):
@@ -55,17 +56,14 @@ def register_command(
 ) -> None:
     """Register an adapter in MLflow with its lineage; doing so again changes nothing."""
     ws = find_workspace(workspace)
-    folder = find_adapter(ws.adapters, policy)
-    version = register(load_adapter(folder), folder, uri=mlflow or ws.mlflow_uri, verdict=read_verdict(folder))
-    registration = read_registration(folder)
-    assert registration is not None
-    emit(registration, as_json, lambda: out.print(f"{policy} is version {version} of {registration.name}"))
+    registration = _register(find_adapter(ws.adapters, policy), mlflow or ws.mlflow_uri)
+    emit(registration, as_json, lambda: out.print(f"{policy} is version {registration.version} of {registration.name}"))
 
 
 @app.command("promote")
 def promote_command(
     policy: PolicyArgument,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the journal [default: the verdict]")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the journal (default: the verdict)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gate that says promote")] = False,
     attach: AttachOption = None,
     workspace: WorkspaceOption = None,
@@ -145,11 +143,15 @@ def _mirror(workspace: Workspace, promotion: Promotion) -> None:
     entry, uri = promotion.entry, workspace.mlflow_uri
     try:
         if entry.digest is not None:
-            folder = find_adapter(workspace.adapters, entry.policy)
-            register(load_adapter(folder), folder, uri=uri, verdict=read_verdict(folder))
+            _register(find_adapter(workspace.adapters, entry.policy), uri)
         follow(entry.agent, entry.digest, uri=uri)
     except JourneymanError as error:
         notes.print(f"in service, but MLflow does not know: {error}", markup=False)
+
+
+def _register(folder: Path, uri: str) -> Registration:
+    adapter = load_adapter(folder)
+    return register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=read_verdict(folder))
 
 
 def _row(folder: Path, state: State) -> Row:

@@ -18,7 +18,7 @@ from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, serving
 def demo(
     full: Annotated[bool, typer.Option("--full", help="More tasks and steps: about 45 minutes on two cores")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="Base model: a folder or hub id [default: embedded]")
+        str | None, typer.Option("--model", help="Base model: a folder or hub id (default: embedded)")
     ] = None,
     attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
     workspace: WorkspaceOption = None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -79,44 +79,45 @@ class Bench:
     ) -> None:
         self.crew = load_crew(crew)
         self._workspace = workspace
-        self._crew_text = crew.read_text(encoding="utf-8")
         self._tasks = tasks
         self._scorer = load_scorer(scorer)
         self._server = server
         self._concurrency = concurrency
         self._seed = seed
-        self._conditions = [self._crew_text, server.model, server.model_digest, scorer, seed, concurrency]
+        self._conditions = [
+            crew.read_text(encoding="utf-8"),
+            server.model,
+            server.model_digest,
+            scorer,
+            seed,
+            concurrency,
+        ]
 
     def episodes(self, policies: PolicyTable, title: str) -> list[Episode]:
         """The tasks run under those policies, with a bar; what was run before under the same conditions is read."""
+        with progress() as bar:
+            row = bar.add_task(title, total=len(self._tasks))
+            return asyncio.run(self._episodes(policies, lambda episode: bar.advance(row)))
+
+    async def _episodes(self, policies: PolicyTable, on_episode: Callable[[Episode], None]) -> list[Episode]:
         from journeyman.runtime.vllm import ChatVLLM
         from journeyman.traces.log import SpanLog
         from journeyman.traces.tracer import Tracer
 
-        log = SpanLog(self._workspace.create().spans)
-        runtime = Runtime(
-            self.crew,
-            model=ChatVLLM(base_url=self._server.url),
-            tracer=Tracer(log),
-            policies=policies,
-            seed=self._seed,
-        )
+        model, log = ChatVLLM(base_url=self._server.url), SpanLog(self._workspace.create().spans)
         try:
-            with progress() as bar:
-                row = bar.add_task(title, total=len(self._tasks))
-                return asyncio.run(
-                    evaluate(
-                        runtime,
-                        self._tasks,
-                        self._scorer,
-                        path=self._path(policies),
-                        concurrency=self._concurrency,
-                        label=LabelLog(self._workspace.labels).append,
-                        on_episode=lambda episode: bar.advance(row),
-                    )
-                )
+            return await evaluate(
+                Runtime(self.crew, model=model, tracer=Tracer(log), policies=policies, seed=self._seed),
+                self._tasks,
+                self._scorer,
+                path=self._path(policies),
+                concurrency=self._concurrency,
+                label=LabelLog(self._workspace.labels).append,
+                on_episode=on_episode,
+            )
         finally:
             log.close()
+            await model.aclose()
 
     def _path(self, policies: PolicyTable) -> Path:
         """A file for each set of conditions that a score depends on."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from journeyman.agents.agent import Crew
-from journeyman.runtime.adapter import find_adapter, load_adapter, split_policy
+from journeyman.runtime.adapter import find_adapter, split_policy
 from journeyman.runtime.adapters import AdapterServer, current_policies, swap_in, sync
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
@@ -26,7 +26,7 @@ from journeyman.training.commands.evaluate import (
     find_tasks,
     with_policies,
 )
-from journeyman.training.gate import GateConfig, Verdict, decide, write_verdict
+from journeyman.training.gate import GateConfig, Verdict, decide, settle, write_verdict
 
 ENDS = {"promote": Exit.OK, "reject": Exit.FAILED, "inconclusive": Exit.PARTIAL}
 
@@ -59,7 +59,7 @@ def gate_command(
     Journal(ws.journal).check(agent, "promote", candidate)
     verdict = _compare(ws, server, bench, agent, candidate, config)
     write_verdict(folder, verdict)
-    _settle(ws, server, agent, verdict)
+    settle(ws, server, verdict)
     emit(verdict, as_json, lambda: _show(verdict))
     raise typer.Exit(ENDS[verdict.decision])
 
@@ -84,24 +84,6 @@ def _check_undisturbed(workspace: Workspace, server: ServerState, agent: str, ca
         served = live.served()
     if candidate not in served or Journal(workspace.journal).in_service(agent) != incumbent:
         raise AdapterError(f"{agent} was changed by another process during the comparison: run the gate again")
-
-
-def _settle(workspace: Workspace, server: ServerState, agent: str, verdict: Verdict) -> None:
-    """A candidate that won stays loaded, ready to be promoted; one that did not gives its place back."""
-    if verdict.decision == "promote":
-        return
-    if verdict.decision == "reject":
-        digest = load_adapter(find_adapter(workspace.adapters, verdict.candidate)).digest
-        Journal(workspace.journal).append(
-            agent,
-            "reject",
-            verdict.candidate,
-            expected=verdict.incumbent,
-            digest=digest,
-            reason="; ".join(verdict.reasons),
-        )
-    with AdapterServer(server.url) as live:
-        live.unload(verdict.candidate)
 
 
 def _config(**values: Any) -> GateConfig:
