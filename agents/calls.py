@@ -1,11 +1,14 @@
 """What an agent may do: ask its model and use its tools. The runtime stands behind it, and records every call."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.model import BASE, ModelReply
+from journeyman.agents.model import BASE
 from journeyman.tools.call import CallResult
 from journeyman.traces.messages import Message
+
+T = TypeVar("T")
 
 
 class Calls(Protocol):
@@ -16,8 +19,12 @@ class Calls(Protocol):
         """The policy that answers this agent in this run."""
         ...
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any]) -> ModelReply:
-        """One model call under `schema`; raises `ModelError`."""
+    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
+        """What `read` makes of the reply to one model call under `schema`.
+
+        Raises `ModelError`, `TruncatedReplyError`, and the `UnreadableReplyError` with which `read` refuses a reply: it
+        belongs to the record of the call, so that nobody learns from the reply.
+        """
         ...
 
     async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:

@@ -6,12 +6,13 @@ numbered from 1 by their place, and may only refer to earlier ones, so that a cy
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.calls import Calls, opening
 from journeyman.agents.plan import Assignment, Plan, Report
-from journeyman.agents.reply import read_json
+from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.traces.errors import JourneymanError
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Status
@@ -34,12 +35,11 @@ async def make_plan(crew: Crew, orchestrator: Agent, prompt: str, calls: Calls) 
     schema = plan_schema(crew)
     reason = ""
     for _ in range(2):
-        reply = await calls.ask(messages, schema)
-        if reply.finish_reason == "length":
-            raise PlanError(f"the plan was cut off at {orchestrator.limits.tokens} tokens", "truncated")
         try:
-            return read_plan(reply.content, crew)
-        except ValueError as error:
+            return await calls.ask(messages, schema, partial(read_plan, crew=crew))
+        except TruncatedReplyError as cut:
+            raise PlanError(f"no plan: {cut}", "truncated") from None
+        except UnreadableReplyError as error:
             reason = str(error)
             messages = (*messages, Message(role="user", content=f"Your last plan was not usable: {reason}"))
     raise PlanError(f"no usable plan: {reason}")
@@ -80,13 +80,13 @@ def _assignment_schema(crew: Crew, place: int) -> dict[str, Any]:
 
 
 def read_plan(text: str, crew: Crew) -> Plan:
-    """The plan that a reply holds; raises `ValueError` with a reason the model can act on."""
+    """The plan that a reply holds; raises `UnreadableReplyError` with a reason the model can act on."""
     try:
         rows = read_json(text)["assignments"]
     except (KeyError, TypeError):
-        raise ValueError('it must be a JSON object {"assignments": [...]}') from None
+        raise UnreadableReplyError('it must be a JSON object {"assignments": [...]}') from None
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ASSIGNMENTS:
-        raise ValueError(f"it must have 1 to {MAX_ASSIGNMENTS} assignments")
+        raise UnreadableReplyError(f"it must have 1 to {MAX_ASSIGNMENTS} assignments")
     workers = {worker.name for worker in crew.workers}
     return Plan(assignments=tuple(_assignment(row, place, workers) for place, row in enumerate(rows, start=1)))
 
@@ -121,17 +121,17 @@ def join(plan: Plan, reports: Mapping[str, Report]) -> str:
 
 def _assignment(row: Any, place: int, workers: set[str]) -> Assignment:
     if not isinstance(row, dict) or not isinstance(row.get("goal"), str) or not row["goal"].strip():
-        raise ValueError(f"assignment {place} has no goal")
+        raise UnreadableReplyError(f"assignment {place} has no goal")
     if row.get("worker") not in workers:
-        raise ValueError(
+        raise UnreadableReplyError(
             f"assignment {place} names worker {row.get('worker')!r}; there are: {', '.join(sorted(workers))}"
         )
     needs, each = row.get("needs", []), row.get("each")
     if not isinstance(needs, list):
-        raise ValueError(f"needs of assignment {place} must be a list of numbers")
+        raise UnreadableReplyError(f"needs of assignment {place} must be a list of numbers")
     for need in [*needs, *([] if each is None else [each])]:
         if not isinstance(need, int) or not 1 <= need < place:
-            raise ValueError(f"assignment {place} needs {need!r}; it can only need an earlier one")
+            raise UnreadableReplyError(f"assignment {place} needs {need!r}; it can only need an earlier one")
     return Assignment(
         id=str(place),
         worker=row["worker"],

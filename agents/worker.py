@@ -5,12 +5,13 @@ their own can write it, and a server that decodes under a schema can hold them t
 """
 
 import json
+from functools import partial
 from typing import Any
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.calls import Calls, opening
 from journeyman.agents.plan import Assignment, Report
-from journeyman.agents.reply import read_json
+from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.tools.tool import Tool
 from journeyman.traces.messages import Message
 from journeyman.traces.record import Record
@@ -21,16 +22,14 @@ MAX_VALUE_CHARS = 400
 
 
 class Call(Record):
+    text: str
+    """As the model wrote it."""
     tool: str
     arguments: dict[str, Any]
 
 
 class Answer(Record):
     output: str | list[str]
-
-
-class UnreadableReplyError(ValueError):
-    """A reply that is no turn; the message says why, for the model to read."""
 
 
 async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], calls: Calls) -> Report:
@@ -40,12 +39,10 @@ async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], cal
     error = None
     for turn in range(agent.limits.turns):
         schema = turn_schema(agent, tools, first=turn == 0, last=turn == agent.limits.turns - 1)
-        reply = await calls.ask(messages, schema)
-        if reply.finish_reason == "length":
-            cut = f"a reply was cut off at {agent.limits.tokens} tokens"
-            return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=cut)
         try:
-            said = read_turn(reply.content, agent, tools)
+            said = await calls.ask(messages, schema, partial(read_turn, agent=agent, tools=tools))
+        except TruncatedReplyError as cut:
+            return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=str(cut))
         except UnreadableReplyError as unreadable:
             error = str(unreadable)
             # The reply itself stays out of the history: some servers refuse every later request over unparsed text.
@@ -57,7 +54,7 @@ async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], cal
         evidence.append(span_id)
         messages = (
             *messages,
-            Message(role="assistant", content=reply.content),
+            Message(role="assistant", content=said.text),
             Message(role="user", content=f"{said.tool}: {result.content}"),
         )
     error = f"no answer in {agent.limits.turns} turns" + (f"; last: {error}" if error else "")
@@ -77,10 +74,7 @@ def turn_schema(agent: Agent, tools: dict[str, Tool], *, first: bool, last: bool
 
 def read_turn(text: str, agent: Agent, tools: dict[str, Tool]) -> Call | Answer:
     """What a reply says; raises `UnreadableReplyError` with a reason the model can act on."""
-    try:
-        said = read_json(text)
-    except ValueError as error:
-        raise UnreadableReplyError(str(error)) from None
+    said = read_json(text)
     if not isinstance(said, dict) or len(said) != 1:
         raise UnreadableReplyError("it must be a JSON object with exactly one key: a tool's name, or answer")
     (key, value), *_ = said.items()
@@ -90,7 +84,7 @@ def read_turn(text: str, agent: Agent, tools: dict[str, Tool]) -> Call | Answer:
         raise UnreadableReplyError(f"there is no tool {key!r}; there are: {', '.join(tools) or 'none'}")
     if not isinstance(value, dict):
         raise UnreadableReplyError(f"the arguments of {key} must be a JSON object")
-    return Call(tool=key, arguments=value)
+    return Call(text=text, tool=key, arguments=value)
 
 
 def write_call(tool: str, arguments: dict[str, Any]) -> str:

@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
+from journeyman.agents.reply import TruncatedReplyError
 from journeyman.runtime.events import Event, ToolUsed
 from journeyman.runtime.policies import PolicyTable
 from journeyman.tools.call import CallResult, call_tool
@@ -15,6 +16,8 @@ from journeyman.traces import attributes as a
 from journeyman.traces.messages import Message, Usage
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import AttributeValue, Span, Tracer
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -51,7 +54,7 @@ class RecordedCalls:
         self._asked_by = parent.span_id
         self.policy = run.policies.policy(agent)
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any]) -> ModelReply:
+    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
         run = self._run
         model = run.models[self.policy]
         request = ModelRequest(
@@ -83,9 +86,11 @@ class RecordedCalls:
                 span.set_json(a.INPUT_MESSAGES, [_dump(message) for message in messages])
                 run.model_calls += 1
                 reply = await model.complete(request.model_copy(update={"traceparent": span.traceparent}))
+                run.usage += reply.usage
                 _record_reply(span, reply)
-        run.usage += reply.usage
-        return reply
+                if reply.finish_reason == "length":
+                    raise TruncatedReplyError(f"a reply was cut off at {request.max_tokens} tokens")
+                return read(reply.content)
 
     async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
         run = self._run

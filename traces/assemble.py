@@ -62,12 +62,12 @@ def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
 
     A demonstration needs no token ids or logprobs: nobody sampled it, and it is learned from as text.
     """
-    if turn.error is not None:
-        return "call failed"
     if turn.response is None:
-        return "no response"
+        return "no response" if turn.error is None else "call failed"
     if turn.finish_reason == "length":
         return "truncated"
+    if turn.error is not None:
+        return "reply not usable"
     if not turn.agent:
         return "no agent"
     if trajectory.status is None:

@@ -107,4 +107,5 @@ def _client(uri: str) -> "MlflowClient":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
-    return MlflowClient(tracking_uri=uri)
+
+        return MlflowClient(tracking_uri=uri)

@@ -1,18 +1,22 @@
 """The worker's loop, with a scripted desk in place of the runtime's."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jsonschema
 import pytest
 
 from journeyman.agents.agent import Agent, Example, Limits
 from journeyman.agents.calls import opening
-from journeyman.agents.model import BASE, ModelReply
+from journeyman.agents.model import BASE
 from journeyman.agents.plan import Assignment, Report
-from journeyman.agents.worker import UnreadableReplyError, read_turn, turn_schema, work, write_answer, write_call
+from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError
+from journeyman.agents.worker import read_turn, turn_schema, work, write_answer, write_call
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.tool import Tool, tool
-from journeyman.traces.messages import Message, Usage
+from journeyman.traces.messages import Message
+
+T = TypeVar("T")
 
 
 @tool
@@ -26,15 +30,16 @@ class Desk:
 
     policy = "worker@1"
 
-    def __init__(self, *replies: str, finish_reason: str = "stop") -> None:
+    def __init__(self, *replies: str, truncated: bool = False) -> None:
         self.replies = list(replies)
-        self.finish_reason = finish_reason
+        self.truncated = truncated
         self.seen: list[tuple[Message, ...]] = []
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any]) -> ModelReply:
+    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
         self.seen.append(messages)
-        reply = self.replies.pop(0)
-        return ModelReply(id="r", model=self.policy, content=reply, finish_reason=self.finish_reason, usage=Usage())
+        if self.truncated:
+            raise TruncatedReplyError("a reply was cut off at 9 tokens")
+        return read(self.replies.pop(0))
 
     async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
         return await call_tool(TOOLS[tool], arguments), f"span-{tool}"
@@ -76,7 +81,7 @@ async def test_wrong_arguments_become_a_result_that_the_model_can_act_on() -> No
 
 
 async def test_a_reply_cut_short_is_a_truncated_report() -> None:
-    report = await do(Desk('{"answer": ["x', finish_reason="length"))
+    report = await do(Desk(truncated=True))
     assert (report.status, report.output) == ("truncated", None)
 
 

@@ -14,6 +14,7 @@ from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.tool import tool
+from journeyman.traces.assemble import refusal
 from journeyman.traces.errors import ModelError, StoreError
 from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.store import TraceStore
@@ -139,11 +140,13 @@ async def test_a_slow_worker_times_out_alone() -> None:
     assert "timeout" in outcome.error
 
 
-async def test_an_unusable_plan_is_repaired_once_with_the_reason() -> None:
+async def test_an_unusable_plan_is_repaired_once_with_the_reason_and_nobody_learns_from_it(tmp_path: Path) -> None:
     model = ScriptedModel(['{"assignments": []}', PLAN.replace(", ", ","), *[write_answer([])] * 9])
-    outcome = await Runtime(CREW, model=model).run(TASK)
+    outcome = await Runtime(CREW, model=model, tracer=Tracer(SpanLog(tmp_path))).run(TASK)
     assert outcome.status == "ok"
     assert "1 to 12 assignments" in model.requests[1].messages[-1].content
+    boss = TraceStore(tmp_path, tmp_path / "labels.jsonl").get(outcome.trace_id).trajectories[0]
+    assert [refusal(turn, boss) for turn in boss.turns] == ["reply not usable", "no token ids"]
 
 
 async def test_a_plan_that_stays_unusable_fails_the_run_with_the_reason() -> None:
