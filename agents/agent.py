@@ -32,12 +32,11 @@ class Example(Config):
     assistant: str
 
 
-class Agent(Config):
-    name: str
+class _Skills(Config):
+    """What an agent is besides its name and its instructions."""
+
     description: str = ""
-    """What the orchestrator is told of a worker."""
-    instructions: str
-    """The system prompt."""
+    """What the orchestrator is told of this worker."""
     examples: tuple[Example, ...] = ()
     tools: tuple[str, ...] = ()
     tool_first: bool = False
@@ -47,6 +46,12 @@ class Agent(Config):
     model: str | None = None
     """A policy for this agent whatever the policy table says."""
     limits: Limits = Limits()
+
+
+class Agent(_Skills):
+    name: str
+    instructions: str
+    """The system prompt."""
 
     @field_validator("name")
     @classmethod
@@ -112,15 +117,8 @@ def default_instructions(role: Literal["orchestrator", "worker"]) -> str:
     return (resources.files("journeyman.agents") / "prompts" / f"{role}.md").read_text(encoding="utf-8").strip()
 
 
-class _AgentTable(Config):
-    description: str = ""
+class _WorkerTable(_Skills):
     instructions: str | None = None
-    examples: tuple[Example, ...] = ()
-    tools: tuple[str, ...] = ()
-    tool_first: bool = False
-    output: Literal["text", "values"] = "text"
-    model: str | None = None
-    limits: Limits = Limits()
 
 
 class _OrchestratorTable(Config):
@@ -134,12 +132,12 @@ class _OrchestratorTable(Config):
 class _CrewFile(Config):
     name: str
     orchestrator: _OrchestratorTable | None = None
-    workers: dict[str, _AgentTable]
+    workers: dict[str, _WorkerTable]
     tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-def _agent(name: str, table: _AgentTable | _OrchestratorTable) -> dict[str, Any]:
-    role: Literal["orchestrator", "worker"] = "worker" if isinstance(table, _AgentTable) else "orchestrator"
+def _agent(name: str, table: _WorkerTable | _OrchestratorTable) -> dict[str, Any]:
+    role: Literal["orchestrator", "worker"] = "worker" if isinstance(table, _WorkerTable) else "orchestrator"
     return {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
 
 

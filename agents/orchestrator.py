@@ -31,7 +31,7 @@ class PlanError(JourneymanError):
 
 async def make_plan(crew: Crew, orchestrator: Agent, prompt: str, calls: Calls) -> Plan:
     """Asks for a plan, and once more with the reason if it is not usable; raises `PlanError` or `ModelError`."""
-    messages = opening(orchestrator, calls.policy, prompt)
+    messages = opening(_briefed(orchestrator, crew), calls.policy, prompt)
     schema = plan_schema(crew)
     reason = ""
     for _ in range(2):
@@ -60,6 +60,15 @@ def plan_schema(crew: Crew) -> dict[str, Any]:
         "required": ["assignments"],
         "additionalProperties": False,
     }
+
+
+def _briefed(orchestrator: Agent, crew: Crew) -> Agent:
+    """The orchestrator with its instructions followed by what each worker does; a lone worker without words needs none."""
+    told = [f"- {worker.name}: {worker.description}" for worker in crew.workers if worker.description]
+    if not told:
+        return orchestrator
+    instructions = "\n".join([orchestrator.instructions, "Workers:", *told])
+    return orchestrator.model_copy(update={"instructions": instructions})
 
 
 def _assignment_schema(crew: Crew, place: int) -> dict[str, Any]:

@@ -132,7 +132,6 @@ def _look_up(split: Split) -> Tool:
 def _worker(limits: Limits, *, examples: bool) -> Agent:
     return Agent(
         name=WORKER,
-        description="answers one question by looking it up",
         instructions=LOOKUP_INSTRUCTIONS,
         examples=_lookup_examples() if examples else (),
         tools=(LOOKUP,),

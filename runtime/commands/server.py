@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from journeyman.runtime import server
+from journeyman.runtime.adapters import sync
 from journeyman.runtime.config import ServerConfig, Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.launch import tail
@@ -30,7 +31,10 @@ def start(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start vLLM and wait until it answers; it goes on when this command ends."""
+    """Start vLLM and wait until it answers; it goes on when this command ends.
+
+    Every adapter in service is loaded into it and proved.
+    """
     place = find_workspace(workspace)
     config = _config(place, model, port)
     if attach is not None:
@@ -38,6 +42,7 @@ def start(
             raise ConfigError("--attach takes a server as it is: leave out --model and --port")
         attached = server.attach(place, attach, config)
         emit(attached, as_json, lambda: out.print(f"attached to {attached.url} ({attached.model})", soft_wrap=True))
+        _sync(place, attached)
         return
     before = server.status(place).server
     with _progress_line() as on_progress:
@@ -45,6 +50,12 @@ def start(
     seconds = (time_ns() - state.started_ns) / 1e9
     words = "runs already" if before == state else f"answers after {seconds:.0f} s"
     emit(state, as_json, lambda: out.print(f"{state.model} {words} at {state.url} (pid {state.pid})", soft_wrap=True))
+    _sync(place, state)
+
+
+def _sync(place: Workspace, state: ServerState) -> None:
+    for swap in sync(place, state):
+        notes.print(f"{swap.policy} is in service: loaded and proved", markup=False)
 
 
 @app.command()

@@ -78,6 +78,14 @@ async def test_a_crew_plans_fans_out_and_joins() -> None:
     assert (outcome.model_calls, outcome.tool_calls) == (7, 3)
 
 
+async def test_the_orchestrator_is_told_what_its_workers_do() -> None:
+    model = ScriptedModel(answers)
+    described = CREW.workers[0].model_copy(update={"description": "Looks films up."})
+    boss = Agent(name="orchestrator", instructions="Plan the work.")
+    await Runtime(CREW.model_copy(update={"workers": (described,), "orchestrator": boss}), model=model).run(TASK)
+    assert model.requests[0].messages[0].content == "Plan the work.\nWorkers:\n- lookup: Looks films up."
+
+
 async def test_without_an_orchestrator_the_first_worker_gets_the_task() -> None:
     crew = CREW.model_copy(update={"orchestrator": None})
     outcome = await Runtime(crew, model=ScriptedModel(answers)).run("Alien")
