@@ -63,7 +63,7 @@ def plan_schema(crew: Crew) -> dict[str, Any]:
 
 
 def _briefed(orchestrator: Agent, crew: Crew) -> Agent:
-    """The orchestrator with its instructions followed by what each worker does; a lone worker without words needs none."""
+    """The orchestrator with its instructions followed by what each worker does, where its crew says so."""
     told = [f"- {worker.name}: {worker.description}" for worker in crew.workers if worker.description]
     if not told:
         return orchestrator

@@ -5,13 +5,14 @@ with each adapter swapped alone. All differences are paired by task.
 """
 
 import argparse
-import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from _record import RESULTS, write_result
 
+from journeyman.runtime.adapters import swap_in
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
 from journeyman.runtime.vllm import ChatVLLM
@@ -39,12 +40,10 @@ def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]
     return {"mean": sum(deltas) / len(deltas), "low": low, "high": high}
 
 
-def measure(workspace: Workspace, config: DemoConfig) -> dict[str, Any]:
+def measure(workspace: Workspace, config: DemoConfig, url: str | None) -> dict[str, Any]:
     server = workspace.config.server
-    if config is QUICK:
-        server = server.model_copy(update={"port": _free_port()})
     base_model = Path(pull_model(server.model))
-    with workspace.create().lock("demo"), serving(workspace, server) as (state, started):
+    with workspace.create().lock("demo"), serving(workspace, server, url) as (state, started):
         chat = ChatVLLM(base_url=state.url)
         demo = Demo(workspace, config, model=chat, base_model=base_model, server=state, progress=Plain())
         result = demo.run(server_starts=int(started))
@@ -55,6 +54,8 @@ def measure(workspace: Workspace, config: DemoConfig) -> dict[str, Any]:
             "lookup_only": {"lookup": trained["lookup"]},
             "both": trained,
         }
+        for policy in trained.values():  # The gate took those out of the server that did not win.
+            swap_in(workspace, state, policy)
         episodes = {}
         for name, policies in crews.items():
             print(f"-- {len(demo.test)} held-out tasks: {name}", flush=True)
@@ -109,21 +110,16 @@ def plot(values: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three held-out tasks and one step an agent, no plot")
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
+    parser.add_argument("--attach", metavar="URL", help="a server that runs already, without adapters")
     arguments = parser.parse_args()
-    workspace = Workspace(arguments.workspace / "quick" if arguments.quick else arguments.workspace)
     config = QUICK if arguments.quick else FULL
-    values = measure(workspace, config)
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder) / "workspace" if arguments.quick else arguments.workspace)
+        values = measure(workspace, config, arguments.attach)
     show(values)
     write_result("crew", values, seed=config.seed, quick=arguments.quick)
     if not arguments.quick:

@@ -70,7 +70,7 @@ class Stages:
         if self._row is not None:
             self._bar.remove_task(self._row)
             self._row = None
-        notes.print(f"[bold]{title}[/bold] [dim](about {_duration(minutes)} on two cores)[/dim]")
+        notes.print(f"[bold]{title}[/bold] [dim](about {_duration(minutes)} on two cores)[/dim]", soft_wrap=True)
 
     def step(self, done: int, total: int, note: str) -> None:
         if self._row is None or self._bar.tasks[-1].total != total:
