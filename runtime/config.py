@@ -26,8 +26,9 @@ class ServerConfig(Config):
     """Longest prompt and reply together, in tokens."""
     max_loras: int = Field(default=4, ge=1)
     """Adapters served side by side; past it vLLM would evict the oldest silently, so a load beyond it is refused."""
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
-    """Highest rank of an adapter; vLLM knows these values only."""
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 8
+    """Highest rank of an adapter; vLLM knows these values only. On a CPU every token pays for it, whatever the rank in
+    use: vLLM copies that many rows of each layer's adapter for each token, those of a prompt too."""
     max_num_seqs: int = 32
     """Requests decoded together."""
     kv_cache_gb: float = 2.0

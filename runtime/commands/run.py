@@ -54,7 +54,11 @@ def run(
         "broken_lines": broken,
         "out": results,
     }
-    emit(summary, as_json, lambda: out.print(f"{summary['ok']} of {len(found)} tasks ok, outcomes in {results}"))
+    emit(
+        summary,
+        as_json,
+        lambda: out.print(f"{summary['ok']} of {len(found)} tasks ok, outcomes in {results}", soft_wrap=True),
+    )
     raise typer.Exit(_exit(outcomes, broken))
 
 
@@ -121,7 +125,7 @@ def _note(event: Event) -> None:
 def _show(outcome: Outcome) -> None:
     if outcome.error is not None:
         notes.print(f"{outcome.status}: {outcome.error}", markup=False)
-    out.print(outcome.answer, markup=False)
+    out.print(outcome.answer, markup=False, soft_wrap=True)
     notes.print(
         f"trace {outcome.trace_id[:12]} · {outcome.model_calls} model calls, {outcome.tool_calls} tool calls, "
         f"{outcome.usage.output_tokens} tokens generated, {outcome.seconds:.1f} s",

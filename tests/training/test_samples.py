@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from journeyman.traces.errors import StoreError, TrainingError
+from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.samples import SFTSample, digest_samples, read_samples, write_samples
 
@@ -52,7 +52,7 @@ def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: str, complai
 
 
 def test_a_missing_dataset_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no such dataset"):
+    with pytest.raises(ConfigError, match="no such dataset"):
         read_samples(tmp_path / "none.jsonl")
 
 

@@ -79,7 +79,7 @@ class TestRefused:
             train(tmp_path, tmp_path, samples(agent="planner"), short())
 
     def test_a_rank_that_the_server_cannot_take(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"lora.r is 64, the server takes 16"):
+        with pytest.raises(ConfigError, match=r"lora.r is 64, the server takes 8"):
             train(tmp_path, tmp_path, samples(), load_recipe("sft", {"lora.r": 64}))
 
 
@@ -119,7 +119,7 @@ def test_the_adapters_folder_is_whole_and_nothing_else_is_left(trained: Trained)
     names = {"adapter.json", "adapter_config.json", "adapter_model.safetensors", "probe.json"}
     assert {file.name for file in trained.folder.iterdir()} == names
     adapter = trained.adapter
-    assert (adapter.rows, adapter.rank, adapter.parent, adapter.method) == (6, 16, "base", "sft")
+    assert (adapter.rows, adapter.rank, adapter.parent, adapter.method) == (6, 8, "base", "sft")
 
 
 @pytest.mark.train
@@ -150,7 +150,7 @@ def test_mlflow_shows_parameters_losses_and_lineage(trained: Trained) -> None:
     run_id = run_of(trained.adapter, uri=trained.uri)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert (run.data.params["lora.r"], run.data.params["trl.max_steps"]) == ("16", "4")
+    assert (run.data.params["lora.r"], run.data.params["trl.max_steps"]) == ("8", "4")
     assert run.data.tags["policy"] == "worker@1"
     assert run.data.tags["dataset_digest"] == trained.adapter.dataset_digest
     assert len(client.get_metric_history(run_id, "loss")) == 4

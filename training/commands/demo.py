@@ -93,21 +93,29 @@ def _write(path: Path, result: DemoResult) -> None:
 
 
 def _show(result: DemoResult, path: Path) -> None:
-    table = Table(title=f"FanOutQA as closed look-up, {result.tasks} held-out tasks")
-    for column in ("crew", "score", "95% interval", "solved", "tokens/task", "calls/task", "P50 s", "P90 s"):
-        table.add_column(column, justify="left" if column == "crew" else "right")
+    table = Table(
+        title=f"FanOutQA as closed look-up, {result.tasks} held-out tasks",
+        box=None,
+        pad_edge=False,
+        title_justify="left",
+    )
+    for column in ("crew", "score", "95% interval", "solved", "tokens", "calls", "P50 s", "P90 s"):
+        table.add_column(column, justify="left" if column == "crew" else "right", no_wrap=True)
     for row in result.rows:
         table.add_row(
             row.name.replace("_", " "),
             f"{row.score:.3f}",
-            f"{row.low:.3f} to {row.high:.3f}",
-            f"{row.solved} of {row.tasks}",
+            f"{row.low:.3f} .. {row.high:.3f}",
+            str(row.solved),
             f"{row.tokens_per_task:.0f}",
             f"{row.calls_per_task:.1f}",
             f"{row.p50_s:.1f}",
             f"{row.p90_s:.1f}",
         )
     out.print(table)
+    out.print(
+        "tokens are generated ones and calls model calls, a task; seconds are a task's, a dozen at once", style="dim"
+    )
     for adapter in result.adapters:
         swap = "not served" if adapter.swap_ms is None else f"swapped in and proved in {adapter.swap_ms:.0f} ms"
         out.print(
