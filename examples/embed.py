@@ -1,39 +1,26 @@
-"""A crew inside an app, told step by step: needs a running server (`journeyman server start`)."""
+"""A crew of one inside an app, on the workspace's running server (`journeyman server start`)."""
 
 import asyncio
-from pathlib import Path
 
-from journeyman.runtime import Agent, Crew, Ended, Limits, PlanMade, ReportFiled, Runtime, tool
+from journeyman.runtime import Agent, Crew, Limits, Runtime, tool
 
 PRICES = {"tea": 3.2, "coffee": 4.5, "cake": 5.0}
 
 
 @tool
-def price(drink: str) -> str:
+def price(item: str) -> str:
     """The price of a drink or a cake."""
-    return f"{drink} costs {PRICES[drink.lower()]} euros"
+    return f"{item} costs {PRICES[item.lower()]} euros"
 
 
-crew = Crew(
-    name="cafe",
-    orchestrator=None,
-    workers=(
-        Agent(name="waiter", instructions="Answer in JSON.", tools=("price",), tool_first=True, limits=Limits(turns=2)),
-    ),
-    tools={"price": price},
-)
+waiter = Agent(name="waiter", instructions="Answer in JSON.", tools=("price",), tool_first=True, limits=Limits(turns=2))
+crew = Crew(name="cafe", orchestrator=None, workers=(waiter,), tools={"price": price})
 
 
-async def main(workspace: Path | None = None) -> None:
-    async with Runtime.open(crew, workspace=workspace) as runtime:
-        async for event in runtime.stream("What does the coffee cost?"):
-            match event:
-                case PlanMade():
-                    print("plan:", [assignment.goal for assignment in event.plan.assignments])
-                case ReportFiled():
-                    print(f"{event.report.assignment.worker}: {event.report.status} {event.report.output}")
-                case Ended():
-                    print("answer:", event.outcome.answer)
+async def main() -> None:
+    async with Runtime.open(crew) as runtime:
+        outcome = await runtime.run("What does the coffee cost?")
+        print(outcome.status, outcome.answer)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
+from io import StringIO
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -154,11 +155,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     except ImportError as error:
         raise ConfigError(f"preparing the embedded model needs {error.name}: {INSTALL_TRAIN}") from None
-    # Packed weights cannot be saved; unpacking into bfloat16 at once would round twice.
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    model.bfloat16().save_pretrained(folder)
+    with redirect_stderr(StringIO()):  # Three progress bars of a second each, whatever the terminal.
+        # Packed weights cannot be saved; unpacking into bfloat16 at once would round twice.
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        model.bfloat16().save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # transformers writes down whether the hub was off line; the model's digest must not depend on that.
     tokenizer.init_kwargs["local_files_only"] = False

@@ -54,4 +54,4 @@ def test_the_embedding_example_runs(tmp_path: Path, vllm_server: ServerState) ->
     example = str(ROOT / "examples" / "embed.py")
     done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "answer:" in done.stdout
+    assert done.stdout.split()[0] in ("ok", "failed", "truncated")
