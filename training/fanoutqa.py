@@ -27,6 +27,8 @@ LOOKUP = "facts"
 """The look-up tool."""
 FOUND = 2
 """Facts that a look-up returns."""
+PATIENCE_S = 600.0
+"""Seconds for one agent's work: with a dozen tasks at once on a small machine most of it is waiting for a turn."""
 
 PLAN_INSTRUCTIONS = (
     "Split the task into look-ups. Reply with JSON. Ask for a list first, then with "
@@ -79,12 +81,12 @@ def lookup_crew(split: Split, *, examples: bool = True) -> Crew:
         name=ORCHESTRATOR,
         instructions=PLAN_INSTRUCTIONS,
         examples=_plan_examples() if examples else (),
-        limits=Limits(turns=2, tokens=192),
+        limits=Limits(turns=2, tokens=192, seconds=PATIENCE_S),
     )
     return Crew(
         name="lookup-crew",
         orchestrator=orchestrator,
-        workers=(_worker(Limits(turns=2, tokens=96), examples=examples),),
+        workers=(_worker(Limits(turns=2, tokens=96, seconds=PATIENCE_S), examples=examples),),
         tools={LOOKUP: _look_up(split)},
     )
 
@@ -94,7 +96,7 @@ def single_agent_crew(split: Split, *, examples: bool = True) -> Crew:
     return Crew(
         name="single-agent",
         orchestrator=None,
-        workers=(_worker(Limits(turns=4, tokens=192), examples=examples),),
+        workers=(_worker(Limits(turns=4, tokens=192, seconds=PATIENCE_S), examples=examples),),
         tools={LOOKUP: _look_up(split)},
     )
 
