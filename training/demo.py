@@ -50,9 +50,10 @@ class DemoConfig(Config):
     seed: int = 0
 
 
-# The base model runs without the LoRA path, which on a CPU costs several times its time: against it the clock tells of
-# the path and of what else the machine does, not of the candidate.
 GATE = GateConfig(max_latency_ratio=20.0)
+"""The base model runs without the LoRA path, which on a CPU costs several times its time: beside it the clock tells of
+that path and of what else the machine does, not of the candidate."""
+
 FULL = DemoConfig(gate_tasks=31, test_tasks=72, steps={"lookup": 60, "orchestrator": 40})
 
 
@@ -66,7 +67,7 @@ class Learned(Record):
     verdict: Literal["promote", "reject", "inconclusive"]
     reasons: tuple[str, ...]
     swap_ms: float | None
-    """From the promotion to the adapter proved in the live server; None where it was not promoted."""
+    """Milliseconds of loading and proving the adapter in the live server; None where it was not promoted."""
 
 
 class DemoResult(Record):
@@ -172,7 +173,8 @@ class Demo:
         adapter = self._trained(agent, taught, steps)
         folder = find_adapter(self._workspace.adapters, adapter.policy)
         self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
-        swap = swap_in(self._workspace, self._server, adapter.policy)
+        with self._workspace.lock("swap"):
+            swap = swap_in(self._workspace, self._server, adapter.policy)
         verdict = self._decided(adapter, folder)
         if verdict.decision == "promote" and self._in_service().get(agent) != adapter.policy:
             promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server)
