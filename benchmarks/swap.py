@@ -123,7 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
         base_model = Path(pull_model())
-        adapter = trained(workspace, base_model, steps=1)
+        adapter = trained(workspace, base_model, steps=8)
         policies = [adapter.policy, *(copied(workspace, adapter, number) for number in range(2, swaps + 2))]
         with serving(workspace, workspace.config.server, arguments.attach) as (state, _):
             values = asyncio.run(measure(workspace, state, policies))

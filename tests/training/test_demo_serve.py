@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-SMALL = DemoConfig(train_tasks=6, gate_tasks=2, test_tasks=2, steps={"lookup": 1, "orchestrator": 1})
+SMALL = DemoConfig(train_tasks=6, gate_tasks=2, test_tasks=2, steps={"lookup": 4, "orchestrator": 4})
 
 
 class Told:
