@@ -105,7 +105,7 @@ async def swap(workspace: Workspace, state: ServerState, chat: ChatVLLM, policy:
             break
     first_token = perf_counter()
     assert promotion.swap is not None
-    await asyncio.sleep(2)
+    await asyncio.sleep(4)
     return {
         "load_ms": promotion.swap.swap_ms,
         "probe_ms": promotion.swap.probe_ms,
@@ -116,10 +116,10 @@ async def swap(workspace: Workspace, state: ServerState, chat: ChatVLLM, policy:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two swaps instead of twenty")
+    parser.add_argument("--quick", action="store_true", help="two promotions instead of twelve")
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
     arguments = parser.parse_args()
-    swaps = 2 if arguments.quick else 20
+    swaps = 2 if arguments.quick else 12
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
         base_model = Path(pull_model())

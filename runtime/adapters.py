@@ -155,8 +155,8 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
     """Brings an adapter into the server and proves it, whether in service or not yet.
 
     Loads under a new name and proves with a probe; on any failure the adapter is unloaded and `AdapterError` raised,
-    while everything else keeps serving. Adapters of the same agent that are neither this one nor in service go: the
-    one that a promotion replaces stays until the next swap, because runs in flight keep the policy they started with.
+    while everything else keeps serving. What a promotion replaces stays loaded until its room is needed, because runs
+    in flight keep the policy they started with.
     """
     folder = find_adapter(workspace.adapters, policy)
     adapter = load_adapter(folder)
@@ -228,14 +228,17 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
 
 
 def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, journal: Journal, max_loras: int) -> None:
-    keep = {adapter.policy, journal.in_service(adapter.agent)}
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in keep]
-    if len(loaded) - len(old) >= max_loras:
+    """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
+    flight may still ask for them."""
+    in_service = journal.in_service(adapter.agent)
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name != in_service]
+    surplus = len(loaded) + 1 - max_loras
+    if surplus > len(old):
         raise AdapterError(
             f"the server has room for {max_loras} adapters and serves {', '.join(loaded)}: raise server.max_loras, "
             "because vLLM would drop the oldest without a word"
         )
-    for name in old:
+    for name in sorted(old, key=lambda name: split_policy(name)[1])[: max(surplus, 0)]:
         live.unload(name)
 
 
