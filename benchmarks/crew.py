@@ -19,7 +19,7 @@ from journeyman.runtime.vllm import ChatVLLM
 from journeyman.training.demo import FULL, Demo, DemoConfig, serving
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
-QUICK = DemoConfig(train_tasks=6, gate_tasks=1, test_tasks=2, steps={"lookup": 4, "orchestrator": 4})
+QUICK = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 3, "orchestrator": 3})
 
 
 class Plain:
@@ -112,7 +112,7 @@ def plot(values: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two held-out tasks and four steps an agent, no plot")
+    parser.add_argument("--quick", action="store_true", help="one held-out task and three steps an agent, no plot")
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, without adapters")
     arguments = parser.parse_args()
