@@ -16,7 +16,7 @@ from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, serving
 
 
 def demo(
-    full: Annotated[bool, typer.Option("--full", help="More tasks and steps: about 45 minutes on two cores")] = False,
+    full: Annotated[bool, typer.Option("--full", help="More tasks and more training steps")] = False,
     model: Annotated[
         str | None, typer.Option("--model", help="Base model: a folder or hub id (default: embedded)")
     ] = None,
