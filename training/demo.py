@@ -1,28 +1,29 @@
 """The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE, Model, ModelTable
 from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
-from journeyman.runtime.adapters import current_policies, promote, swap_in, sync
+from journeyman.runtime.adapters import AdapterServer, current_policies, promote, swap_in, sync
 from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.embedded import model_digest
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState, attach, start, status, stop
+from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.log import SpanLog
 from journeyman.traces.record import Config, Record
 from journeyman.traces.store import TraceStore
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import Tracer
 from journeyman.training import fanoutqa
-from journeyman.training.evaluate import Episode, Summary, evaluate, summarise
+from journeyman.training.evaluate import Episode, Summary, evaluate, finished, summarise
 from journeyman.training.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
 from journeyman.training.mine import MineConfig, mine_sft
 from journeyman.training.registry import follow, register
@@ -74,7 +75,8 @@ class DemoResult(Record):
     tasks: int
     rows: tuple[Summary, ...]
     adapters: tuple[Learned, ...]
-    server_starts: int
+    server_starts: int = 0
+    """0 where a server ran already, or where everything was there from an earlier turn."""
 
 
 class Progress(Protocol):
@@ -85,23 +87,48 @@ class Progress(Protocol):
     def step(self, done: int, total: int, note: str) -> None: ...
 
 
-@contextmanager
-def serving(workspace: Workspace, config: ServerConfig, url: str | None = None) -> Iterator[tuple[ServerState, bool]]:
-    """A server for the block with every adapter in service loaded, and whether it was started for it.
+class OnDemand:
+    """The workspace's server, started when it is first asked for, with every adapter in service loaded.
 
-    A server that was started for the block is stopped after it; one that runs already, or that `url` names, stays.
+    A server that was started so is stopped after the `with` block; one that runs already, or that `url` names, stays.
     """
-    if url is not None:
-        state, started = attach(workspace, url, config), False
-    else:
-        started = status(workspace).condition != "running"
-        state = start(workspace, config)
-    try:
-        sync(workspace, state)
-        yield state, started
-    finally:
-        if started:
-            stop(workspace)
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: ServerConfig,
+        *,
+        url: str | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._workspace = workspace
+        self._config = config
+        self._url = url
+        self._on_start = on_start
+        self._state: ServerState | None = None
+        self.starts = 0
+
+    def __call__(self) -> ServerState:
+        if self._state is None:
+            state = self._attached_or_started()
+            sync(self._workspace, state)
+            self._state = state
+        return self._state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.starts:
+            stop(self._workspace)
+
+    def _attached_or_started(self) -> ServerState:
+        if self._url is not None:
+            return attach(self._workspace, self._url, self._config)
+        if status(self._workspace).condition != "running":
+            self._on_start()
+            self.starts = 1
+        return start(self._workspace, self._config)
 
 
 class Demo:
@@ -112,11 +139,11 @@ class Demo:
         workspace: Workspace,
         config: DemoConfig,
         *,
-        model: Model,
         base_model: Path,
-        server: ServerState,
+        server: Callable[[], ServerState],
         progress: Progress,
     ) -> None:
+        """`server` is asked only when something is left to run on it."""
         self._workspace = workspace
         self._config = config
         self._server = server
@@ -124,17 +151,17 @@ class Demo:
         self._progress = progress
         self._log = SpanLog(workspace.spans)
         self._store = TraceStore(workspace.spans, workspace.labels)
-        self._model = model
+        self._base_digest = model_digest(base_model)
         self._train = fanoutqa.tasks("train")[: config.train_tasks]
         self._gate = fanoutqa.tasks("gate")[: config.gate_tasks]
         self.test = fanoutqa.tasks("test")[: config.test_tasks]
 
-    def run(self, server_starts: int) -> DemoResult:
+    def run(self) -> DemoResult:
         taught = self._teach()
         rows = self._before()
         adapters = [self._learn(agent, taught) for agent in AGENTS]
         rows += self._after()
-        return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters), server_starts=server_starts)
+        return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters))
 
     def _teach(self) -> list[Episode]:
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
@@ -171,18 +198,33 @@ class Demo:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
         adapter = self._trained(agent, taught, steps)
-        folder = find_adapter(self._workspace.adapters, adapter.policy)
         self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
+        path = self._workspace.root / "demo" / f"{adapter.policy}-{len(self._gate)}.json"
+        learned = self._settled(path, adapter)
+        if learned is None:
+            learned = self._tried(adapter, find_adapter(self._workspace.adapters, adapter.policy))
+            path.write_text(learned.model_dump_json(indent=2), encoding="utf-8")
+        return learned
+
+    def _settled(self, path: Path, adapter: Adapter) -> Learned | None:
+        """What became of the candidate when it was tried before, while that is still so."""
+        if not path.exists():
+            return None
+        learned = Learned.model_validate_json(path.read_bytes())
+        serves = self._in_service().get(adapter.agent) == adapter.policy
+        return learned if serves == (learned.verdict == "promote") else None
+
+    def _tried(self, adapter: Adapter, folder: Path) -> Learned:
         with self._workspace.lock("swap"):
-            swap = swap_in(self._workspace, self._server, adapter.policy)
+            swap = swap_in(self._workspace, self._server(), adapter.policy)
         verdict = self._decided(adapter, folder)
-        if verdict.decision == "promote" and self._in_service().get(agent) != adapter.policy:
-            promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server)
+        if verdict.decision == "promote" and self._in_service().get(adapter.agent) != adapter.policy:
+            promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server())
         uri, service = self._workspace.mlflow_uri, current_policies(self._workspace)
         register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=verdict)
-        follow(agent, service.digests.get(service.agents.get(agent, BASE)), uri=uri)
+        follow(adapter.agent, service.digests.get(service.agents.get(adapter.agent, BASE)), uri=uri)
         return Learned(
-            agent=agent,
+            agent=adapter.agent,
             policy=adapter.policy,
             rows=adapter.rows,
             train_s=adapter.train_seconds,
@@ -221,7 +263,7 @@ class Demo:
             names=(adapter.policy, adapter.parent),
         )
         write_verdict(folder, verdict)
-        settle(self._workspace, self._server, verdict)
+        settle(self._workspace, self._server(), verdict)
         return verdict
 
     def _in_service(self) -> dict[str, str]:
@@ -234,9 +276,16 @@ class Demo:
         adapters = [policy for policy in policies.values() if policy not in (BASE, TEACHER)]
         digests = {name: load_adapter(find_adapter(self._workspace.adapters, name)).digest for name in adapters}
         table = PolicyTable(agents={a: p for a, p in policies.items() if p != BASE}, digests=digests)
-        made_from = (crew.model_dump_json(exclude={"tools"}), table.model_dump_json(), self._server.model_digest)
+        made_from = (crew.model_dump_json(exclude={"tools"}), table.model_dump_json(), self._base_digest)
         key = sha256(repr((*made_from, self._config.seed)).encode()).hexdigest()[:16]
-        models = ModelTable(self._model, {TEACHER: Teacher(fanoutqa.demonstrations(split))})
+        path = self._workspace.root / "demo" / f"{split}-{key}.jsonl"
+        kept = finished(path, tasks)
+        if kept is not None:
+            self._progress.step(len(tasks), len(tasks), "tasks")
+            return kept
+        teacher = Teacher(fanoutqa.demonstrations(split))
+        default = teacher if set(policies.values()) == {TEACHER} else self._chat(adapters)
+        models = ModelTable(default, {TEACHER: teacher})
         runtime = Runtime(crew, model=models, tracer=Tracer(self._log), policies=table, seed=self._config.seed)
         done = count(1)
 
@@ -246,13 +295,23 @@ class Demo:
                     runtime,
                     tasks,
                     answer_in_text,
-                    path=self._workspace.root / "demo" / f"{split}-{key}.jsonl",
+                    path=path,
                     concurrency=self._config.concurrency,
                     label=self._store.label,
                     on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
                 )
 
         return asyncio.run(run())
+
+    def _chat(self, adapters: Sequence[str]) -> Model:
+        """The served model, with those adapters brought in."""
+        server = self._server()
+        with AdapterServer(server.url) as live:
+            missing = set(adapters) - live.served().keys()
+        with self._workspace.lock("swap"):
+            for policy in sorted(missing):
+                swap_in(self._workspace, server, policy)
+        return ChatVLLM(base_url=server.url)
 
 
 def _nothing(task: Task) -> Episode:

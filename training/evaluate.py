@@ -114,6 +114,13 @@ def read_episodes(path: Path) -> list[Episode]:
         raise ConfigError(f"{path} holds something other than episodes: name another file") from None
 
 
+def finished(path: Path, tasks: Sequence[Task]) -> list[Episode] | None:
+    """The tasks' episodes, in their order, where the file has them all."""
+    done = {(episode.task_id, episode.task_digest): episode for episode in read_episodes(path)}
+    episodes = [done.get((task.id, _digest(task))) for task in tasks]
+    return [episode for episode in episodes if episode] if all(episodes) else None
+
+
 def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
     if not episodes:
         raise ConfigError(f"{name}: there are no episodes to sum up")

@@ -1,6 +1,7 @@
 """The demo in small, on a real server: every stage runs, and a second turn reuses what the first one made."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from journeyman.runtime.adapters import AdapterServer
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.journal import Journal
 from journeyman.runtime.server import ServerState
-from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.store import TraceStore
 from journeyman.training.demo import Demo, DemoConfig, DemoResult
+from journeyman.training.teach import TEACHER
 
 pytestmark = [
     pytest.mark.serve,
@@ -35,18 +36,11 @@ class Told:
         self.steps.append((done, total))
 
 
-def turn(workspace: Workspace, server: ServerState) -> tuple[DemoResult, Told]:
+def turn(workspace: Workspace, server: ServerState, serve: Callable[[], ServerState]) -> tuple[DemoResult, Told]:
     told = Told()
-    demo = Demo(
-        workspace,
-        SMALL,
-        model=ChatVLLM(base_url=server.url),
-        base_model=Path(server.model),
-        server=server,
-        progress=told,
-    )
+    demo = Demo(workspace, SMALL, base_model=Path(server.model), server=serve, progress=told)
     try:
-        return demo.run(server_starts=1), told
+        return demo.run(), told
     finally:
         demo.close()
 
@@ -54,7 +48,7 @@ def turn(workspace: Workspace, server: ServerState) -> tuple[DemoResult, Told]:
 def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
     workspace: Workspace, vllm_server: ServerState
 ) -> None:
-    first, told = turn(workspace, vllm_server)
+    first, told = turn(workspace, vllm_server, lambda: vllm_server)
     rows = ["do_nothing", "single_agent", "untrained", "trained", "oracle_plan"]
     assert [row.name for row in first.rows] == rows
     assert [adapter.agent for adapter in first.adapters] == ["lookup", "orchestrator"]
@@ -74,10 +68,22 @@ def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
     # Whether a worker is reached depends on the base model's plans; the planners are asked whatever happens.
     assert {"base", "orchestrator@1"} <= {turn.policy for turn in turns} <= {"base", "lookup@1", "orchestrator@1"}
 
-    second, _ = turn(workspace, vllm_server)
+    second, _ = turn(workspace, vllm_server, not_needed)
     assert second == first
     assert len(list(TraceStore(workspace.spans, workspace.labels).traces())) == len(traces)
     json.dumps(second.model_dump(mode="json"))
+
+    # With a plan that a person wrote the worker is reached for sure, and the adapter that the gate took out answers.
+    demo = Demo(workspace, SMALL, base_model=Path(vllm_server.model), server=lambda: vllm_server, progress=Told())
+    episodes = demo.held_out({"orchestrator": TEACHER, "lookup": "lookup@1"})
+    demo.close()
+    tried = TraceStore(workspace.spans, workspace.labels).traces(ids={episode.trace_id for episode in episodes})
+    served = [turn.served_by for trace in tried for turn in trace.turns if turn.agent == "lookup"]
+    assert served and set(served) == {"lookup@1"}
+
+
+def not_needed() -> ServerState:
+    raise AssertionError("a second turn with nothing left to do asked for a server")
 
 
 def _served(server: ServerState) -> dict[str, str]:

@@ -12,7 +12,15 @@ from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.errors import ConfigError, ModelError, StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.trace import Task
-from journeyman.training.evaluate import Episode, evaluate, load_scorer, mean_interval, read_episodes, summarise
+from journeyman.training.evaluate import (
+    Episode,
+    evaluate,
+    finished,
+    load_scorer,
+    mean_interval,
+    read_episodes,
+    summarise,
+)
 
 CREW = Crew(name="echo", orchestrator=None, workers=(Agent(name="worker", instructions="Answer."),))
 TASKS = [Task(id=f"q{number}", prompt=f"{number}?", reference=str(number)) for number in range(4)]
@@ -140,3 +148,10 @@ def episode(score: float, seconds: float) -> Episode:
         seconds=seconds,
         trace_id="t",
     )
+
+
+async def test_what_is_finished_is_read_without_a_crew(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    first = await evaluate(runtime()[0], TASKS[:3], exact, path=path)
+    assert finished(path, TASKS[:2]) == first[:2]
+    assert finished(path, TASKS) is None

@@ -1,6 +1,7 @@
 """`journeyman demo`: the whole loop on the embedded model, and a table of what it was worth."""
 
 import json
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -12,7 +13,7 @@ from rich.table import Table
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.traces.errors import StoreError
-from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, serving
+from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
 
 
 def demo(
@@ -39,7 +40,6 @@ def demo(
 
 def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str | None) -> DemoResult:
     from journeyman.runtime.embedded import pull_model
-    from journeyman.runtime.vllm import ChatVLLM
 
     started = perf_counter()
     server = workspace.config.server
@@ -49,11 +49,10 @@ def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str |
         stages = Stages(bar)
         stages.stage("Model: prepare it, once", 0.3)
         base_model = Path(pull_model(server.model))
-        stages.stage("Server: start vLLM with LoRA on", 1)
-        with serving(workspace, server, url) as (state, ours):
-            chat = ChatVLLM(base_url=state.url)
-            demo = Demo(workspace, config, model=chat, base_model=base_model, server=state, progress=stages)
-            result = demo.run(server_starts=int(ours))
+        starting = partial(stages.stage, "Server: start vLLM with LoRA on", 1.5)
+        with OnDemand(workspace, server, url=url, on_start=starting) as on_demand:
+            demo = Demo(workspace, config, base_model=base_model, server=on_demand, progress=stages)
+            result = demo.run().model_copy(update={"server_starts": on_demand.starts})
             demo.close()
     notes.print(f"done in {(perf_counter() - started) / 60:.1f} min")
     return result
