@@ -1,13 +1,18 @@
 """What every folder's tests may use: adapters of a few weights, the prepared model, and one real vLLM server."""
 
 import json
+import os
 import socket
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 
+import httpx
 import pytest
 
 from journeyman.runtime import server
@@ -22,6 +27,7 @@ from journeyman.runtime.adapter import (
 )
 from journeyman.runtime.config import ServerConfig, Workspace
 from journeyman.runtime.embedded import pull_model
+from journeyman.runtime.process import Process, spawn
 from journeyman.runtime.server import ServerState
 
 MakeAdapter = Callable[..., Path]
@@ -44,6 +50,32 @@ def vllm_server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield server.start(workspace, config)
     finally:
         server.stop(workspace)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real `mlflow server` on SQLite; it takes half a minute to start."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    port = _free_port()
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "art")]
+    process = spawn([sys.executable, "-m", *command, *store], env=dict(os.environ), log=folder / "log")
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/health", process, folder / "log")
+        yield url
+    finally:
+        process.end()
+
+
+def _wait_for(url: str, process: Process, log: Path) -> None:
+    for _ in range(240):
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5.0, trust_env=False).is_success:
+                return
+        assert process.alive, log.read_text()
+        sleep(0.5)
+    raise AssertionError(f"{url} did not answer within two minutes: {log.read_text()}")
 
 
 @pytest.fixture

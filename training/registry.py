@@ -155,6 +155,8 @@ def _client(uri: str) -> Iterator["MlflowClient"]:
     """A client of the store at `uri`, quiet: migrations and deprecations are nothing to a reader of our output."""
     # An MLflow server that is down would be asked seven times, with growing pauses.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # It would print addresses into the output of `--json`.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -54,7 +54,7 @@ def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str |
             demo = Demo(workspace, config, base_model=base_model, server=on_demand, progress=stages)
             result = demo.run().model_copy(update={"server_starts": on_demand.starts})
             demo.close()
-    notes.print(f"done in {(perf_counter() - started) / 60:.1f} min")
+    notes.print(f"done in {_duration((perf_counter() - started) / 60)}")
     return result
 
 
@@ -78,7 +78,7 @@ class Stages:
 
 
 def _duration(minutes: float) -> str:
-    return f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:.0f} min"
+    return f"{minutes * 60:.0f} s" if minutes < 1.95 else f"{minutes:.0f} min"
 
 
 def _write(path: Path, result: DemoResult) -> None:
