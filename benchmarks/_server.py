@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from journeyman.runtime.adapters import AdapterServer
 from journeyman.runtime.config import Workspace
@@ -10,19 +11,18 @@ from journeyman.training.demo import OnDemand
 
 @contextmanager
 def borrowed(workspace: Workspace, url: str | None) -> Iterator[OnDemand]:
-    """A server on demand; of the one that `url` names, adapters that the block loaded are unloaded after it."""
+    """A server on demand; the one that `url` names has the same adapters after the block as before."""
     with OnDemand(workspace, workspace.config.server, url=url) as server:
-        before = _loaded(url)
-        try:
+        if url is None:
             yield server
-        finally:
-            for policy in _loaded(url) - before:
-                with AdapterServer(str(url)) as live:
+            return
+        with AdapterServer(url) as live:
+            before = live.served()
+            try:
+                yield server
+            finally:
+                after = live.served()
+                for policy in after.keys() - before.keys():
                     live.unload(policy)
-
-
-def _loaded(url: str | None) -> set[str]:
-    if url is None:
-        return set()
-    with AdapterServer(url) as live:
-        return set(live.served())
+                for policy in before.keys() - after.keys():
+                    live.load(policy, Path(before[policy]))

@@ -18,7 +18,10 @@ from journeyman.runtime.embedded import pull_model
 from journeyman.training.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
-QUICK = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 3, "orchestrator": 3})
+SCRATCH = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 3, "orchestrator": 3})
+"""A quick run from nothing."""
+AFTER_DEMO = DemoConfig(test_tasks=2)
+"""A quick run in a workspace where `journeyman demo` has run: it has all but the crews with one adapter swapped."""
 
 
 class Plain:
@@ -107,13 +110,18 @@ def plot(values: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one held-out task and three steps an agent, no plot")
+    parser.add_argument(
+        "--quick", action="store_true", help="on what the demo left in the workspace, or on very little; no plot"
+    )
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, without adapters")
     arguments = parser.parse_args()
-    config = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder) / "workspace" if arguments.quick else arguments.workspace)
+        workspace, config = Workspace(arguments.workspace), FULL
+        if arguments.quick and (workspace.root / "demo.json").exists():
+            config = AFTER_DEMO
+        elif arguments.quick:
+            workspace, config = Workspace(Path(folder) / "workspace"), SCRATCH
         values = measure(workspace, config, arguments.attach)
     show(values)
     write_result("crew", values, seed=config.seed, quick=arguments.quick)

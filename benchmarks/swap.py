@@ -38,8 +38,17 @@ AGENT = "lookup"
 CLIENTS = 8
 
 
+def first_adapter(workspace: Workspace, trained_before: Workspace) -> Adapter:
+    """The look-up worker's adapter in service there, or else one trained here."""
+    policy = current_policies(trained_before).agents.get(AGENT)
+    if policy is None:
+        return trained(workspace, Path(pull_model()), steps=8)
+    shutil.copytree(find_adapter(trained_before.adapters, policy), workspace.adapters / policy)
+    return load_adapter(workspace.adapters / policy)
+
+
 def trained(workspace: Workspace, base_model: Path, steps: int) -> Adapter:
-    """A first adapter, from what the teacher does on a dozen train tasks."""
+    """An adapter from what the teacher does on a dozen train tasks."""
     log = SpanLog(workspace.spans)
     teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
     everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
@@ -117,14 +126,17 @@ async def swap(workspace: Workspace, state: ServerState, chat: ChatVLLM, policy:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two promotions instead of twelve")
+    parser.add_argument(
+        "-C", "--workspace", type=Path, default=Path(".journeyman"), help="whose adapter is used, if it has one"
+    )
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
     arguments = parser.parse_args()
     swaps = 2 if arguments.quick else 12
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
-        base_model = Path(pull_model())
-        adapter = trained(workspace, base_model, steps=8)
-        policies = [adapter.policy, *(copied(workspace, adapter, number) for number in range(2, swaps + 2))]
+        adapter = first_adapter(workspace, Workspace(arguments.workspace))
+        numbers = range(adapter.number + 1, adapter.number + swaps + 2)
+        policies = [copied(workspace, adapter, number) for number in numbers]
         with borrowed(workspace, arguments.attach) as server:
             values = asyncio.run(measure(workspace, server(), policies))
     print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {CLIENTS} clients)")
