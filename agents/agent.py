@@ -1,16 +1,14 @@
 """Agents and crews: who there is to do the work, read from TOML or made in Python."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator, validate_call
 
-from journeyman.tools.calculator import calculator
-from journeyman.tools.retrieve import retrieve_from_file
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Tool, toolbox
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Config, Record, parse_config, read_toml
 
@@ -101,13 +99,14 @@ def load_crew(path: Path) -> Crew:
     """The crew that a TOML file describes; raises `ConfigError` naming the file and the key that is wrong."""
     written = parse_config(_CrewFile, read_toml(path), str(path))
     try:
-        tools = {name: _build_tool(name, options, path.parent) for name, options in written.tools.items()}
+        boxes = {name: _build_tools(name, options, path.parent) for name, options in written.tools.items()}
+        tools = _united(boxes)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     crew = {
         "name": written.name,
-        "orchestrator": None if written.orchestrator is None else _agent("orchestrator", written.orchestrator),
-        "workers": tuple(_agent(name, worker) for name, worker in written.workers.items()),
+        "orchestrator": None if written.orchestrator is None else _agent("orchestrator", written.orchestrator, boxes),
+        "workers": tuple(_agent(name, worker, boxes) for name, worker in written.workers.items()),
         "tools": tools,
     }
     return parse_config(Crew, crew, str(path))
@@ -136,31 +135,69 @@ class _CrewFile(Config):
     tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-def _agent(name: str, table: _WorkerTable | _OrchestratorTable) -> dict[str, Any]:
+def _agent(
+    name: str, table: _WorkerTable | _OrchestratorTable, boxes: Mapping[str, Mapping[str, Tool]]
+) -> dict[str, Any]:
     role: Literal["orchestrator", "worker"] = "worker" if isinstance(table, _WorkerTable) else "orchestrator"
-    return {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
+    agent = {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
+    if isinstance(table, _WorkerTable):
+        # The name of a table that gives several tools stands for all of them.
+        agent["tools"] = tuple(tool for asked in table.tools for tool in boxes.get(asked, (asked,)))
+    return agent
 
 
-BUILDERS: dict[str, Callable[..., Tool]] = {"calculator": lambda: calculator, "retrieve": retrieve_from_file}
-"""Tools in the box: the name in `use`, and what makes the tool from the rest of its table."""
+PATHS = {"path", "log", "certificates"}
+"""Options that name a file, from the folder of the crew's file."""
+LOOSE = ConfigDict(arbitrary_types_allowed=True)
+BUILDERS = {
+    "calculator": "journeyman.tools.calculator:calculator",
+    "retrieve": "journeyman.tools.retrieve:retrieve_from",
+    "sql": "journeyman.tools.sql:sql",
+    "files": "journeyman.tools.files:files",
+    "python": "journeyman.tools.python:python",
+    "http": "journeyman.tools.http:http",
+    "mcp": "journeyman.tools.mcp:mcp",
+}
+"""Tools in the box: the name in `use`, and what makes a tool, or several, from the rest of its table."""
 
 
-def _build_tool(name: str, options: dict[str, Any], folder: Path) -> Tool:
-    """A tool from its table: `use` names one in the box or a `module:attribute`, the other keys are its options."""
+def _build_tools(name: str, options: dict[str, Any], folder: Path) -> dict[str, Tool]:
+    """The tools of one table: `use` names one in the box or a `module:attribute`, the other keys are its options.
+
+    One tool gets the table's name, several get it in front of theirs.
+    """
     options = dict(options)
     use = options.pop("use", None)
     if not isinstance(use, str):
         raise ConfigError(f'tools.{name} needs `use`: one of {", ".join(BUILDERS)}, or "module:attribute"')
-    builder: Any = BUILDERS.get(use) or _imported(name, use)
-    if isinstance(options.get("path"), str):
-        options["path"] = folder / options["path"]
+    builder = _imported(name, BUILDERS.get(use, use))
+    for key in PATHS & options.keys():
+        if isinstance(options[key], str):
+            options[key] = folder / options[key]
+    if use in BUILDERS and not isinstance(builder, Tool):
+        # A mistake in an option is told by its key, as everywhere else in the file.
+        builder = validate_call(config=LOOSE)(builder)
     try:
         built = builder if isinstance(builder, Tool) else builder(**options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"tools.{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except TypeError as error:
         raise ConfigError(f"tools.{name}: {error}") from None
-    if not isinstance(built, Tool):
-        raise ConfigError(f"tools.{name}: {use!r} gave a {type(built).__name__}, not a Tool")
-    return built if built.name == name else built.renamed(name)
+    if isinstance(built, Tool):
+        return {name: built.renamed(name)}
+    if isinstance(built, list | tuple) and built and all(isinstance(one, Tool) for one in built):
+        return toolbox(name, built)
+    raise ConfigError(f"tools.{name}: {use!r} gave a {type(built).__name__}, not a Tool")
+
+
+def _united(boxes: Mapping[str, Mapping[str, Tool]]) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    for table, box in boxes.items():
+        if doubled := tools.keys() & box.keys():
+            raise ConfigError(f"tools.{table}: there are two tools of the name {min(doubled)!r}; rename the table")
+        tools |= box
+    return tools
 
 
 def _imported(name: str, use: str) -> Any:

@@ -22,13 +22,11 @@ from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters import current_policies, promote
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
+from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState
 from journeyman.runtime.vllm import ChatVLLM
-from journeyman.traces.log import SpanLog
-from journeyman.traces.store import TraceStore
 from journeyman.traces.trace import Outcome, Task
-from journeyman.traces.tracer import Tracer
 from journeyman.training import fanoutqa
 from journeyman.training.mine import MineConfig, mine_sft
 from journeyman.training.sft import load_recipe, train_sft
@@ -49,14 +47,14 @@ def first_adapter(workspace: Workspace, trained_before: Workspace) -> Adapter:
 
 def trained(workspace: Workspace, base_model: Path, steps: int) -> Adapter:
     """An adapter from what the teacher does on a dozen train tasks."""
-    log = SpanLog(workspace.spans)
     teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
     everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
-    runtime = Runtime(fanoutqa.lookup_crew("train"), model=teacher, tracer=Tracer(log), policies=everywhere)
-    for task in fanoutqa.tasks("train")[:12]:
-        runtime.run_sync(task)
-    log.close()
-    mined = mine_sft(TraceStore(workspace.spans, workspace.labels).traces(), AGENT, MineConfig())
+    crew = fanoutqa.lookup_crew("train")
+    with Recording(workspace) as recording:
+        runtime = Runtime(crew, model=teacher, tracer=recording.tracer, policies=everywhere)
+        for task in fanoutqa.tasks("train")[:12]:
+            runtime.run_sync(task)
+    mined = mine_sft(workspace.store, AGENT, MineConfig())
     recipe = load_recipe("sft", {"trl.max_steps": steps})
     return train_sft(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
 

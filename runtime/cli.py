@@ -16,7 +16,7 @@ GROUP = "journeyman.commands"
 PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
     "1. Run": ["run"],
-    "2. Record": ["traces"],
+    "2. Record": ["traces", "label"],
     "3. Learn": ["mine", "train"],
     "4. Prove": ["evaluate", "gate"],
     "5. Serve": ["adapters"],

@@ -5,12 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Config, parse_config, read_toml
+from journeyman.traces.reports.prices import Price
+
+if TYPE_CHECKING:
+    from journeyman.traces.storage.store import TraceStore
 
 PROJECT_FILE = "journeyman.toml"
 
@@ -34,12 +38,14 @@ class ServerConfig(Config):
     kv_cache_gb: float = 2.0
     """CPU build only: memory for the KV cache, in GiB."""
     start_timeout_s: float = 600.0
+    traces: bool = True
+    """The server's own span of each request is recorded: its time in the queue, in prefill and in decode."""
     extra_args: tuple[str, ...] = ()
     """Passed to vLLM as they are."""
 
 
 class ViewConfig(Config):
-    """Table `[[traces.views]]`: a copy of the record for an OpenTelemetry endpoint; it may lose, the record does not."""
+    """Table `[[traces.views]]`: a copy of the record for an OTLP endpoint; it may lose, the record does not."""
 
     url: str
     """E.g. `http://127.0.0.1:4318` (OTLP over HTTP), `http://127.0.0.1:4317` (gRPC), or an MLflow server's address."""
@@ -48,15 +54,8 @@ class ViewConfig(Config):
     """Name of an environment variable with `name=value,name=value` headers: secrets stay out of this file."""
     queue: int = Field(default=4096, ge=1)
     """Spans that wait at most; what comes beyond them is dropped and counted."""
-
-
-class Price(Config):
-    """What a policy's tokens cost, in `currency` of `[traces]` for a million tokens."""
-
-    input: float = Field(default=0.0, ge=0)
-    cached: float | None = Field(default=None, ge=0)
-    """Of input tokens that came from the prefix cache; None for the price of `input`."""
-    output: float = Field(default=0.0, ge=0)
+    older_metrics: bool = False
+    """Metrics also under the two names that dashboards made for the GenAI conventions up to 1.41 read."""
 
 
 class TracesConfig(Config):
@@ -110,8 +109,24 @@ class Workspace:
         return self.root / "spans"
 
     @property
+    def segments(self) -> str | Path:
+        """What `traces.segments.Segments` takes: the spans' folder, unless `[traces] segments` names another place."""
+        named = self.config.traces.segments
+        if named is None:
+            return self.spans
+        return named if "://" in named else self.root.parent / named
+
+    @property
     def labels(self) -> Path:
         return self.root / "labels.jsonl"
+
+    @property
+    def store(self) -> "TraceStore":
+        """What was recorded here, to be asked."""
+        from journeyman.traces.storage.store import TraceStore
+
+        segments = self.segments
+        return TraceStore(self.spans, self.labels, segments=None if segments == self.spans else str(segments))
 
     @property
     def adapters(self) -> Path:

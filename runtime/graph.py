@@ -60,7 +60,7 @@ async def _plan(state: State, runtime: Context[Run]) -> Command[Any]:
     if orchestrator is None:
         plan = single_assignment(run.crew, run.task.prompt)
     else:
-        attributes = {a.OPERATION: "plan", a.AGENT_NAME: orchestrator.name, a.TASK_ID: run.task.id}
+        attributes = {a.OPERATION: "plan", **run.attributes, a.AGENT_NAME: orchestrator.name}
         try:
             with run.tracer.span(f"plan {orchestrator.name}", parent=run.root, attributes=attributes) as span:
                 async with asyncio.timeout(orchestrator.limits.seconds):
@@ -93,9 +93,11 @@ async def _work(state: Work, runtime: Context[Run]) -> State:
     agent = run.crew.worker(assignment.worker)
     attributes = {
         a.OPERATION: "invoke_agent",
+        **run.attributes,
         a.AGENT_NAME: agent.name,
-        a.TASK_ID: run.task.id,
+        a.AGENT_DESCRIPTION: agent.description or None,
         a.ASSIGNMENT_ID: assignment.id,
+        a.ATTEMPT: 1,
         a.GOAL: assignment.goal,
     }
     with run.tracer.span(f"invoke_agent {agent.name}", parent=run.root, attributes=attributes) as span:
@@ -113,7 +115,7 @@ async def _contained(run: Run, assignment: Assignment, span: Span) -> Report:
     tools = {name: run.crew.tools[name] for name in agent.tools}
     try:
         async with asyncio.timeout(agent.limits.seconds):
-            return await work(agent, assignment, tools, run.calls(agent, span))
+            return await work(agent, assignment, tools, run.calls(agent, span, assignment.id))
     except TimeoutError:
         return Report(assignment=assignment, status="timeout", error=f"no answer after {agent.limits.seconds:g} s")
     except StoreError:

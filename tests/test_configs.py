@@ -10,6 +10,7 @@ from journeyman.agents.agent import load_crew
 from journeyman.runtime.cli import GROUP, PANELS
 from journeyman.runtime.config import ProjectConfig
 from journeyman.runtime.tasks import read_tasks
+from journeyman.traces.conventions import conventions
 from journeyman.traces.record import parse_config, read_toml
 from journeyman.training.sft import load_recipe
 
@@ -26,6 +27,8 @@ def test_every_toml_in_the_tree_parses_as_what_it_is(path: Path) -> None:
         load_recipe(path)
     elif path.name == "journeyman.toml":
         parse_config(ProjectConfig, read_toml(path), str(path))
+    elif path.name == "conventions.toml":
+        assert conventions().commit
     else:
         load_crew(path)
 

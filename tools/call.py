@@ -1,11 +1,15 @@
 """One tool call: validated, timed, contained. A failure becomes a result that the model can act on."""
 
 import asyncio
+import contextvars
 import inspect
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
+from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ToolError
 from journeyman.traces.record import Record
@@ -18,26 +22,75 @@ class CallResult(Record):
 
 
 async def call_tool(tool: Tool, arguments: dict[str, Any]) -> CallResult:
-    """Calls `tool` and returns how it went; raises nothing but `CancelledError`."""
+    """Calls `tool` and returns how it went; raises only `CancelledError`, and that only where its caller was cancelled.
+
+    A plain function runs in a thread of its own, so a hundred calls wait side by side. Python cannot stop a thread:
+    one that outlives its time is left behind, its result is dropped, and neither the loop nor the process waits for
+    it at the end. What must be stopped for certain belongs into an async function or a process.
+    """
     try:
-        valid = tool.arguments_model.model_validate(arguments)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "arguments"
-        return CallResult(status="invalid", content=f"{tool.name} was not called: {where}: {first['msg']}")
+        valid = tool.arguments.read(arguments)
+    except InvalidArgumentsError as error:
+        return CallResult(status="invalid", content=_cut(f"{tool.name} was not called: {error}", tool.max_chars))
+    status, content = await _contained(tool, valid)
+    return CallResult(status=status, content=_cut(content, tool.max_chars))
+
+
+async def _contained(tool: Tool, arguments: dict[str, Any]) -> tuple[Literal["ok", "failed", "timeout"], str]:
+    timer = asyncio.timeout(tool.timeout_s)
     try:
-        async with asyncio.timeout(tool.timeout_s):
-            value = await _invoke(tool, {name: getattr(valid, name) for name in type(valid).model_fields})
-    except TimeoutError:
-        return CallResult(status="timeout", content=f"{tool.name} did not answer in {tool.timeout_s:g} s")
+        async with timer:
+            return "ok", str(await _invoke(tool, arguments))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return "failed", f"{tool.name} failed: it was cancelled from within"
     except ToolError as error:
-        return CallResult(status="failed", content=f"{tool.name}: {error}")
-    except Exception as error:  # Whatever a tool's body raises must not end the run.
-        return CallResult(status="failed", content=f"{tool.name} failed: {type(error).__name__}: {error}")
-    return CallResult(status="ok", content=str(value))
+        return "failed", f"{tool.name}: {error}"
+    except (Exception, SystemExit) as error:  # Whatever a tool's body raises must not end the run.
+        if timer.expired() and isinstance(error, TimeoutError):
+            return "timeout", f"{tool.name} did not answer in {tool.timeout_s:g} s"
+        return "failed", f"{tool.name} failed: {type(error).__name__}: {error}"
 
 
 async def _invoke(tool: Tool, arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(tool.function):
         return await tool.function(**arguments)
-    return await asyncio.to_thread(tool.function, **arguments)
+    return await _in_thread(partial(tool.function, **arguments), tool.name)
+
+
+async def _in_thread(function: Callable[[], Any], name: str) -> Any:
+    """Unlike `asyncio.to_thread`: no pool that hung calls could fill, and no join that would wait for them."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = context.run(function)
+        except StopIteration as stop:
+            error = RuntimeError(f"it raised {stop!r}")  # A future refuses this one.
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # The loop has closed: nobody waits any more.
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, name=f"tool {name}", daemon=True).start()
+    return await done
+
+
+def _cut(content: str, limit: int) -> str:
+    if len(content) <= limit:
+        return content
+    return f"{content[:limit]}\n[cut: the first {limit:,} of {len(content):,} characters]"

@@ -1,10 +1,12 @@
-"""Retrieval: a look-up over a list of documents, ranked by BM25."""
+"""Retrieval: a look-up over documents, ranked by BM25, or by embeddings where a model is given."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+from journeyman.tools.embeddings import Embed, VectorIndex, embeddings_endpoint
+from journeyman.tools.passages import read_passages
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
 
@@ -17,15 +19,18 @@ def retrieve(
     k: int = 2,
     name: str = "search",
     description: str = "Finds the documents that match a query best.",
+    embed: Embed | None = None,
 ) -> Tool:
     """A tool `name(query: str) -> str` that returns the `k` best of `documents`, one a line, or "nothing found".
 
-    A document without a word of the query is never returned; of two that match alike the earlier one comes first.
-    The index is only read after this returns, so calls may run in any number of threads.
+    With BM25 a document without a word of the query is never returned; with `embed` the nearest ones are, however far.
+    Of two that match alike the earlier one comes first. The index is only read, so calls may run in any number of
+    threads.
     """
     if k < 1:
         raise ConfigError(f"k is {k}; a look-up returns at least 1 document")
-    index = _Index(documents)
+    lines = [" ".join(document.split()) for document in documents]
+    index: _Index = _WordIndex(lines) if embed is None else VectorIndex(_some(lines), embed)
 
     def search(query: str) -> str:
         return "\n".join(index.best(query, k)) or NOTHING
@@ -33,30 +38,39 @@ def retrieve(
     return Tool(search, name=name, description=description)
 
 
-def retrieve_from_file(path: Path, k: int = 2) -> Tool:
-    """`retrieve` over a file: `.jsonl` with {"text": ...} a line, any other name a document a line.
+def retrieve_from(
+    path: Path,
+    *,
+    k: int = 2,
+    description: str = "Finds the documents that match a query best.",
+    embeddings_url: str | None = None,
+    embeddings_model: str | None = None,
+    embeddings_key_env: str | None = None,
+) -> Tool:
+    """`retrieve` over a file or over a folder of text and Markdown files, see `read_passages`.
 
-    Raises `ConfigError` naming the file, and for a broken line its number.
+    `embeddings_url` and `embeddings_model` name an endpoint that speaks OpenAI's API, and `embeddings_key_env` the
+    variable with its key; documents are embedded at the first look-up. Raises `ConfigError`.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if path.suffix == ".jsonl":
-        return retrieve([_text(line, f"{path} line {number}") for number, line in numbered], k=k)
-    return retrieve([line for _, line in numbered], k=k)
+    if (embeddings_url is None) != (embeddings_model is None):
+        raise ConfigError("embeddings need both, embeddings_url and embeddings_model")
+    embed = None
+    if embeddings_url is not None and embeddings_model is not None:
+        embed = embeddings_endpoint(embeddings_url, embeddings_model, embeddings_key_env)
+    return retrieve(read_passages(Path(path)), k=k, description=description, embed=embed)
 
 
-class _Index:
-    def __init__(self, documents: Sequence[str]) -> None:
+class _Index(Protocol):
+    def best(self, query: str, k: int) -> list[str]: ...
+
+
+class _WordIndex:
+    def __init__(self, documents: list[str]) -> None:
         # Takes a second to import: only those who search should wait for it.
         import bm25s  # type: ignore[import-untyped]
 
-        self._documents = [" ".join(document.split()) for document in documents]
-        words = [_words(document) for document in self._documents]
+        self._documents = documents
+        words = [_words(document) for document in documents]
         if not any(words):
             raise ConfigError("there is nothing to search in: no document has a word")
         self._bm25 = bm25s.BM25(backend="numpy")
@@ -71,16 +85,12 @@ class _Index:
         return [self._documents[place] for place in ranked if scores[place] > 0]
 
 
+def _some(documents: list[str]) -> list[str]:
+    written = [document for document in documents if document]
+    if not written:
+        raise ConfigError("there is nothing to search in: no document has a word")
+    return written
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
-
-
-def _text(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f'{where}: not valid JSON ({error.msg}); write {{"text": "..."}}') from None
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        raise ConfigError(f'{where}: write {{"text": "..."}}, a JSON object with a string')
-    return text

@@ -1,11 +1,11 @@
 """A tool: a typed Python function that an agent may call."""
 
+import copy
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, get_type_hints, overload
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, overload
 
-from pydantic import BaseModel, ConfigDict, create_model
-
+from journeyman.tools.parameters import AnnotatedParameters, Parameters, SchemaParameters
 from journeyman.traces.errors import ConfigError
 
 Function = Callable[..., Any] | Callable[..., Awaitable[Any]]
@@ -16,6 +16,7 @@ class Tool:
 
     `function` may be plain or async; its annotations become the JSON schema of its parameters, its docstring's first
     paragraph the description. It returns something that `str` makes readable, and raises `ToolError` where it can't.
+    A ready JSON schema may be given as `parameters` instead: then `function` takes any keyword arguments.
     """
 
     def __init__(
@@ -25,23 +26,29 @@ class Tool:
         name: str | None = None,
         description: str | None = None,
         timeout_s: float = 30.0,
+        max_chars: int = 20_000,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
         self.function = function
-        self.name = name or function.__name__
-        if not self.name.isidentifier() or self.name == "answer":
-            raise ConfigError(f"tool name {self.name!r} must be a Python identifier other than 'answer'")
+        self.name = _checked(name or function.__name__)
         self.description = description or _first_paragraph(function)
         self.timeout_s = timeout_s
         """Seconds after which a call is given up."""
-        self.arguments_model = _arguments_model(self.name, function)
+        self.max_chars = max_chars
+        """Characters of a result that a model is shown; the rest is cut off, and said to be."""
+        self.arguments: Parameters = (
+            AnnotatedParameters(self.name, function) if parameters is None else SchemaParameters(self.name, parameters)
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:
         """JSON schema of the arguments object."""
-        return self.arguments_model.model_json_schema()
+        return self.arguments.schema
 
     def renamed(self, name: str) -> "Tool":
-        return Tool(self.function, name=name, description=self.description, timeout_s=self.timeout_s)
+        twin = copy.copy(self)
+        twin.name = _checked(name)
+        return twin
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r})"
@@ -62,15 +69,21 @@ def tool(
     return make if function is None else make(function)
 
 
-def _arguments_model(name: str, function: Function) -> type[BaseModel]:
-    hints = get_type_hints(function)
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in hints:
-            raise ConfigError(f"tool {name!r}: parameter {parameter.name!r} needs a type annotation")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
-    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+def toolbox(name: str, tools: Iterable[Tool]) -> dict[str, Tool]:
+    """`tools` under the names `<name>_<tool>`, as a crew takes them: `Crew(tools=toolbox("notes", files("notes")))`."""
+    box: dict[str, Tool] = {}
+    for one in tools:
+        named = one.renamed(f"{name}_{one.name}")
+        if named.name in box:
+            raise ConfigError(f"tools.{name}: two tools of the name {named.name!r}")
+        box[named.name] = named
+    return box
+
+
+def _checked(name: str) -> str:
+    if not name.isidentifier() or name == "answer":
+        raise ConfigError(f"tool name {name!r} must be a Python identifier other than 'answer'")
+    return name
 
 
 def _first_paragraph(function: Function) -> str:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
 from journeyman.traces.log import SpanRecord
-from journeyman.traces.messages import Message, Usage
+from journeyman.traces.messages import Usage, read_prompt, read_reply, read_result
 from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
 
 T = TypeVar("T")
@@ -21,7 +21,6 @@ _ADAPTER_POLICY = re.compile(r".+@\d+")
 
 _TASK = TypeAdapter(Task)
 _OUTCOME = TypeAdapter(Outcome)
-_MESSAGES = TypeAdapter(tuple[Message, ...])
 _TOKEN_IDS = TypeAdapter(tuple[int, ...])
 _LOGPROBS = TypeAdapter(tuple[float, ...])
 _ARGUMENTS = TypeAdapter(dict[str, Any])
@@ -58,39 +57,81 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
 
 
 def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
-    """Why `turn` may not be training data, in a few words fit for counting; None where it meets the capture contract.
+    """Why `turn` may not be training data, in words fit for counting; None where it meets the capture contract."""
+    return turn_refusal(
+        withheld=turn.withheld,
+        answered=turn.response is not None,
+        failed=turn.error is not None,
+        finish_reason=turn.finish_reason,
+        policy=turn.policy,
+        served_by=turn.served_by,
+        adapter_digest=turn.adapter_digest,
+        demonstration=turn.demonstration,
+        prompt_token_ids=turn.prompt_token_ids,
+        token_ids=turn.token_ids,
+        logprobs=turn.logprobs,
+    ) or trajectory_refusal(turn.agent, trajectory.status)
+
+
+def turn_refusal(
+    *,
+    withheld: str | None,
+    answered: bool,
+    failed: bool,
+    finish_reason: str | None,
+    policy: str,
+    served_by: str | None,
+    adapter_digest: str | None,
+    demonstration: bool,
+    prompt_token_ids: Sequence[int] | None,
+    token_ids: Sequence[int] | None,
+    logprobs: Sequence[float] | None,
+) -> str | None:
+    """The part of the capture contract that a model call answers for alone.
 
     A demonstration needs no token ids or logprobs: nobody sampled it, and it is learned from as text.
     """
-    if turn.response is None:
-        return "no response" if turn.error is None else "call failed"
-    if turn.finish_reason == "length":
+    if not answered and not failed:
+        return "no response" if finish_reason is None else "content not recorded"
+    if withheld is not None:
+        return withheld
+    if not answered:
+        return "call failed"
+    if finish_reason == "length":
         return "truncated"
-    if turn.error is not None:
+    if failed:
         return "reply not usable"
-    if not turn.agent:
-        return "no agent"
-    if trajectory.status is None:
-        return "trajectory unfinished"
-    if turn.served_by is None:
+    if served_by is None:
         return "serving policy unknown"
-    if turn.served_by != turn.policy:
+    if served_by != policy:
         return "served by another policy"
-    return None if turn.demonstration else _sampling_refusal(turn)
-
-
-def _sampling_refusal(turn: Turn) -> str | None:
-    if not turn.prompt_token_ids or not turn.token_ids:
+    if demonstration:
+        return None
+    if not prompt_token_ids or not token_ids:
         return "no token ids"
-    if turn.logprobs is None:
+    if logprobs is None:
         return "no logprobs"
-    if len(turn.token_ids) != len(turn.logprobs):
+    if len(token_ids) != len(logprobs):
         return "token ids and logprobs differ in number"
-    if not all(map(math.isfinite, turn.logprobs)):
+    if not all(map(math.isfinite, logprobs)):
         return "a logprob is not finite"
-    if _ADAPTER_POLICY.fullmatch(turn.policy) and turn.adapter_digest is None:
+    if adapter_digest is None and _ADAPTER_POLICY.fullmatch(policy):
         return "no adapter digest"
     return None
+
+
+def withheld(attributes: Mapping[str, JsonValue]) -> str | None:
+    """Why a span's texts are not what the model saw, in words fit for counting; None where they are."""
+    if a.CONTENT in attributes:
+        return "content not recorded"
+    return "redacted" if a.REDACTED in attributes else None
+
+
+def trajectory_refusal(agent: str | None, status: str | None) -> str | None:
+    """The part of the capture contract that depends on whose turn it was, and whether that agent's work ended."""
+    if not agent:
+        return "no agent"
+    return "trajectory unfinished" if status is None else None
 
 
 def _distinct(spans: Iterable[SpanRecord]) -> dict[str, SpanRecord]:
@@ -113,7 +154,7 @@ def _full_rank(span: SpanRecord) -> tuple[int, str]:
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:
     members: dict[str, list[SpanRecord]] = defaultdict(list)
-    tools: dict[str, list[SpanRecord]] = defaultdict(list)
+    below: dict[str, list[SpanRecord]] = defaultdict(list)
     for span in ordered:
         operation = _operation(span)
         if operation == "invoke_agent":
@@ -121,8 +162,10 @@ def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]
         elif operation in ("plan", "chat", "execute_tool"):
             members[_agent_above(span, known) or span.parent_id or span.span_id].append(span)
         if operation == "execute_tool":
-            tools[_text(span, a.TOOL_CALL_ID) or ""].append(span)
-    trajectories = [_trajectory(span_id, spans, tools, known, members) for span_id, spans in members.items()]
+            below[_text(span, a.TOOL_CALL_ID) or ""].append(span)
+        elif operation is None and not a.ENGINE.isdisjoint(span.attributes):
+            below[span.parent_id or ""].append(span)
+    trajectories = [_trajectory(span_id, spans, below, known, members) for span_id, spans in members.items()]
     return tuple(sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id)))
 
 
@@ -139,10 +182,11 @@ def _agent_above(span: SpanRecord, known: Mapping[str, SpanRecord]) -> str | Non
 def _trajectory(
     span_id: str,
     members: Sequence[SpanRecord],
-    tools: Mapping[str, Sequence[SpanRecord]],
+    below: Mapping[str, Sequence[SpanRecord]],
     known: Mapping[str, SpanRecord],
     trajectory_ids: Container[str],
 ) -> Trajectory:
+    """`below` has what belongs to a model call: the tool calls that it asked for, and its server's own account."""
     own = next((span for span in members if _operation(span) == "invoke_agent"), None)
     parent = None if own is None else _agent_above(own, known)
     named = [own] if own else members
@@ -158,23 +202,24 @@ def _trajectory(
         plan=plans[-1] if plans else None,
         output=own and _json(own, a.OUTPUT, _ANY),
         error=own and _text(own, a.ERROR),
-        turns=tuple(_turn(span, agent, tools.get(span.span_id, ())) for span in members if _operation(span) == "chat"),
+        turns=tuple(_turn(span, agent, below.get(span.span_id, ())) for span in members if _operation(span) == "chat"),
         started_ns=own.start_ns if own else min(span.start_ns for span in members),
         ended_ns=own.end_ns if own else max(span.end_ns for span in members),
     )
 
 
-def _turn(span: SpanRecord, agent: str, tools: Sequence[SpanRecord]) -> Turn:
-    responses = _json(span, a.OUTPUT_MESSAGES, _MESSAGES)
+def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord]) -> Turn:
     reasons = span.attributes.get(a.FINISH_REASONS)
+    tools = [one for one in below if _operation(one) == "execute_tool"]
+    engine = _engine(span, [one for one in below if _operation(one) is None])
     return Turn(
         span_id=span.span_id,
         agent=_text(span, a.AGENT_NAME) or agent,
         policy=_text(span, a.REQUEST_MODEL) or "",
         served_by=_text(span, a.RESPONSE_MODEL),
         adapter_digest=_text(span, a.ADAPTER_DIGEST),
-        messages=_json(span, a.INPUT_MESSAGES, _MESSAGES) or (),
-        response=responses[0] if responses else None,
+        messages=_messages(span, a.INPUT_MESSAGES, read_prompt),
+        response=_messages(span, a.OUTPUT_MESSAGES, read_reply),
         tool_results=tuple(_tool_result(tool) for tool in tools),
         usage=Usage(
             input_tokens=_count(span, a.INPUT_TOKENS),
@@ -185,11 +230,22 @@ def _turn(span: SpanRecord, agent: str, tools: Sequence[SpanRecord]) -> Turn:
         prompt_token_ids=_json(span, a.PROMPT_TOKEN_IDS, _TOKEN_IDS),
         token_ids=_json(span, a.TOKEN_IDS, _TOKEN_IDS),
         logprobs=_json(span, a.LOGPROBS, _LOGPROBS),
+        withheld=withheld(span.attributes),
         demonstration=span.attributes.get(a.DEMONSTRATION) is True,
         error=(_text(span, a.ERROR) or "failed") if span.status == "error" else None,
+        queue_s=_seconds(engine, a.ENGINE_QUEUE),
+        prefill_s=_seconds(engine, a.ENGINE_PREFILL),
+        decode_s=_seconds(engine, a.ENGINE_DECODE),
         started_ns=span.start_ns,
         ended_ns=span.end_ns,
     )
+
+
+def _engine(span: SpanRecord, engines: Sequence[SpanRecord]) -> SpanRecord | None:
+    """The server's account of the answer that counts: a call that was tried again has one for each attempt."""
+    answer = _text(span, a.RESPONSE_ID)
+    same = [engine for engine in engines if answer is not None and _text(engine, a.RESPONSE_ID) == answer]
+    return max(same or engines, key=_full_rank, default=None)
 
 
 def _tool_result(span: SpanRecord) -> ToolResult:
@@ -199,7 +255,7 @@ def _tool_result(span: SpanRecord) -> ToolResult:
         tool=_text(span, a.TOOL_NAME) or "",
         arguments=_json(span, a.TOOL_CALL_ARGUMENTS, _ARGUMENTS) or {},
         status=_text(span, a.TOOL_STATUS) or ("failed" if span.status == "error" else "ok"),
-        content=_text(span, a.TOOL_CALL_RESULT) or _text(span, a.ERROR) or "",
+        content=read_result(span.attributes.get(a.TOOL_CALL_RESULT)) or _text(span, a.ERROR) or "",
         started_ns=span.start_ns,
         ended_ns=span.end_ns,
     )
@@ -219,12 +275,28 @@ def _count(span: SpanRecord, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _seconds(span: SpanRecord | None, name: str) -> float | None:
+    value = None if span is None else span.attributes.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _messages(span: SpanRecord, name: str, read: Callable[[Mapping[str, JsonValue]], T]) -> T:
+    try:
+        return read(span.attributes)
+    except ValueError as error:
+        raise _unusable(span, name, str(error)) from None
+
+
 def _json(span: SpanRecord, name: str, shape: TypeAdapter[T]) -> T | None:
-    text = _text(span, name)
-    if text is None:
+    value = span.attributes.get(name)
+    if value is None or (isinstance(value, str) and value.startswith(a.DIGEST_ONLY)):
         return None
     try:
-        return shape.validate_json(text)
+        # Another program's span may hold the value itself where ours has JSON text.
+        return shape.validate_json(value) if isinstance(value, str) else shape.validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise StoreError(f"trace {span.trace_id}: span {span.span_id} has an unusable {name}: {first}") from None
+        raise _unusable(span, name, error.errors(include_url=False, include_input=False)[0]["msg"]) from None
+
+
+def _unusable(span: SpanRecord, name: str, reason: str) -> StoreError:
+    return StoreError(f"trace {span.trace_id}: span {span.span_id} has an unusable {name}: {reason}")

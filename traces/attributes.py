@@ -1,8 +1,8 @@
 """Every attribute name, once.
 
-`gen_ai.*` and `error.type` are the OpenTelemetry GenAI conventions at commit 024a4f944a12 of
-open-telemetry/semantic-conventions-genai (status: Development). `journeyman.*` is ours: what the conventions lack.
-Structured values (messages, token ids, arguments) are JSON text.
+`gen_ai.*`, `error.type` and `user.id` are OpenTelemetry's, of the commit that `conventions.toml` names, which is also
+the table of their types. `journeyman.*` is ours: what the conventions lack. Structured values (messages, token ids,
+arguments) are JSON text.
 """
 
 # Conventions.
@@ -10,12 +10,15 @@ OPERATION = "gen_ai.operation.name"  # invoke_workflow | invoke_agent | plan | c
 PROVIDER = "gen_ai.provider.name"
 WORKFLOW_NAME = "gen_ai.workflow.name"
 AGENT_NAME = "gen_ai.agent.name"
+AGENT_DESCRIPTION = "gen_ai.agent.description"
 CONVERSATION_ID = "gen_ai.conversation.id"  # the session that a run belongs to
 USER_ID = "user.id"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+OUTPUT_TYPE = "gen_ai.output.type"  # what was asked for: json, because a reply is decoded under a schema
 REQUEST_MODEL = "gen_ai.request.model"
 REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
 REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+REQUEST_CHOICES = "gen_ai.request.choice.count"
 REQUEST_SEED = "gen_ai.request.seed"
 RESPONSE_ID = "gen_ai.response.id"
 RESPONSE_MODEL = "gen_ai.response.model"
@@ -28,10 +31,16 @@ OUTPUT_MESSAGES = "gen_ai.output.messages"
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_TYPE = "gen_ai.tool.type"
-TOOL_CALL_ID = "gen_ai.tool.call.id"
+TOOL_DESCRIPTION = "gen_ai.tool.description"
+TOOL_CALL_ID = "gen_ai.tool.call.id"  # of our runs: the span of the model call that asked for it
 TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"
 TOOL_CALL_RESULT = "gen_ai.tool.call.result"
-ERROR_TYPE = "error.type"
+ERROR_TYPE = "error.type"  # the outcome's status, or the class of the error
+EVALUATION_NAME = "gen_ai.evaluation.name"
+EVALUATION_VALUE = "gen_ai.evaluation.score.value"
+EVALUATION_LABEL = "gen_ai.evaluation.score.label"
+EVALUATION_EXPLANATION = "gen_ai.evaluation.explanation"
+TOKEN_MODALITY = "gen_ai.token.modality"
 
 # Ours.
 TASK = "journeyman.task"  # on the workflow span: the whole task as JSON
@@ -50,7 +59,7 @@ TOKEN_IDS = "journeyman.token_ids"
 LOGPROBS = "journeyman.logprobs"
 DEMONSTRATION = "journeyman.demonstration"
 BASE_DIGEST = "journeyman.base.digest"  # of the base model's folder
-PROMPT_DIGEST = "journeyman.prompt.digest"  # of the messages as they were sent
+PROMPT_DIGEST = "journeyman.prompt.digest"  # SHA-256 of the messages as they were sent
 ATTEMPT = "journeyman.attempt"  # 1 for the first try of an assignment
 BUDGET = "journeyman.budget"  # what was left of the run's budget, as JSON
 ENERGY = "journeyman.energy.joules"  # reading of the machine's counters when the run ended, and as it began
@@ -60,6 +69,21 @@ ENERGY_SOURCE = "journeyman.energy.source"  # rapl | nvml | rapl+nvml
 ENGINE_QUEUE = "journeyman.engine.queue_s"
 ENGINE_PREFILL = "journeyman.engine.prefill_s"
 ENGINE_DECODE = "journeyman.engine.decode_s"
+ENGINE_INFERENCE = "journeyman.engine.inference_s"  # prefill and decode
 ENGINE_FIRST_TOKEN = "journeyman.engine.first_token_s"
 ENGINE_TOTAL = "journeyman.engine.total_s"
+ENGINE = frozenset({ENGINE_QUEUE, ENGINE_PREFILL, ENGINE_DECODE, ENGINE_FIRST_TOKEN, ENGINE_TOTAL})
+# What OTLP brings that a span of ours has no field for, as JSON.
+RESOURCE = "journeyman.otlp.resource"  # attributes of the service that it comes from
+EVENTS = "journeyman.otlp.events"
+LINKS = "journeyman.otlp.links"
+# On the event that tells of a label.
+LABEL_SOURCE = "journeyman.label.source"
+LABEL_SOURCE_TYPE = "journeyman.label.source_type"
+LABEL_VERSION = "journeyman.label.version"
+CONTENT = "journeyman.content"  # digest | off: how the texts were left out; absent where they are all there
+REDACTED = "journeyman.redacted"  # kinds of what was taken out of the texts, and with it the token ids
 TOOL_STATUS = "journeyman.tool.status"  # ok | invalid | failed | timeout
+
+DIGEST_ONLY = "sha256:"
+"""Start of what stands in the place of a text of which only the digest was recorded."""

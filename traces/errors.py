@@ -5,6 +5,7 @@
     ├── ModelError       a model call that failed; knows its HTTP status and whether a retry may help
     ├── ToolError        what a tool says when it cannot do what it was asked
     ├── StoreError       a record that could not be written or read
+    ├── DeliveryError    an endpoint that did not take a copy of the record; knows whether a retry may help
     ├── ServerError      a model server that cannot be started, reached or stopped
     ├── TrainingError    a dataset or a training run that cannot go on
     └── AdapterError     an adapter that is damaged, unknown, or not fit for the server
@@ -39,6 +40,12 @@ class ToolError(JourneymanError):
 
 class StoreError(JourneymanError):
     pass
+
+
+class DeliveryError(JourneymanError):
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class ServerError(JourneymanError):

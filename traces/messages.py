@@ -1,12 +1,21 @@
-"""Chat shapes: what goes to a model and what comes back."""
+"""Chat shapes: what goes to a model and what comes back, and how the GenAI conventions write both on a span.
 
-from typing import Literal
+There a message is a list of typed parts, and a leading system message stands apart from the others. Reading gives back
+the messages as they were sent: they are what training learns from.
+"""
 
-from pydantic import JsonValue
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
+
+from journeyman.traces import attributes as a
 from journeyman.traces.record import Record
 
 Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class ToolCall(Record):
@@ -43,3 +52,140 @@ class Usage(Record):
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
         )
+
+
+def message_attributes(prompt: Sequence[Message], reply: Message, finish_reason: str | None = None) -> dict[str, str]:
+    """Attributes of a span for the messages of a model call that was answered, as JSON text."""
+    return {**prompt_attributes(prompt), a.OUTPUT_MESSAGES: reply_attribute(reply, finish_reason)}
+
+
+def prompt_attributes(prompt: Sequence[Message]) -> dict[str, str]:
+    """Attributes for what was sent: the system message that it begins with, and the others."""
+    apart = bool(prompt) and prompt[0] == Message(role="system", content=prompt[0].content)
+    messages = {a.INPUT_MESSAGES: _text([_written(message) for message in prompt[1 if apart else 0 :]])}
+    if not apart:
+        return messages
+    return {a.SYSTEM_INSTRUCTIONS: _text([{"type": "text", "content": prompt[0].content}]), **messages}
+
+
+def reply_attribute(reply: Message, finish_reason: str | None = None) -> str:
+    """The value of `gen_ai.output.messages` for the one reply that came back."""
+    return _text([_written(reply) | ({} if finish_reason is None else {"finish_reason": finish_reason})])
+
+
+def read_prompt(attributes: Mapping[str, JsonValue]) -> tuple[Message, ...]:
+    """What was sent, system message first; raises `ValueError` with a reason where it is no list of messages."""
+    instructions = _list(attributes.get(a.SYSTEM_INSTRUCTIONS))
+    messages = tuple(_read(message) for message in _list(attributes.get(a.INPUT_MESSAGES)))
+    if not instructions:
+        return messages
+    return (Message(role="system", content="\n".join(map(_content, instructions))), *messages)
+
+
+def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
+    """The first message that came back, None where there is none; raises `ValueError` like `read_prompt`."""
+    replies = _list(attributes.get(a.OUTPUT_MESSAGES))
+    return _read(replies[0]) if replies else None
+
+
+def write_result(content: str) -> str:
+    """A tool's result as the conventions want it, a JSON object; `read_result` gives `content` back as it is."""
+    return _text({"content": content})
+
+
+def read_result(value: JsonValue) -> str | None:
+    """What a tool's result says: of an object of another program's making all of it, as JSON."""
+    result = _parsed(value)
+    if isinstance(result, dict) and result.keys() == {"content"} and isinstance(result["content"], str):
+        return result["content"]
+    return value if value is None or isinstance(value, str) else _text(value)
+
+
+def _written(message: Message) -> dict[str, JsonValue]:
+    parts: list[JsonValue] = []
+    if message.role == "tool" or message.tool_call_id is not None:
+        parts.append({"type": "tool_call_response", "id": message.tool_call_id, "response": message.content})
+    elif message.content or not message.tool_calls:
+        parts.append({"type": "text", "content": message.content})
+    parts += [{"type": "tool_call", **call.model_dump(mode="json")} for call in message.tool_calls]
+    return {"role": message.role, "parts": parts}
+
+
+def _read(message: JsonValue) -> Message:
+    if not isinstance(message, dict) or not isinstance(parts := message.get("parts"), list):
+        raise ValueError("a message must be an object with a role and a list of parts")
+    role = message.get("role")
+    if role not in ROLES:
+        raise ValueError(f"a message has the role {role!r}; it must be {', '.join(ROLES)}")
+    text = _only_text(parts)
+    return _read_parts(role, parts) if text is None else Message(role=role, content=text)
+
+
+def _only_text(parts: Sequence[JsonValue]) -> str | None:
+    """The text of a message that is nothing else, as nearly all are."""
+    if len(parts) == 1 and isinstance(part := parts[0], dict) and part.get("type") == "text":
+        text = part.get("content")
+        return text if isinstance(text, str) else None
+    return None
+
+
+def _read_parts(role: Role, parts: Sequence[JsonValue]) -> Message:
+    calls = [part for part in _objects(parts) if part.get("type") == "tool_call"]
+    answers = [part for part in _objects(parts) if part.get("type") == "tool_call_response"]
+    try:
+        return Message(
+            role=role,
+            content="".join(_content(part) for part in _objects(parts) if part not in calls),
+            tool_calls=tuple(
+                ToolCall(id=str(call.get("id") or ""), name=str(call.get("name")), arguments=_arguments(call))
+                for call in calls
+            ),
+            tool_call_id=cast(str | None, answers[0].get("id")) if answers else None,
+        )
+    except ValidationError as error:
+        raise ValueError(f"a message is unusable: {error.errors()[0]['msg']}") from None
+
+
+def _content(part: JsonValue) -> str:
+    """The text of a part; of one that is not text (an image, say) all of it as JSON, so that it shows."""
+    (one,) = _objects([part])
+    text = one.get({"text": "content", "tool_call_response": "response"}.get(str(one.get("type")), ""))
+    return text if isinstance(text, str) else _text(one if text is None else text)
+
+
+def _arguments(call: Mapping[str, JsonValue]) -> dict[str, Any]:
+    arguments = _parsed(call.get("arguments"))
+    return arguments if isinstance(arguments, dict) else {} if arguments is None else {"arguments": arguments}
+
+
+def _objects(parts: Sequence[JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    for part in parts:
+        if not isinstance(part, dict):
+            raise ValueError("a part of a message must be an object with a type")
+        yield part
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    found = _parsed(value)
+    if found is None or (isinstance(found, str) and found.startswith(a.DIGEST_ONLY)):
+        return []
+    if not isinstance(found, list):
+        raise ValueError("it must be a JSON list")
+    return found
+
+
+def _parsed(value: JsonValue) -> JsonValue:
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast(JsonValue, from_json(value))
+    except ValueError:
+        pass
+    try:
+        return cast(JsonValue, json.loads(value))  # Knows NaN, and half a surrogate pair.
+    except ValueError:
+        return value
+
+
+def _text(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False)

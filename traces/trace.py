@@ -11,6 +11,9 @@ from journeyman.traces.record import Record
 Status = Literal["ok", "failed", "timeout", "truncated", "skipped", "over_budget"]
 """How an agent's work ended. The runtime says so, never the model."""
 
+Ending = Literal[Status, "unfinished"]
+"""How a run ended; `unfinished` while there is no outcome, because it still runs or because its process died."""
+
 TRACE_VERSION = 1
 
 
@@ -21,6 +24,10 @@ class Task(Record):
     """What a scorer may compare an answer with; agents never see it."""
     family: str = "default"
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    session: str | None = None
+    """The conversation that the task belongs to (`gen_ai.conversation.id`)."""
+    user: str | None = None
+    """Who asked (`user.id`): what is recorded of somebody can be deleted by it."""
 
 
 class Outcome(Record):
@@ -71,9 +78,17 @@ class Turn(Record):
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each of `token_ids`, as the server sampled it."""
+    withheld: str | None = None
+    """Why its texts are not what the model saw, where the content policy left some out: nobody may learn from it."""
     demonstration: bool = False
     """True for a turn that a person or a script wrote (policy `teacher`): it has text, but no token ids or logprobs."""
     error: str | None = None
+    queue_s: float | None = None
+    """Seconds that the server let the call wait; like the next two, None where it gave no account of it."""
+    prefill_s: float | None = None
+    """Seconds in which it read the prompt."""
+    decode_s: float | None = None
+    """Seconds in which it wrote the reply."""
     started_ns: int
     ended_ns: int
 
@@ -126,3 +141,7 @@ class Trace(Record):
         """The newest label of that name on the whole trace."""
         found = [label for label in self.labels if label.name == name and label.span_id is None]
         return max(found, key=lambda label: label.at_ns, default=None)
+
+
+def ending(trace: Trace) -> Ending:
+    return "unfinished" if trace.outcome is None else trace.outcome.status

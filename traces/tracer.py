@@ -1,7 +1,8 @@
 """The tracer: spans with explicit parents, written to the log the moment they end. The only import of the OTel SDK."""
 
 import json
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
@@ -9,11 +10,13 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.content import ContentPolicy
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.log import SpanRecord
 
@@ -24,7 +27,7 @@ _KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
 
 
 class Sink(Protocol):
-    """Where finished spans go: a `SpanLog`."""
+    """Where finished spans go: a `SpanLog` first, then what may lose them."""
 
     def append(self, span: SpanRecord, *, sync: bool) -> None: ...
 
@@ -71,7 +74,8 @@ class Span:
 class Tracer:
     """Makes spans. Every runtime has its own: nothing global is set or read."""
 
-    def __init__(self, *sinks: Sink, service: str = "journeyman") -> None:
+    def __init__(self, *sinks: Sink, content: ContentPolicy | None = None, service: str = "journeyman") -> None:
+        """Every sink gets each span, in their order, as `content` leaves it: by default without keys and tokens."""
         # The SDK's default limits drop attributes beyond 128 without a word.
         limits = SpanLimits(
             max_span_attributes=SpanLimits.UNSET,
@@ -82,12 +86,13 @@ class Tracer:
         # The sampler is named because OTEL_TRACES_SAMPLER, set for other telemetry, would thin out our record.
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,
+            id_generator=_Ids(),
             resource=Resource.create({"service.name": service}),
             span_limits=limits,
             shutdown_on_exit=False,
         )
-        for sink in sinks:
-            self._provider.add_span_processor(_Writer(sink))
+        if sinks:
+            self._provider.add_span_processor(_Writer(sinks, content or ContentPolicy()))
         self._tracer = self._provider.get_tracer("journeyman")
         if isinstance(self._tracer, otel.NoOpTracer):
             raise ConfigError("OTEL_SDK_DISABLED is set, so that nothing would be recorded: unset it")
@@ -117,16 +122,29 @@ class Tracer:
             span._span.end()
 
 
+class _Ids(IdGenerator):
+    """Ids from the operating system: the SDK's come from `random`, which training seeds, so that they come again."""
+
+    def generate_span_id(self) -> int:
+        return secrets.randbits(64) or 1
+
+    def generate_trace_id(self) -> int:
+        return secrets.randbits(128) or 1
+
+
 class _Writer(SpanProcessor):
     """Writes each span synchronously when it ends; nothing is batched, so nothing is dropped."""
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, sinks: Sequence[Sink], content: ContentPolicy) -> None:
+        self._sinks = sinks
+        self._content = content
 
     def on_end(self, span: ReadableSpan) -> None:
-        record = _record(span)
+        record = self._content.apply(_record(span))
         # The end of an agent's work or of a run is a promise: it must be on the disk before anyone acts on it.
-        self._sink.append(record, sync=record.attributes.get(a.OPERATION) in ("invoke_agent", "invoke_workflow"))
+        sync = record.attributes.get(a.OPERATION) in ("invoke_agent", "invoke_workflow")
+        for sink in self._sinks:
+            sink.append(record, sync=sync)
 
 
 def _record(span: ReadableSpan) -> SpanRecord:

@@ -14,14 +14,12 @@ from journeyman.runtime.adapters import AdapterServer, current_policies, promote
 from journeyman.runtime.config import ServerConfig, Workspace
 from journeyman.runtime.embedded import model_digest
 from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState, attach, start, status, stop
 from journeyman.runtime.vllm import ChatVLLM
-from journeyman.traces.log import SpanLog
 from journeyman.traces.record import Config, Record
-from journeyman.traces.store import TraceStore
 from journeyman.traces.trace import Task
-from journeyman.traces.tracer import Tracer
 from journeyman.training import fanoutqa
 from journeyman.training.evaluate import Episode, Summary, evaluate, finished, summarise
 from journeyman.training.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
@@ -149,8 +147,8 @@ class Demo:
         self._server = server
         self._base_model = base_model
         self._progress = progress
-        self._log = SpanLog(workspace.spans)
-        self._store = TraceStore(workspace.spans, workspace.labels)
+        self._recording = Recording(workspace, compacts=True)
+        self._store = workspace.store
         self._base_digest = model_digest(base_model)
         self._train = fanoutqa.tasks("train")[: config.train_tasks]
         self._gate = fanoutqa.tasks("gate")[: config.gate_tasks]
@@ -173,7 +171,7 @@ class Demo:
         return self._episodes("test", fanoutqa.lookup_crew("test"), self.test, policies)
 
     def close(self) -> None:
-        self._log.close()
+        self._recording.close()
 
     def _before(self) -> list[Summary]:
         self._progress.stage(
@@ -234,8 +232,8 @@ class Demo:
         )
 
     def _trained(self, agent: str, taught: Sequence[Episode], steps: int) -> Adapter:
-        traces = self._store.traces(ids={episode.trace_id for episode in taught})
-        mined = mine_sft(traces, agent, MineConfig(min_score=0.5))
+        ids = {episode.trace_id for episode in taught}
+        mined = mine_sft(self._store, agent, MineConfig(min_score=0.5), ids=ids)
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
         return train_sft(
             mined.samples,
@@ -286,7 +284,14 @@ class Demo:
         teacher = Teacher(fanoutqa.demonstrations(split))
         default = teacher if set(policies.values()) == {TEACHER} else self._chat(adapters)
         models = ModelTable(default, {TEACHER: teacher})
-        runtime = Runtime(crew, model=models, tracer=Tracer(self._log), policies=table, seed=self._config.seed)
+        runtime = Runtime(
+            crew,
+            model=models,
+            tracer=self._recording.tracer,
+            policies=table,
+            base_digest=self._base_digest,
+            seed=self._config.seed,
+        )
         done = count(1)
 
         async def run() -> list[Episode]:
@@ -297,7 +302,7 @@ class Demo:
                     answer_in_text,
                     path=path,
                     concurrency=self._config.concurrency,
-                    label=self._store.label,
+                    label=self._recording.label,
                     on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
                 )
 

@@ -1,14 +1,28 @@
 """Mining: recorded runs become samples for one agent; what may not be learned from is refused, counted and shown."""
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
-from journeyman.traces.assemble import refusal
+from journeyman.traces import attributes as a
+from journeyman.traces.assemble import trajectory_refusal
+from journeyman.traces.messages import Message, read_prompt, read_reply
 from journeyman.traces.record import Config, Record
-from journeyman.traces.trace import Trace, Trajectory, Turn
-from journeyman.training.samples import SFTSample
+from journeyman.traces.storage.conditions import Conditions
+from journeyman.traces.storage.store import TraceStore
+from journeyman.training.samples import Dataset, SFTSample, sample_line, write_lines
+
+WITHHELD = "content not recorded"
+"""The refusal of a turn whose texts the content policy left out."""
+
+UNREADABLE = "messages not readable"
 
 
 class MineConfig(Config):
@@ -26,7 +40,7 @@ class MineConfig(Config):
 
 class Mined(Record):
     samples: tuple[SFTSample, ...]
-    """In the order of the traces, exact duplicates merged into the first."""
+    """In the order in which the calls began, exact duplicates merged into the first."""
     refused: dict[str, int]
     """Turns that may not be training data, counted by reason."""
 
@@ -36,64 +50,167 @@ class Mined(Record):
         return sum(sample.count for sample in self.samples)
 
 
-def mine_sft(traces: Iterable[Trace], agent: str, config: MineConfig) -> Mined:
-    """Replies of `agent` worth imitating, one sample for each distinct pair of prompt and reply.
+def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collection[str] | None = None) -> Mined:
+    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
+    mining = Mining(store, agent, config, ids)
+    found = list(mining)
+    named = zip(found, mining.span_ids, strict=True)
+    samples = tuple(sample.model_copy(update={"span_ids": span_ids}) for sample, span_ids in named)
+    return Mined(samples=samples, refused=mining.refused)
+
+
+def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
+    """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
+    with tempfile.TemporaryFile() as first_ones:
+        first_ones.writelines(map(sample_line, mining))
+        first_ones.seek(0)
+        lines = map(_naming, first_ones, mining.span_ids)
+        return write_lines(lines, folder, name) if mining.turns else None
+
+
+class Mining:
+    """One pass over the turns of an agent; in memory are a few thousand of them, and a digest and span ids of each row.
 
     A turn carries its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
     """
-    distinct: dict[str, SFTSample] = {}
-    refused: Counter[str] = Counter()
-    for trace, trajectory, turn in _turns(traces, agent, config):
-        if reason := _trace_refusal(trace, config) or _turn_refusal(turn, trajectory):
-            refused[reason] += 1
-            continue
-        sample = _sample(trace, turn)
-        contents = sample.model_dump_json(exclude={"trace_id", "span_ids"})
-        if same := distinct.get(contents):
-            sample = same.model_copy(update={"span_ids": (*same.span_ids, turn.span_id)})
-        distinct[contents] = sample
-    return Mined(samples=tuple(distinct.values()), refused=dict(refused.most_common()))
+
+    def __init__(self, store: TraceStore, agent: str, config: MineConfig, ids: Collection[str] | None = None) -> None:
+        self._store = store
+        self._agent = agent
+        self._config = config
+        self._ids = ids
+        self._counted: Counter[str] = Counter()
+        self._span_ids: dict[bytes, list[str]] = {}
+
+    def __iter__(self) -> Iterator[SFTSample]:
+        """The first of each distinct row, naming the one span that it is from."""
+        self._counted.clear()
+        self._span_ids.clear()
+        scores = self._scores()
+        wanted: Conditions = {
+            "agent": self._agent,
+            "policy": self._config.policy,
+            "family": self._config.family,
+            "ids": self._ids,
+        }
+        for values in self._store.turns(_Turn._fields, **wanted):
+            turn = _Turn._make(values)
+            row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
+            if isinstance(row, SFTSample):
+                yield row
+            elif row is not None:
+                self._counted[row] += 1
+
+    @property
+    def span_ids(self) -> Iterator[tuple[str, ...]]:
+        """Of each row of the pass that is over, in its order: the spans that gave it."""
+        return map(tuple, self._span_ids.values())
+
+    @property
+    def refused(self) -> dict[str, int]:
+        return dict(self._counted.most_common())
+
+    @property
+    def turns(self) -> int:
+        """Turns that became samples, duplicates included."""
+        return sum(map(len, self._span_ids.values()))
+
+    def _scores(self) -> dict[str, float | None]:
+        """The newest value of the label on each whole trace that has one, None where it is no number."""
+        rows = self._store.sql(
+            """SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
+            WHERE name = ? AND span_id IS NULL GROUP BY trace_id""",
+            [self._config.label],
+        )
+        return dict(zip(rows["trace_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+
+    def _score_refusal(self, turn: "_Turn", scores: dict[str, float | None]) -> str | None:
+        config = self._config
+        if config.min_score is None:
+            return None
+        if turn.trace_id not in scores:
+            return f"no label {config.label}"
+        score = scores[turn.trace_id]
+        if score is None:
+            return f"label {config.label} is no number"
+        return None if score >= config.min_score else f"{config.label} below {config.min_score:g}"
+
+    def _row(self, turn: "_Turn") -> SFTSample | str | None:
+        """The row if it is a new one, else None; or why there is none."""
+        system = self._store.texts.get(turn.system_digest) if turn.system_digest else turn.system_instructions
+        if turn.system_digest and system is None:
+            return UNREADABLE
+        try:
+            reply = read_reply({a.OUTPUT_MESSAGES: turn.output_messages})
+            if reply is None:
+                return UNREADABLE
+            if turn.demonstration and not reply.content:
+                # A reply that is only tool calls has no text to write a prompt's continuation with.
+                return "empty reply"
+            known = self._span_ids.get(contents := _contents(turn, system, reply))
+            if known is not None:
+                known.append(turn.span_id)
+                return None
+            messages = (*_system(system), *read_prompt({a.INPUT_MESSAGES: turn.input_messages}))
+        except ValueError:
+            return UNREADABLE
+        self._span_ids[contents] = [turn.span_id]
+        return _sample(turn, messages, reply)
 
 
-def _turns(traces: Iterable[Trace], agent: str, config: MineConfig) -> Iterator[tuple[Trace, Trajectory, Turn]]:
-    for trace in traces:
-        if config.family is not None and (trace.task is None or trace.task.family != config.family):
-            continue
-        for trajectory in trace.trajectories:
-            for turn in trajectory.turns:
-                if turn.agent == agent and config.policy in (None, turn.policy):
-                    yield trace, trajectory, turn
+class _Turn(NamedTuple):
+    """Columns of the view `turns`."""
+
+    trace_id: str
+    span_id: str
+    agent: str
+    policy: str | None
+    trajectory_status: str | None
+    refusal: str | None
+    demonstration: bool
+    system_digest: str | None
+    system_instructions: str | None
+    input_messages: str | None
+    output_messages: str | None
+    prompt_token_ids: "np.ndarray[Any, Any] | None"
+    token_ids: "np.ndarray[Any, Any] | None"
 
 
-def _trace_refusal(trace: Trace, config: MineConfig) -> str | None:
-    if config.min_score is None:
-        return None
-    label = trace.label(config.label)
-    if label is None:
-        return f"no label {config.label}"
-    if isinstance(label.value, str):
-        return f"label {config.label} is no number"
-    return None if label.value >= config.min_score else f"{config.label} below {config.min_score:g}"
+def _turn_refusal(turn: _Turn) -> str | None:
+    if turn.trajectory_status not in ("ok", None):
+        return f"trajectory {turn.trajectory_status}"
+    return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
 
 
-def _turn_refusal(turn: Turn, trajectory: Trajectory) -> str | None:
-    if trajectory.status not in ("ok", None):
-        return f"trajectory {trajectory.status}"
-    if reason := refusal(turn, trajectory):
-        return reason
-    # A reply that is only tool calls has no text to write a prompt's continuation with.
-    return "empty reply" if turn.demonstration and turn.response and not turn.response.content else None
+@lru_cache(maxsize=64)
+def _system(instructions: str | None) -> tuple[Message, ...]:
+    return () if instructions is None else read_prompt({a.SYSTEM_INSTRUCTIONS: instructions})
 
 
-def _sample(trace: Trace, turn: Turn) -> SFTSample:
-    assert turn.response is not None
+def _contents(turn: _Turn, system: str | None, reply: Message) -> bytes:
+    """A digest of all that makes a row another one."""
+    hashed = sha256(repr((turn.policy, system, turn.input_messages, reply.content)).encode())
+    for ids in () if turn.demonstration else (turn.prompt_token_ids, turn.token_ids):
+        hashed.update(b"" if ids is None else ids.tobytes() + b"|")
+    return hashed.digest()[:16]
+
+
+def _sample(turn: _Turn, messages: tuple[Message, ...], reply: Message) -> SFTSample:
+    ids = (None, None) if turn.demonstration else (turn.prompt_token_ids, turn.token_ids)
+    prompt_token_ids, token_ids = (None if one is None else tuple(one.tolist()) for one in ids)
     return SFTSample(
         agent=turn.agent,
-        policy=turn.policy,
-        trace_id=trace.trace_id,
+        policy=turn.policy or "",
+        trace_id=turn.trace_id,
         span_ids=(turn.span_id,),
-        messages=turn.messages,
-        completion=turn.response.content,
-        prompt_token_ids=None if turn.demonstration else turn.prompt_token_ids,
-        token_ids=None if turn.demonstration else turn.token_ids,
+        messages=messages,
+        completion=reply.content,
+        prompt_token_ids=prompt_token_ids,
+        token_ids=token_ids,
     )
+
+
+def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
+    if len(span_ids) == 1:
+        return line
+    return sample_line(SFTSample.model_validate_json(line).model_copy(update={"span_ids": span_ids}))

@@ -1,10 +1,12 @@
 """Samples: rows of training data for one agent, each naming the spans it came from, and the files that hold them."""
 
 import os
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -45,22 +47,43 @@ class SFTSample(Record):
         return len(self.span_ids)
 
 
+class Dataset(NamedTuple):
+    path: Path
+    digest: str
+    """SHA-256 over the contents."""
+    rows: int
+
+
 def write_samples(samples: Iterable[SFTSample], path: Path) -> str:
     """Writes JSON lines, all or nothing, and returns the dataset's digest; raises `StoreError` if the disk refuses."""
-    contents = _lines(samples)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    return write_lines(map(sample_line, samples), path.parent, lambda digest: path.name).digest
+
+
+def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> Dataset:
+    """The same for lines as `sample_line` gives them, one at a time, into a file that `name` names by its digest."""
+    hashed, rows = sha256(), 0
+    partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(contents)
+            for line in lines:
+                hashed.update(line)
+                file.write(line)
+                rows += 1
             file.flush()
             os.fsync(file.fileno())
+        path = folder / name(hashed.hexdigest())
         partial.replace(path)
     except OSError as error:
+        raise StoreError(f"a dataset in {folder} was not written: {error.strerror or error}") from error
+    finally:
         with suppress(OSError):
-            partial.unlink()
-        raise StoreError(f"dataset {path} was not written: {error.strerror or error}") from error
-    return sha256(contents).hexdigest()
+            partial.unlink(missing_ok=True)
+    return Dataset(path, hashed.hexdigest(), rows)
+
+
+def sample_line(sample: SFTSample) -> bytes:
+    return sample.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 def read_samples(path: Path) -> list[SFTSample]:
@@ -77,11 +100,10 @@ def read_samples(path: Path) -> list[SFTSample]:
 
 def digest_samples(samples: Sequence[SFTSample]) -> str:
     """SHA-256 over the contents that `write_samples` would write."""
-    return sha256(_lines(samples)).hexdigest()
-
-
-def _lines(samples: Iterable[SFTSample]) -> bytes:
-    return "".join(sample.model_dump_json(exclude_none=True) + "\n" for sample in samples).encode()
+    hashed = sha256()
+    for sample in samples:
+        hashed.update(sample_line(sample))
+    return hashed.hexdigest()
 
 
 def _read_line(line: str, number: int, path: Path) -> SFTSample:

@@ -1,5 +1,8 @@
 """Crews from TOML: what is right is read, what is wrong is named."""
 
+import re
+import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,52 @@ def test_an_unknown_worker_is_named_with_those_there_are() -> None:
 def test_a_crew_needs_a_worker() -> None:
     with pytest.raises(ValueError, match="has no worker"):
         Crew(name="c", orchestrator=None, workers=())
+
+
+def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("owls hunt")
+    sqlite3.connect(tmp_path / "shop.db").executescript("CREATE TABLE city (name TEXT);").connection.close()
+    server = Path(__file__).parents[1] / "tools" / "mcp_server.py"
+    text = (
+        (
+            GOOD.replace('tools = ["calculator"]', 'tools = ["calculator", "notes", "far_add"]')
+            + f"""
+        tools.shop = {{ use = "sql", path = "shop.db", max_rows = 5 }}
+        tools.notes = {{ use = "files", path = "notes", write = true }}
+        tools.facts = {{ use = "retrieve", path = "notes", k = 1 }}
+        tools.program = {{ use = "python", max_seconds = 2 }}
+        tools.web = {{ use = "http", hosts = ["*.example.com"], methods = ["GET", "POST"] }}
+        tools.far = {{ use = "mcp", command = [{sys.executable!r}, {str(server)!r}], tools = ["add"] }}
+        """
+        )
+        .replace('[tools.calculator]\nuse = "calculator"', '[tools]\ncalculator = { use = "calculator" }')
+        .replace("        tools.", "")
+    )
+    read = crew(tmp_path, text)
+    boxed = ["notes_list", "notes_read", "notes_search", "notes_write"]
+    assert list(read.tools) == ["calculator", "shop", *boxed, "facts", "program", "web", "far_add"]
+    assert all(name == tool.name for name, tool in read.tools.items())
+    assert read.workers[0].tools == ("calculator", *boxed, "far_add")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('use = "sql"', "tools.calculator: path: Missing"),
+        ('use = "sql"\npath = "none.db"', "none.db cannot be read"),
+        ('use = "files"\npath = "."\nwrite = "perhaps"', "tools.calculator: write: Input should be a valid boolean"),
+        ('use = "http"\nhosts = ["a.b"]\nmethods = ["PUT"]', "tools.calculator: methods.0: Input should be 'GET' or"),
+        ('use = "python"\nmax_secs = 3', "tools.calculator: max_secs: Unexpected keyword argument"),
+        ('use = "mcp"', "either a command or a url"),
+    ],
+)
+def test_a_wrong_option_of_a_tool_is_named(tmp_path: Path, table: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        crew(tmp_path, GOOD.replace('use = "calculator"', table))
+
+
+def test_two_tables_cannot_give_two_tools_of_one_name(tmp_path: Path) -> None:
+    doubled = '\n[tools.x]\nuse = "files"\npath = "."\n[tools.x_read]\nuse = "calculator"\n'
+    with pytest.raises(ConfigError, match="two tools of the name 'x_read'"):
+        crew(tmp_path, GOOD + doubled)

@@ -28,6 +28,7 @@ def test_a_question_is_answered_and_recorded(tmp_path: Path, vllm_server: Server
     assert (done.returncode == 0) == (outcome["status"] == "ok" and outcome["error"] is None)
     shown = json.loads(journeyman("traces", "show", outcome["trace_id"], "--json", folder=tmp_path).stdout)
     assert shown["task"]["prompt"] == question
+    _conforms(tmp_path)
 
 
 def test_a_file_of_tasks_is_run_once_and_a_broken_line_is_named(tmp_path: Path, vllm_server: ServerState) -> None:
@@ -46,6 +47,7 @@ def test_a_file_of_tasks_is_run_once_and_a_broken_line_is_named(tmp_path: Path, 
     assert [outcome["trace_id"] for outcome in again][:1] == [outcomes[0]["trace_id"]]
     assert again[1]["task_id"] == outcomes[1]["task_id"]
     assert again[1]["trace_id"] != outcomes[1]["trace_id"]
+    _conforms(tmp_path)
 
 
 def test_the_embedding_example_runs(tmp_path: Path, vllm_server: ServerState) -> None:
@@ -55,3 +57,10 @@ def test_the_embedding_example_runs(tmp_path: Path, vllm_server: ServerState) ->
     done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] in ("ok", "failed", "truncated")
+
+
+def _conforms(folder: Path) -> None:
+    """Every span that was recorded there is as OpenTelemetry's GenAI conventions want it."""
+    checked = journeyman("traces", "check", "--all", "--json", folder=folder)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert json.loads(checked.stdout)["findings"] == []

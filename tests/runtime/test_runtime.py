@@ -17,7 +17,7 @@ from journeyman.tools.tool import tool
 from journeyman.traces.assemble import refusal
 from journeyman.traces.errors import ModelError, StoreError
 from journeyman.traces.log import SpanLog, SpanRecord
-from journeyman.traces.store import TraceStore
+from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import Tracer
 

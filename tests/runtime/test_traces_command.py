@@ -1,14 +1,19 @@
-"""`journeyman traces`: list, show and label, for people and for programs."""
+"""`journeyman traces`: list, show, tail and diff, for people and for programs."""
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from journeyman.runtime.commands.traces import app
-from journeyman.traces.errors import StoreError
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.labels import Label, LabelLog
+from journeyman.traces.log import LogReader, SpanLog
 from journeyman.traces.trace import Trace
 
 SPANS = Path(__file__).parent.parent / "data" / "spans"
@@ -81,18 +86,61 @@ def test_damage_is_told_beside_the_answer(workspace: Path) -> None:
     assert result.stderr == "left out: 1 torn spans\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("0.5", 0.5), ("1", 1.0), ("true", True), ("poor", "poor"), ("nan", "nan")]
-)
-def test_a_label_is_kept_and_shown(workspace: Path, text: str, value: object) -> None:
-    assert traces(workspace, "label", "aaaa", "score", text, "--source", "me", "--comment", "[b]why").exit_code == 0
-    (label,) = json.loads(traces(workspace, "show", "aaaa", "--json").stdout)["labels"]
-    assert (label["name"], label["value"], label["source"], label["comment"]) == ("score", value, "me", "[b]why")
-    assert json.loads(traces(workspace, "list", "--json").stdout)[0]["score"] == value
+def test_runs_are_found_by_label_text_and_time(workspace: Path) -> None:
+    labels = LabelLog(workspace / "labels.jsonl")
+    labels.append(Label(trace_id="a" * 32, name="score", source="me", value=0.5))
+    labels.append(Label(trace_id="b" * 32, name="score", source="me", value=1.0))
+    assert listed(workspace, "--label", "score") == ["learned", "taught"]
+    assert listed(workspace, "--label", "score=1") == ["taught"]
+    assert listed(workspace, "--label", "score>=0.5") == ["learned", "taught"]
+    assert listed(workspace, "--label", "thumbs=true") == []
+    assert listed(workspace, "--text", "Tallinn: Pirita") == ["taught"]
+    assert listed(workspace, "--since", "2025-10-09T09:30:00+00:00") == ["learned", "crashed"]
+    assert listed(workspace, "--until", "2025-10-09T09:30:00+00:00") == ["taught"]
+    assert listed(workspace, "--since", "30d") == []
 
 
-def test_a_label_of_a_span_must_name_one_that_is_there(workspace: Path) -> None:
-    span = json.loads(traces(workspace, "show", "aaaa", "--json").stdout)["trajectories"][1]["turns"][0]["span_id"]
-    assert traces(workspace, "label", "aaaa", "note", "good", "--span", span).exit_code == 0
-    assert "label note good" in traces(workspace, "show", "aaaa").stdout
-    assert isinstance(traces(workspace, "label", "aaaa", "note", "good", "--span", "feed").exception, StoreError)
+@pytest.mark.parametrize("option", [["--label", "=1"], ["--label", "score>=good"], ["--since", "yesterday"]])
+def test_a_condition_that_means_nothing_is_a_usage_error(workspace: Path, option: list[str]) -> None:
+    assert isinstance(traces(workspace, "list", *option).exception, ConfigError)
+
+
+def test_two_runs_are_compared_step_by_step(workspace: Path) -> None:
+    same = traces(workspace, "diff", "aaaa", "aaaa")
+    assert (same.exit_code, same.stdout.strip()) == (0, "21 steps the same, 0 not")
+    refused = traces(workspace, "diff", "aaaa", "bbbb").exception
+    assert isinstance(refused, StoreError) and "one task" in str(refused)
+    steps = json.loads(traces(workspace, "diff", "aaaa", "cccc", "--json").stdout)
+    assert (steps["a"], steps["b"]) == ("a" * 32, "c" * 32)
+    assert any(step["side"] == "b" for step in steps["steps"])
+
+
+def test_the_latest_are_told_and_the_rest_is_not(workspace: Path) -> None:
+    lines = traces(workspace, "tail", "--no-follow", "-n", "3").stdout.splitlines()
+    assert len(lines) == 3
+    assert "RUN ENDED · ok · 4.05 s" in lines[-1]
+    rows = traces(workspace, "tail", "--no-follow", "--runs", "--json").stdout.splitlines()
+    assert [json.loads(row)["trace_id"][0] for row in rows] == ["b", "a"]
+    of_agent = traces(workspace, "tail", "--no-follow", "-n", "100", "--agent", "orchestrator", "--json").stdout
+    assert {json.loads(row)["attributes"]["gen_ai.agent.name"] for row in of_agent.splitlines()} == {"orchestrator"}
+
+
+def test_what_another_process_records_is_told_until_ctrl_c(tmp_path: Path) -> None:
+    log = SpanLog(tmp_path / "spans")
+    spans = list(LogReader(SPANS))
+    log.append(spans[0], sync=False)
+    tail = [sys.executable, "-c", "from journeyman.runtime.cli import main; main()", "traces", "tail", "--json"]
+    with subprocess.Popen(
+        [*tail, "-C", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell that runs these tests in the background has it ignored, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["span_id"] == spans[0].span_id
+        SpanLog(tmp_path / "spans").append(spans[1], sync=False)
+        assert json.loads(process.stdout.readline())["span_id"] == spans[1].span_id
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == b""

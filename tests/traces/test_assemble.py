@@ -1,12 +1,14 @@
 """Assembling traces from spans in any order, and the contract that makes a turn training data."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble, refusal
@@ -21,6 +23,24 @@ Golden = Callable[[str], list[SpanRecord]]
 DATA = Path(__file__).parent.parent / "data"
 SPANS = list(LogReader(DATA / "spans"))
 LEARNED = [span for span in SPANS if span.trace_id == "a" * 32]
+
+
+def engine(chat: SpanRecord, queue_s: float = 0.25, **attributes: JsonValue) -> SpanRecord:
+    """The server's own span of a call: half a millisecond later, because the network lies between."""
+    return chat.model_copy(
+        update={
+            "span_id": f"e{chat.span_id[1:]}",
+            "parent_id": chat.span_id,
+            "name": "llm_request",
+            "kind": "server",
+            "start_ns": chat.start_ns + 500_000,
+            "attributes": {a.ENGINE_QUEUE: queue_s, a.ENGINE_PREFILL: 0.5, a.ENGINE_DECODE: 1, **attributes},
+        }
+    )
+
+
+CHATS = [span for span in LEARNED if span.attributes[a.OPERATION] == "chat"]
+SERVED = [*LEARNED, *map(engine, CHATS)]
 
 
 def trajectory(trace: Trace, assignment: str | None) -> Trajectory:
@@ -45,19 +65,46 @@ def test_a_golden_run_assembles_to_its_golden_trace(name: str, golden: Golden) -
     assert assemble(golden(name)) == Trace.model_validate_json(expected)
 
 
-@given(st.permutations(LEARNED), st.lists(st.sampled_from(LEARNED)))
+@given(st.permutations(SERVED), st.lists(st.sampled_from(SERVED)))
 def test_order_and_repetition_change_nothing(spans: list[SpanRecord], again: list[SpanRecord]) -> None:
-    assert assemble([*spans, *again]) == assemble(LEARNED)
+    assert assemble([*spans, *again]) == assemble(SERVED)
 
 
-@given(st.sets(st.sampled_from(range(len(LEARNED))), min_size=1))
+@given(st.sets(st.sampled_from(range(len(SERVED))), min_size=1))
 def test_any_part_of_a_run_assembles_with_every_model_call_that_it_holds(kept: set[int]) -> None:
-    spans = [LEARNED[place] for place in kept]
+    spans = [SERVED[place] for place in kept]
     trace = assemble(spans)
-    chats = {span.span_id for span in spans if span.attributes[a.OPERATION] == "chat"}
+    chats = {span.span_id for span in spans if span.attributes.get(a.OPERATION) == "chat"}
     assert {turn.span_id for turn in trace.turns} == chats
     assert len(trace.turns) == len(chats)
     assert trace == assemble(reversed(spans))
+
+
+@given(st.permutations(SERVED), st.integers(min_value=1, max_value=len(SERVED)))
+def test_a_span_that_comes_late_leaves_the_trace_as_if_it_had_come_in_time(spans: list[SpanRecord], known: int) -> None:
+    early = assemble(spans[:known])
+    assert {turn.span_id for turn in early.turns} <= {turn.span_id for turn in assemble(spans).turns}
+    assert assemble([*spans[known:], *spans[:known]]) == assemble(SERVED)
+
+
+@given(st.sets(st.sampled_from(range(len(CHATS)))))
+def test_a_turn_has_its_servers_times_where_the_server_told_them(told: set[int]) -> None:
+    trace = assemble([*LEARNED, *(engine(CHATS[place]) for place in told)])
+    ids = {CHATS[place].span_id for place in told}
+    for turn in trace.turns:
+        times = (turn.queue_s, turn.prefill_s, turn.decode_s)
+        assert times == ((0.25, 0.5, 1.0) if turn.span_id in ids else (None, None, None))
+
+
+@given(st.sets(st.sampled_from(range(len(LEARNED)))))
+def test_every_turn_is_training_data_or_is_refused_for_a_reason_that_can_be_counted(lost: set[int]) -> None:
+    spans = [span for place, span in enumerate(LEARNED) if place not in lost] or LEARNED
+    trace = assemble(spans)
+    reasons = Counter(refusal(turn, one) for one in trace.trajectories for turn in one.turns)
+    assert reasons.total() == len(trace.turns)
+    assert reasons.keys() <= {None, "call failed", "trajectory unfinished"}
+    unfinished = [turn for one in trace.trajectories if one.status is None for turn in one.turns if turn.error is None]
+    assert reasons["trajectory unfinished"] == len(unfinished)
 
 
 def test_two_spans_of_one_id_are_settled_the_same_way_in_either_order(golden: Golden) -> None:
@@ -151,6 +198,36 @@ def test_labels_come_with_the_trace_oldest_first(golden: Golden) -> None:
     assert newest is not None and newest.value == 2.0
 
 
+def test_of_a_call_that_was_tried_again_the_account_of_the_answer_counts(golden: Golden) -> None:
+    chat = next(span for span in golden("learned") if span.attributes.get(a.RESPONSE_ID))
+    answered = engine(chat, 0.25, **{a.RESPONSE_ID: chat.attributes[a.RESPONSE_ID]})
+    refused = engine(chat, 9.0, **{a.RESPONSE_ID: "chatcmpl-refused"})
+    refused = refused.model_copy(update={"span_id": "f" * 16, "end_ns": answered.end_ns + 1})
+    (turn,) = assemble([chat, refused, answered]).turns
+    assert turn.queue_s == 0.25
+    (turn,) = assemble([chat, refused]).turns
+    assert turn.queue_s == 9.0
+
+
+def test_a_servers_span_alone_is_no_turn(golden: Golden) -> None:
+    assert assemble([engine(golden("learned")[0])]).turns == ()
+
+
+def test_what_another_program_left_as_values_reads_like_our_text(golden: Golden) -> None:
+    chat = golden("learned")[0]
+    texts = (a.INPUT_MESSAGES, a.OUTPUT_MESSAGES, a.SYSTEM_INSTRUCTIONS, a.TOKEN_IDS)
+    values = {name: json.loads(str(chat.attributes[name])) for name in texts}
+    told = chat.model_copy(update={"attributes": {**chat.attributes, **values}})
+    assert assemble([told]) == assemble([chat])
+
+
+def test_messages_that_make_no_sense_are_named(golden: Golden) -> None:
+    chat = golden("learned")[0]
+    broken = chat.model_copy(update={"attributes": {**chat.attributes, a.INPUT_MESSAGES: "[1]"}})
+    with pytest.raises(StoreError, match=f"span {chat.span_id} has an unusable {a.INPUT_MESSAGES}: a message must be"):
+        assemble([broken])
+
+
 def test_no_spans_make_no_trace() -> None:
     with pytest.raises(StoreError, match="at least one span"):
         assemble([])
@@ -201,7 +278,8 @@ def test_a_turn_of_the_base_model_needs_no_adapter_digest() -> None:
     ("lack", "reason"),
     [
         ({"error": "503", "response": None}, "call failed"),
-        ({"response": None}, "no response"),
+        ({"response": None, "finish_reason": None}, "no response"),
+        ({"response": None}, "content not recorded"),
         ({"finish_reason": "length"}, "truncated"),
         ({"agent": ""}, "no agent"),
         ({"served_by": None}, "serving policy unknown"),

@@ -1,17 +1,27 @@
 """The span log: what it acknowledged is there, whatever happens to the disk, the file or the process."""
 
+import fcntl
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import JsonValue
 
+from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError
 from journeyman.traces.log import SPAN_VERSION, Damage, LogReader, SpanLog, SpanRecord, read_spans
+from journeyman.traces.texts import is_closed
 
 WRITER = """
 import itertools, sys
@@ -155,30 +165,41 @@ def test_each_pass_counts_damage_anew(tmp_path: Path, span: SpanRecord) -> None:
     assert not Damage()
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files may not grow beyond 100 bytes inside the block."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_full_disk_stops_the_writer_and_spares_what_was_written(tmp_path: Path, span: SpanRecord) -> None:
     before = log_of(tmp_path, span, 3)
     log = SpanLog(tmp_path)
-    log.path.symlink_to("/dev/full")
-    with pytest.raises(StoreError, match="No space left on device; what was written before it is intact"):
+    with full_disk(), pytest.raises(StoreError, match="File too large; what was written before it is intact"):
         log.append(span, sync=True)
-    log.close()
-    log.path.unlink()
     assert ids(tmp_path) == ["0", "1", "2"]
-    assert before.dropped == 0
+    log.append(numbered(span, 3), sync=True)
+    assert ids(tmp_path) == ["0", "1", "2", "3"]
+    assert before.dropped == log.dropped == 0
 
 
 def test_a_full_disk_may_be_ridden_out_and_is_said_once(
     tmp_path: Path, span: SpanRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = SpanLog(tmp_path, on_full="continue")
-    log.path.symlink_to("/dev/full")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            log.append(span, sync=False)
+    with full_disk(), caplog.at_level(logging.WARNING):
+        log.append(span, sync=False)
+        log.append_many([span, span], sync=True)
     assert log.dropped == 3
     assert [record.message for record in caplog.records] == [
-        f"spans are lost: {log.path} cannot be written: No space left on device"
+        f"spans are lost: {log.path} cannot be written: File too large"
     ]
+    log.append(span, sync=False)
+    assert list(read_spans(tmp_path)) == [span]
 
 
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path, span: SpanRecord) -> None:
@@ -198,6 +219,134 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_record_tears_that_record_only(t
     reader = LogReader(tmp_path)
     assert [span.span_id for span in reader] == acknowledged
     assert reader.damage == Damage(corrupt=1)
+
+
+def test_a_batch_is_one_write_and_comes_back(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path)
+    log.append_many([numbered(span, number) for number in range(100)], sync=True)
+    log.append_many([], sync=False)
+    assert ids(tmp_path) == [str(number) for number in range(100)]
+
+
+def test_a_full_file_is_closed_and_the_next_one_begun(tmp_path: Path, span: SpanRecord) -> None:
+    turned: list[str] = []
+    log = SpanLog(tmp_path, rotate_bytes=2000, on_rotate=lambda: turned.append(log.path.name))
+    for number in range(40):
+        log.append(numbered(span, number), sync=False)
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert [path.name for path in files[1:]] == turned
+    assert all(path.stat().st_size <= 2000 for path in files)
+    assert ids(tmp_path) == [str(number) for number in range(40)]
+
+
+def test_a_span_larger_than_a_file_may_grow_is_kept(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path, rotate_bytes=10)
+    for number in range(3):
+        log.append(numbered(span, number), sync=False)
+    assert ids(tmp_path) == ["0", "1", "2"]
+
+
+def test_a_file_is_locked_while_it_is_written_and_no_longer(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path, rotate_bytes=500)
+    for number in range(10):
+        log.append(numbered(span, number), sync=False)
+    *full, last = sorted(tmp_path.glob("*.jsonl"))
+    assert last == log.path
+    assert all(map(is_closed, full))
+    assert not is_closed(last)
+    log.close()
+    assert is_closed(last)
+
+
+def test_a_file_whose_name_was_taken_away_before_it_was_locked_is_not_written(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path)
+    named = log.path
+    with named.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # As a compaction does that finds the new file empty.
+        log.append(span, sync=True)
+    assert log.path != named
+    assert list(read_spans(tmp_path)) == [span]
+
+
+def test_a_fork_begins_a_file_of_its_own(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path)
+    log.append(numbered(span, 0), sync=False)
+    child = os.fork()
+    if child == 0:
+        log.append(numbered(span, 1), sync=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    log.append(numbered(span, 2), sync=False)
+    assert not is_closed(log.path)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert sorted(ids(tmp_path)) == ["0", "1", "2"]
+
+
+def test_a_large_repeated_text_is_written_once(tmp_path: Path, span: SpanRecord) -> None:
+    text = "You plan. " * 1000
+    spans = [
+        numbered(span, number).model_copy(update={"attributes": {a.SYSTEM_INSTRUCTIONS: text, "n": number}})
+        for number in range(20)
+    ]
+    log = SpanLog(tmp_path)
+    log.append_many(spans, sync=True)
+    assert list(read_spans(tmp_path)) == spans
+    assert log.path.stat().st_size < len(text)
+    assert [path.read_text() for path in (tmp_path / "texts").iterdir()] == [text]
+
+
+def test_a_missing_text_is_counted_and_costs_the_text_only(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path)
+    log.append(span.model_copy(update={"attributes": {a.TOOL_DEFINITIONS: "x" * 300, "n": 1}}), sync=True)
+    (path,) = (tmp_path / "texts").iterdir()
+    path.write_text("not what its name says")
+    reader = LogReader(tmp_path)
+    assert [span.attributes for span in reader] == [{"n": 1}]
+    assert reader.damage == Damage(texts=1)
+    assert str(reader.damage) == "1 missing texts"
+
+
+def test_days_that_lie_in_a_segment_are_left_out(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path)
+    for day in range(3):
+        log.append(numbered(span, day).model_copy(update={"start_ns": day * 86_400 * 10**9}), sync=False)
+    reader = LogReader(tmp_path, replaced={log.path.name: {"1970-01-01", "1970-01-03"}})
+    assert [span.span_id for span in reader] == ["1"]
+
+
+def test_a_file_that_is_gone_when_its_turn_comes_is_named(tmp_path: Path, span: SpanRecord) -> None:
+    path = log_of(tmp_path, span, 1).path
+    reader = LogReader(tmp_path, files=[path, tmp_path / "gone.jsonl"])
+    assert [span.span_id for span in reader] == ["0"]
+    assert reader.vanished == ("gone.jsonl",)
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=400)
+
+
+@given(
+    attributes=st.dictionaries(
+        st.sampled_from([a.SYSTEM_INSTRUCTIONS, a.TOOL_DEFINITIONS, "n", "\n"]),
+        st.one_of(texts, st.integers(), st.lists(texts, max_size=2), texts.map(lambda text: text * 50)),
+    ),
+    name=texts,
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_span_holds_comes_back(attributes: dict[str, JsonValue], name: str) -> None:
+    span = SpanRecord(
+        trace_id="t",
+        span_id="s",
+        parent_id=None,
+        name=name,
+        kind="internal",
+        start_ns=1,
+        end_ns=2,
+        status="ok",
+        attributes=attributes,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        SpanLog(Path(folder)).append(span, sync=False)
+        assert list(read_spans(Path(folder))) == [span]
 
 
 def test_threads_share_a_log(tmp_path: Path, span: SpanRecord) -> None:

@@ -1,95 +1,83 @@
-"""Reports: what a person sees of many traces, and of one."""
+"""The report: everything at once, as a record and at a terminal."""
 
-from collections.abc import Callable
+import json
+from typing import Any
 
-import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console
 
-from journeyman.traces.assemble import assemble
-from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
-from journeyman.traces.messages import Message
-from journeyman.traces.report import summarise, table, tree
-from journeyman.traces.trace import Trace
+from journeyman.traces.reports.prices import Price
+from journeyman.traces.reports.printed import printed
+from journeyman.traces.reports.report import Report, report
+from journeyman.traces.reports.scope import Scope
+from journeyman.traces.reports.sections import headline, sections
 
-Golden = Callable[[str], list[SpanRecord]]
+CHAT = {"operation": "chat"}
+TOOL = {"operation": "execute_tool"}
 
 
-def shown(what: RenderableType, width: int = 100) -> str:
+def shown(found: Report, width: int = 120) -> str:
     console = Console(width=width, highlight=False)
     with console.capture() as capture:
-        console.print(what)
+        console.print(printed(found))
     return capture.get()
 
 
-@pytest.fixture
-def learned(golden: Golden) -> Trace:
-    labels = [
-        Label(trace_id="a" * 32, name="score", source="judge", value=0.75, comment="[red]one river is missing"),
-        Label(trace_id="a" * 32, span_id=golden("learned")[2].span_id, name="score", source="judge", value=True),
-    ]
-    return assemble(golden("learned"), labels)
-
-
-def test_the_table_has_one_row_for_each_trace(learned: Trace, golden: Golden) -> None:
-    summaries = [summarise(learned), summarise(assemble(golden("crashed")))]
-    lines = shown(table(summaries, now_ns=learned.started_ns + 2 * 3600 * 10**9)).splitlines()
-    assert [" ".join(line.split()) for line in lines] == [
-        "TRACE AGE CREW TASK STATUS SCORE AGENTS TURNS TOKENS TIME",
-        "aaaaaaaa 2h atlas Which rivers run through the capital… ok 0.75 2 9 590 4.05 s",
-        "cccccccc 2h ? ? unfinished - 2 8 589 3.30 s",
-    ]
-
-
-@pytest.mark.parametrize(("seconds", "age"), [(-5, "0s"), (59, "59s"), (60, "1m"), (86_399, "23h"), (200_000, "2d")])
-def test_ages_are_short(learned: Trace, seconds: int, age: str) -> None:
-    line = shown(table([summarise(learned)], now_ns=learned.started_ns + seconds * 10**9)).splitlines()[1]
-    assert line.split()[1] == age
-
-
-def test_the_tree_shows_who_did_what_with_times_tokens_and_policies(learned: Trace) -> None:
-    text = shown(tree(learned))
+def test_it_answers_every_question_and_reads_back_from_json(runs: Any) -> None:
+    runs.add(CHAT, TOOL, {**CHAT, "seconds": 5.0}, score=1.0)
+    runs.add(CHAT, {**TOOL, "error": "timeout"}, status="failed", worker_status="failed", score=0.0)
+    found = report(runs.store, prices={"default": Price(input=1.0)}, watts=10.0)
+    assert Report.model_validate_json(found.model_dump_json()) == found
+    assert found.overall is not None and found.overall.solved == 1
+    assert found.slowest is not None and found.slowest.seconds == 7.0
+    text = shown(found)
     for line in [
-        "atlas · ok · 4.05 s · 5 agents at work · 9 turns · 540 → 50 tokens",
-        "label   score 0.75 by judge: [red]one river is missing",
-        "└── orchestrator · ok · 3.95 s at +0.05",
-        "    ├── orchestrator@3 · 0.80 s at +0.10 · 60 → 22 tokens",
-        "    │   2 lookup Which river runs through {1}? · for each of 1",
-        "    ├── lookup 2.1 · failed · 1.60 s at +2.20",
-        "    │   error the server answered 503: engine is overloaded",
-        "    │   │   ├── search(query=capitals of the Baltic states) · ok · 0.01 s at +1.50",
-        "    │   │   └── label score True by judge",
+        "2 runs, 1970-01-01: 1 solved (50.0%)",
+        "How often tasks are solved",
+        "Where it broke first",
+        "1 of 2 runs were not solved. First failure: lookup 1.",
+        "How steps add up",
+        "If steps failed independently and nothing were repaired, 50.0% of runs would succeed; 50.0% were solved",
+        "How long it takes",
+        "What a solved task costs",
+        "300 tokens in, 30 out, 9.00 s of runs, 0.0003 USD, 90 J (estimated): all that 2 runs spent, over",
+        "What the slowest run waited for",
+        "What can be learned from",
     ]:
-        assert line in text.replace(" \n", "\n")
-    assert "You look things up." not in text
-    assert max(map(len, text.splitlines())) <= 100
+        assert line in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
-def test_a_whole_text_is_shown_only_in_full(learned: Trace) -> None:
-    first, *others = learned.trajectories
-    long = first.turns[0].model_copy(update={"response": Message(role="assistant", content="word " * 200 + "the last")})
-    trace = learned.model_copy(update={"trajectories": (first.model_copy(update={"turns": (long,)}), *others)})
-    assert "the last" not in shown(tree(trace))
-    assert "word…" in shown(tree(trace))
-    assert "the last" in shown(tree(trace, full=True))
+def test_of_no_runs_it_says_so(runs: Any) -> None:
+    found = report(runs.store, Scope(family="seas"))
+    assert headline(found) == "no runs"
+    assert shown(found).strip() == "no runs"
+    assert json.loads(found.model_dump_json())["overall"] is None
 
 
-@pytest.mark.parametrize("full", [True, False])
-def test_a_text_cannot_take_over_the_terminal(learned: Trace, full: bool) -> None:
-    first, *others = learned.trajectories
-    odd = first.turns[0].model_copy(update={"response": Message(role="assistant", content="a\x1b[2Jb")})
-    trace = learned.model_copy(update={"trajectories": (first.model_copy(update={"turns": (odd,)}), *others)})
-    text = shown(tree(trace, full=full))
-    assert "a\ufffd[2Jb" in text
-    assert "\x1b" not in text
+def test_the_refusals_of_the_capture_contract_are_counted_by_reason(runs: Any) -> None:
+    runs.add({**CHAT, "error": "ModelError"}, CHAT, {**CHAT, "error": "ModelError"})
+    found = report(runs.store)
+    assert [(one.agent, one.refusal, one.turns) for one in found.captured] == [
+        ("lookup", "call failed", 2),
+        ("lookup", "no response", 1),
+    ]
+    assert "call failed 2, no response 1" in shown(found)
 
 
-def test_in_full_each_turn_shows_what_its_prompt_added(learned: Trace) -> None:
-    text = shown(tree(learned, full=True))
-    assert text.count("system You look things up.") == 4
-    assert text.count("user search: Riga lies on the Daugava. [3]") == 1
+def test_a_name_cannot_take_over_the_terminal(runs: Any) -> None:
+    runs.add(CHAT, family="\x1b[2J[red]", worker="\x1b]0;title\x07")
+    text = shown(report(runs.store))
+    assert "\x1b" not in text and "\x07" not in text and "[red]" in text
 
 
-def test_a_turn_that_cannot_be_learned_from_says_why(golden: Golden) -> None:
-    assert "not training data: trajectory unfinished" in shown(tree(assemble(golden("crashed"))))
-    assert "demonstration" in shown(tree(assemble(golden("taught"))))
+def test_a_long_table_says_how_many_rows_are_left_out(runs: Any) -> None:
+    runs.add(*[CHAT] * 15)
+    assert "… 3 more rows" in shown(report(runs.store))
+    assert {len(one.columns) for one in sections(report(runs.store)) if one.topic == "steps"} == {6}
+
+
+def test_the_slowest_run_is_one_of_the_scope(runs: Any) -> None:
+    runs.add({**CHAT, "seconds": 50.0}, family="lakes")
+    quick = runs.add({**CHAT, "seconds": 2.0}, family="rivers")
+    found = report(runs.store, Scope(family="rivers"))
+    assert found.slowest is not None and found.slowest.trace_id == quick

@@ -1,6 +1,8 @@
 """The tracer: explicit parents, nothing dropped, failures recorded and passed on."""
 
 import asyncio
+import random
+import resource
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,15 @@ def test_two_runs_are_two_traces(tmp_path: Path) -> None:
         assert one.traceparent == f"00-{one.trace_id}-{one.span_id}-01"
 
 
+def test_a_program_that_seeds_random_gets_no_id_twice(tmp_path: Path) -> None:
+    ids = set()
+    for _ in range(2):
+        random.seed(0)
+        with Tracer(SpanLog(tmp_path)).span("run", parent=None) as run:
+            ids |= {run.trace_id, run.span_id}
+    assert len(ids) == 4
+
+
 def test_more_than_128_attributes_and_long_ones_are_kept(tmp_path: Path) -> None:
     with Tracer(SpanLog(tmp_path)).span("wide", parent=None) as span:
         span.set({f"n{number}": number for number in range(500)})
@@ -101,15 +112,17 @@ async def test_a_cancelled_span_is_written_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_recorded_stops_the_work(tmp_path: Path) -> None:
-    log = SpanLog(tmp_path)
-    log.path.symlink_to("/dev/full")
-    tracer = Tracer(log)
-    with (
-        pytest.raises(StoreError, match="No space left on device"),
-        tracer.span("run", parent=None) as run,
-        tracer.span("chat", parent=run),
-    ):
-        pass
+    tracer = Tracer(SpanLog(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (
+            pytest.raises(StoreError, match="File too large"),
+            tracer.span("run", parent=None) as run,
+            tracer.span("chat", parent=run),
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # As a full disk would refuse.
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_settings_for_other_telemetry_do_not_thin_out_the_record(

@@ -10,7 +10,7 @@ from journeyman.runtime.adapters import AdapterServer
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.journal import Journal
 from journeyman.runtime.server import ServerState
-from journeyman.traces.store import TraceStore
+from journeyman.traces.storage.store import TraceStore
 from journeyman.training.demo import Demo, DemoConfig, DemoResult
 from journeyman.training.teach import TEACHER
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,113 +13,143 @@ from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.log import SpanLog
 from journeyman.traces.messages import Message
-from journeyman.traces.trace import Outcome, Task, Trace, Trajectory, Turn
 from journeyman.traces.tracer import AttributeValue, Tracer
-from journeyman.training.mine import MineConfig, mine_sft
-from journeyman.training.samples import read_samples
+from journeyman.training.mine import MineConfig, Mined, Mining, mine_sft, mine_to_file
+from journeyman.training.samples import digest_samples, read_samples
 
 ANY = MineConfig()
-QUESTION = Message(role="user", content="how many moons has Mars?")
+QUESTION = "how many moons has Mars?"
+Chat = dict[str, AttributeValue | None]
 
 
-def turn(span_id: str, **changes: Any) -> Turn:
-    """A turn that the server gave, whole."""
-    values: dict[str, Any] = {
-        "span_id": span_id,
-        "agent": "worker",
-        "policy": "base",
-        "served_by": "base",
-        "messages": (QUESTION,),
-        "response": Message(role="assistant", content='{"answer": "2"}'),
-        "finish_reason": "stop",
-        "prompt_token_ids": (1, 2, 3),
-        "token_ids": (4, 5),
-        "logprobs": (-0.1, -0.2),
-        "started_ns": 1,
-        "ended_ns": 2,
+def turn(**changes: AttributeValue | None) -> Chat:
+    """A model call that the server answered, whole."""
+    whole: Chat = {
+        a.OPERATION: "chat",
+        a.AGENT_NAME: "worker",
+        a.REQUEST_MODEL: "base",
+        a.RESPONSE_MODEL: "base",
+        a.FINISH_REASONS: ["stop"],
+        a.INPUT_MESSAGES: json.dumps([{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]),
+        a.OUTPUT_MESSAGES: said('{"answer": "2"}'),
+        a.PROMPT_TOKEN_IDS: "[1, 2, 3]",
+        a.TOKEN_IDS: "[4, 5]",
+        a.LOGPROBS: "[-0.125, -0.25]",
     }
-    return Turn.model_validate(values | changes)
+    return whole | {getattr(a, name): value for name, value in changes.items()}
 
 
-def shown(span_id: str, **changes: Any) -> Turn:
-    """A turn that a teacher gave."""
-    taught = {"policy": "teacher", "served_by": "teacher", "demonstration": True}
-    return turn(span_id, prompt_token_ids=None, token_ids=None, logprobs=None, **(taught | changes))
+def shown(**changes: AttributeValue | None) -> Chat:
+    """A model call that a teacher answered."""
+    bare: Chat = dict.fromkeys([a.PROMPT_TOKEN_IDS, a.TOKEN_IDS, a.LOGPROBS])
+    taught: Chat = {a.REQUEST_MODEL: "teacher", a.RESPONSE_MODEL: "teacher", a.DEMONSTRATION: True}
+    return turn() | bare | taught | {getattr(a, name): value for name, value in changes.items()}
 
 
-def trace(*turns: Turn, number: int = 1, status: str = "ok", family: str = "moons", score: Any = None) -> Trace:
-    trace_id = f"{number:032x}"
-    label = Label(trace_id=trace_id, name="score", source="test", value=0.0 if score is None else score)
-    trajectory = Trajectory.model_validate(
-        {"span_id": f"a{number}", "agent": "worker", "parent": None, "status": status, "turns": turns}
-        | {"started_ns": number, "ended_ns": number}
-    )
-    return Trace(
-        trace_id=trace_id,
-        task=Task(id=f"task-{number}", prompt=QUESTION.content, family=family),
-        trajectories=(trajectory,),
-        outcome=Outcome(task_id=f"task-{number}", trace_id=trace_id, status="ok"),
-        labels=() if score is None else (label,),
-        started_ns=number,
-        ended_ns=number,
-    )
+def said(text: str) -> str:
+    return json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": text}], "finish_reason": "stop"}])
 
 
-def test_a_turn_of_the_server_keeps_the_servers_own_tokens() -> None:
-    (sample,) = mine_sft([trace(turn("s1"))], "worker", ANY).samples
+class Runs:
+    """Recorded runs, each of one worker with some turns."""
+
+    def __init__(self, place: Workspace) -> None:
+        self.store = place.store
+        self._log = SpanLog(place.spans)
+        self._tracer = Tracer(self._log)
+
+    def run(self, *turns: Chat, status: str = "ok", family: str = "moons", score: float | str | None = None) -> str:
+        """Its trace id."""
+        whole: Chat = {a.OPERATION: "invoke_workflow", a.TASK_FAMILY: family, a.STATUS: "ok"}
+        own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
+        with (
+            self._tracer.span("invoke_workflow crew", parent=None, attributes=whole) as root,
+            self._tracer.span("invoke_agent worker", parent=root, attributes=own) as worker,
+        ):
+            for chat in turns:
+                with self._tracer.span("chat", parent=worker, kind="client", attributes=chat):
+                    pass
+        if score is not None:
+            self.store.label(Label(trace_id=root.trace_id, name="score", source="test", value=score))
+        return root.trace_id
+
+    def mine(self, config: MineConfig = ANY, ids: list[str] | None = None) -> Mined:
+        return mine_sft(self.store, "worker", config, ids=ids)
+
+
+@pytest.fixture
+def runs(workspace: Workspace) -> Runs:
+    return Runs(workspace)
+
+
+def test_a_turn_of_the_server_keeps_the_servers_own_tokens(runs: Runs) -> None:
+    trace_id = runs.run(turn())
+    (sample,) = runs.mine().samples
     assert (sample.prompt_token_ids, sample.token_ids) == ((1, 2, 3), (4, 5))
-    assert (sample.agent, sample.policy, sample.trace_id, sample.span_ids) == ("worker", "base", f"{1:032x}", ("s1",))
+    assert (sample.agent, sample.policy, sample.trace_id, sample.count) == ("worker", "base", trace_id, 1)
 
 
-def test_a_demonstration_is_text_alone() -> None:
-    (sample,) = mine_sft([trace(shown("s1"))], "worker", ANY).samples
-    assert (sample.messages, sample.completion) == ((QUESTION,), '{"answer": "2"}')
+def test_token_ids_count_in_whatever_form_they_are_written(runs: Runs) -> None:
+    runs.run(turn(PROMPT_TOKEN_IDS="[1,2,3]", TOKEN_IDS="[4,5]"))
+    (sample,) = runs.mine().samples
+    assert (sample.prompt_token_ids, sample.token_ids) == ((1, 2, 3), (4, 5))
+
+
+def test_a_demonstration_is_text_alone(runs: Runs) -> None:
+    runs.run(shown(SYSTEM_INSTRUCTIONS=json.dumps([{"type": "text", "content": "Count."}])))
+    (sample,) = runs.mine().samples
+    prompt = (Message(role="system", content="Count."), Message(role="user", content=QUESTION))
+    assert (sample.messages, sample.completion) == (prompt, '{"answer": "2"}')
     assert sample.token_ids is None
 
 
-def test_what_breaks_the_capture_contract_is_counted_by_reason() -> None:
-    bare = {"prompt_token_ids": None, "token_ids": None, "logprobs": None}
-    mined = mine_sft([trace(turn("s1"), turn("s2", **bare), turn("s3", **bare), shown("s4"))], "worker", ANY)
-    assert mined.refused == {"no token ids": 2}
+def test_what_breaks_the_capture_contract_is_counted_by_reason(runs: Runs) -> None:
+    bare: Chat = dict.fromkeys([a.PROMPT_TOKEN_IDS, a.TOKEN_IDS, a.LOGPROBS])
+    runs.run(turn(), turn() | bare, turn() | bare, shown(), turn(OUTPUT_MESSAGES='["what?"]'))
+    mined = runs.mine()
+    assert mined.refused == {"no token ids": 2, "messages not readable": 1}
     assert mined.turns == 2
 
 
-def test_only_work_that_ended_well_is_imitated() -> None:
-    traces = [trace(turn("s1"), number=1, status="failed"), trace(turn("s2"), number=2, status="over_budget")]
-    mined = mine_sft(traces, "worker", ANY)
+def test_only_work_that_ended_well_is_imitated(runs: Runs) -> None:
+    runs.run(turn(), status="failed")
+    runs.run(turn(), status="over_budget")
+    mined = runs.mine()
     assert mined.samples == ()
     assert mined.refused == {"trajectory failed": 1, "trajectory over_budget": 1}
 
 
-def test_exact_duplicates_become_one_row_that_names_all_their_spans() -> None:
-    other = shown("s3", response=Message(role="assistant", content='{"answer": "two"}'))
-    mined = mine_sft([trace(shown("s1"), number=1), trace(shown("s2"), other, number=2)], "worker", ANY)
-    assert [sample.span_ids for sample in mined.samples] == [("s1", "s2"), ("s3",)]
-    assert [sample.trace_id for sample in mined.samples] == [f"{1:032x}", f"{2:032x}"]
+def test_exact_duplicates_become_one_row_that_names_all_their_spans(runs: Runs) -> None:
+    first = runs.run(shown())
+    second = runs.run(shown(), shown(OUTPUT_MESSAGES=said('{"answer": "two"}')))
+    mined = runs.mine()
+    assert [(sample.trace_id, sample.count) for sample in mined.samples] == [(first, 2), (second, 1)]
     assert mined.turns == 3
 
 
-def test_a_score_below_the_least_is_refused_and_so_is_none() -> None:
-    traces = [
-        trace(turn("s1"), number=1, score=0.9),
-        trace(turn("s2"), number=2, score=0.4),
-        trace(turn("s3"), number=3),
-        trace(turn("s4", token_ids=(9, 9)), number=4, score=True),
-        trace(turn("s5"), number=5, score="good"),
-    ]
-    mined = mine_sft(traces, "worker", MineConfig(min_score=0.5))
-    assert [sample.span_ids for sample in mined.samples] == [("s1",), ("s4",)]
+def test_a_score_below_the_least_is_refused_and_so_is_none(runs: Runs) -> None:
+    good = runs.run(turn(), score=0.9)
+    runs.run(turn(), score=0.4)
+    runs.run(turn())
+    true = runs.run(turn(TOKEN_IDS="[9, 9]"), score=True)
+    runs.run(turn(), score="good")
+    mined = runs.mine(MineConfig(min_score=0.5))
+    assert [sample.trace_id for sample in mined.samples] == [good, true]
     assert mined.refused == {"score below 0.5": 1, "no label score": 1, "label score is no number": 1}
 
 
-def test_other_agents_policies_and_families_are_passed_over_without_a_word() -> None:
-    traces = [
-        trace(turn("s1", agent="orchestrator"), turn("s2"), shown("s3"), number=1),
-        trace(shown("s4"), number=2, family="rings"),
-    ]
-    mined = mine_sft(traces, "worker", MineConfig(policy="teacher", family="moons"))
-    assert [sample.span_ids for sample in mined.samples] == [("s3",)]
+def test_other_agents_policies_families_and_traces_are_passed_over_without_a_word(runs: Runs) -> None:
+    wanted = runs.run(turn(AGENT_NAME="orchestrator"), turn(), shown())
+    rings = runs.run(shown(), family="rings")
+    runs.run(shown())
+    mined = runs.mine(MineConfig(policy="teacher", family="moons"), ids=[wanted, rings])
+    assert [sample.trace_id for sample in mined.samples] == [wanted]
     assert mined.refused == {}
+
+
+def test_a_turn_whose_texts_were_left_out_is_refused_as_such(runs: Runs) -> None:
+    runs.run(shown(CONTENT="digest"))
+    assert runs.mine().refused == {"content not recorded": 1}
 
 
 def test_the_command_writes_a_dataset_named_by_agent_and_digest(tmp_path: Path) -> None:
@@ -144,26 +173,31 @@ def test_the_command_says_why_there_is_nothing_to_learn_from(tmp_path: Path) -> 
         )
 
 
+def test_the_command_says_what_setting_training_needs(workspace: Workspace) -> None:
+    Runs(workspace).run(shown(), shown(CONTENT="off"))
+    result = CliRunner().invoke(build(), ["mine", "--agent", "worker", "-C", str(workspace.root)])
+    assert "1 rows from 1 turns; 1 turns refused" in result.stdout
+    assert 'training needs the texts: set `content = "full"` in `[traces]`' in result.stderr
+
+
+def test_a_file_of_rows_names_all_spans_of_each(workspace: Workspace, tmp_path: Path) -> None:
+    runs = Runs(workspace)
+    runs.run(shown(), shown(), turn())
+    dataset = mine_to_file(Mining(runs.store, "worker", ANY), tmp_path, lambda digest: f"{digest[:4]}.jsonl")
+    assert dataset is not None
+    assert (tuple(read_samples(dataset.path)), dataset.rows) == (runs.mine().samples, 2)
+    assert dataset.digest == digest_samples(runs.mine().samples)
+    assert [file.name for file in tmp_path.glob("*.jsonl")] == [f"{dataset.digest[:4]}.jsonl"]
+
+
 def _record_a_demonstration(place: Workspace) -> None:
     """One run in which a teacher answered once and failed once."""
     log = SpanLog(place.spans)
     tracer = Tracer(log)
-    agent: dict[str, AttributeValue | None] = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
-    chat: dict[str, AttributeValue | None] = {
-        a.OPERATION: "chat",
-        a.AGENT_NAME: "worker",
-        a.REQUEST_MODEL: "teacher",
-        a.RESPONSE_MODEL: "teacher",
-        a.FINISH_REASONS: ["stop"],
-        a.DEMONSTRATION: True,
-    }
+    agent: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
     with tracer.span("invoke_agent worker", parent=None, attributes=agent) as parent:
-        for span_fails in (False, True):
-            with tracer.span("chat teacher", parent=parent, kind="client", attributes=chat) as span:
-                span.set_json(a.INPUT_MESSAGES, [QUESTION.model_dump()])
-                if span_fails:
-                    span.fail("ModelError", "nobody demonstrated this")
-                else:
-                    answer = Message(role="assistant", content='{"answer": "2"}')
-                    span.set_json(a.OUTPUT_MESSAGES, [answer.model_dump()])
+        with tracer.span("chat teacher", parent=parent, kind="client", attributes=shown()):
+            pass
+        with tracer.span("chat teacher", parent=parent, attributes=shown(OUTPUT_MESSAGES=None)) as span:
+            span.fail("ModelError", "nobody demonstrated this")
     log.close()

@@ -46,6 +46,7 @@ def test_a_run_and_its_adapter_are_in_mlflow(
     client = MlflowClient(tracking_uri=mlflow_server, registry_uri=mlflow_server)
     version = client.get_model_version_by_alias(model_name("worker"), ACTIVE)
     assert str(version.version) == registered.version and version.tags["digest"] == adapter.digest
+    assert version.run_id and version.source
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED" and run.data.metrics["loss"] > 0
     model = client.get_logged_model(version.source.removeprefix("models:/"))

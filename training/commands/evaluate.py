@@ -16,11 +16,11 @@ from journeyman.runtime.adapters import current_policies
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState, attach, running
 from journeyman.runtime.tasks import read_tasks
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.labels import LabelLog
 from journeyman.traces.trace import Task
 from journeyman.training.evaluate import Episode, Summary, evaluate, load_scorer, summarise
 
@@ -101,23 +101,29 @@ class Bench:
 
     async def _episodes(self, policies: PolicyTable, on_episode: Callable[[Episode], None]) -> list[Episode]:
         from journeyman.runtime.vllm import ChatVLLM
-        from journeyman.traces.log import SpanLog
-        from journeyman.traces.tracer import Tracer
 
-        model, log = ChatVLLM(base_url=self._server.url), SpanLog(self._workspace.create().spans)
-        try:
-            return await evaluate(
-                Runtime(self.crew, model=model, tracer=Tracer(log), policies=policies, seed=self._seed),
-                self._tasks,
-                self._scorer,
-                path=self._path(policies),
-                concurrency=self._concurrency,
-                label=LabelLog(self._workspace.labels).append,
-                on_episode=on_episode,
+        model = ChatVLLM(base_url=self._server.url)
+        with Recording(self._workspace, compacts=True) as recording:
+            runtime = Runtime(
+                self.crew,
+                model=model,
+                tracer=recording.tracer,
+                policies=policies,
+                base_digest=self._server.model_digest,
+                seed=self._seed,
             )
-        finally:
-            log.close()
-            await model.aclose()
+            try:
+                return await evaluate(
+                    runtime,
+                    self._tasks,
+                    self._scorer,
+                    path=self._path(policies),
+                    concurrency=self._concurrency,
+                    label=recording.label,
+                    on_episode=on_episode,
+                )
+            finally:
+                await model.aclose()
 
     def _path(self, policies: PolicyTable) -> Path:
         """A file for each set of conditions that a score depends on."""

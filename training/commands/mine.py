@@ -9,9 +9,8 @@ from rich.table import Table
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.traces.errors import TrainingError
-from journeyman.traces.store import TraceStore
-from journeyman.training.mine import MineConfig, Mined, mine_sft
-from journeyman.training.samples import digest_samples, write_samples
+from journeyman.training.mine import WITHHELD, MineConfig, Mining, mine_to_file
+from journeyman.training.samples import Dataset
 
 
 def mine_command(
@@ -28,31 +27,36 @@ def mine_command(
 ) -> None:
     """Turn recorded runs into training data for one agent, and say what was refused and why."""
     place = find_workspace(workspace)
-    store = TraceStore(place.spans, place.labels)
-    traces = store.traces(agent=agent, policy=policy, family=family)
-    mined = mine_sft(traces, agent, MineConfig(label=label, min_score=min_score, policy=policy, family=family))
+    store = place.store
+    config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
+    mining = Mining(store, agent, config)
+    folder, named = (place.datasets, None) if to is None else (to.parent, to.name)
+    dataset = mine_to_file(mining, folder, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
-    if not mined.samples:
-        raise TrainingError(_nothing(agent, mined, place))
-    digest = digest_samples(mined.samples)
-    path = to or place.datasets / f"{agent}-{digest[:12]}.jsonl"
-    write_samples(mined.samples, path)
-    found = {"path": path, "digest": digest, "rows": len(mined.samples), "turns": mined.turns, "refused": mined.refused}
-    emit(found, as_json, lambda: _show(path, mined))
+    if WITHHELD in mining.refused:
+        notes.print(
+            'training needs the texts: set `content = "full"` in `[traces]` of journeyman.toml',
+            style="yellow",
+            markup=False,
+        )
+    if dataset is None:
+        raise TrainingError(_nothing(agent, mining, place))
+    found = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
+    emit(found, as_json, lambda: _show(dataset, mining))
 
 
-def _nothing(agent: str, mined: Mined, place: Workspace) -> str:
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in mined.refused.items())
+def _nothing(agent: str, mining: Mining, place: Workspace) -> str:
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in mining.refused.items())
     return f"no turn of {agent} in {place.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(path: Path, mined: Mined) -> None:
-    refused = sum(mined.refused.values())
-    out.print(f"{path}", markup=False, soft_wrap=True)
-    out.print(f"{len(mined.samples)} rows from {mined.turns} turns; {refused} turns refused")
+def _show(dataset: Dataset, mining: Mining) -> None:
+    refused = sum(mining.refused.values())
+    out.print(f"{dataset.path}", markup=False, soft_wrap=True)
+    out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")
     if refused:
         table = Table("refused", "turns", box=None)
-        for reason, count in mined.refused.items():
+        for reason, count in mining.refused.items():
             table.add_row(reason, str(count))
         out.print(table)

@@ -1,0 +1,190 @@
+"""The `journeyman label` command: what a person says of a run, or of one span of it."""
+
+import getpass
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from journeyman.runtime.commands.traces_scope import label_value
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.headers import read_headers
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.exchange.mlflow_form import EDIT
+from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
+
+if TYPE_CHECKING:
+    from journeyman.traces.storage.store import TraceStore
+
+THUMBS = "thumbs"
+COMMENT = "comment"
+
+
+def label(
+    trace: Annotated[str | None, typer.Argument(metavar="[TRACE]", help="Trace id, or the start of one")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="What is stated, e.g. score")] = None,
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="true, false, a number, or a word")] = None,
+    up: Annotated[bool | None, typer.Option("--up/--down", help="Thumbs: the label `thumbs`, true or false")] = None,
+    edit: Annotated[str | None, typer.Option(metavar="TEXT", help="A better reply: the label `edit`")] = None,
+    comment: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why; with nothing else stated, the label `comment`")
+    ] = None,
+    span: Annotated[
+        str | None, typer.Option(metavar="ID", help="A span of the trace, where the label is of that alone")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Who says so (default: the user's name)")] = None,
+    source_type: Annotated[
+        Literal["human", "code", "llm_judge"], typer.Option(help="What kind of source that is")
+    ] = "human",
+    version: Annotated[int, typer.Option(min=1, help="Of the source's statement: the highest counts")] = 1,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="JSON lines of labels: trace_id, name, value, …")
+    ] = None,
+    from_mlflow: Annotated[
+        str | None, typer.Option("--from-mlflow", metavar="URI", help="Take over what was said on an MLflow server")
+    ] = None,
+    headers_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Variable with name=value,… headers for that server")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say something of a run or of one span of it; the record itself is never edited.
+
+    journeyman label 3fa9 score 0.5  ·  journeyman label 3fa9 --down --comment "wrong river"
+    """
+    place = find_workspace(workspace)
+    if [trace, file, from_mlflow].count(None) != 2:
+        raise ConfigError("label one TRACE, or --file FILE, or --from-mlflow URI")
+    if file is not None:
+        _label_from_file(place, file, as_json)
+    elif from_mlflow is not None:
+        _label_from_mlflow(place, from_mlflow, headers_env, as_json)
+    else:
+        assert trace is not None
+        common = {
+            "source": source or getpass.getuser(),
+            "source_type": source_type,
+            "version": version,
+        }
+        statements = list(_statements(name, value, up, edit, comment))
+        labels = _labels_of(place.store, trace, span, statements, common)
+        _keep(place, labels)
+        emit(labels, as_json, lambda: _print(labels))
+
+
+def _statements(
+    name: str | None, value: str | None, up: bool | None, edit: str | None, comment: str | None
+) -> Iterator[dict[str, Any]]:
+    if name is not None and value is None:
+        raise ConfigError(f"what is {name}? Give a value: true, false, a number, or a word")
+    if name is not None and value is not None:
+        yield {"name": name, "value": label_value(value), "comment": comment}
+    if up is not None:
+        yield {"name": THUMBS, "value": up, "comment": comment}
+    if edit is not None:
+        yield {"name": EDIT, "value": edit, "comment": comment}
+    if name is None and up is None and edit is None:
+        if comment is None:
+            raise ConfigError("nothing is said: give NAME VALUE, --up, --down, --edit TEXT or --comment TEXT")
+        yield {"name": COMMENT, "value": comment}
+
+
+def _labels_of(
+    store: "TraceStore", prefix: str, span: str | None, statements: list[dict[str, Any]], common: dict[str, Any]
+) -> list[Label]:
+    trace_id = store.get(prefix).trace_id
+    if span is not None:
+        span = _span_id(store, trace_id, span)
+    return [Label(trace_id=trace_id, span_id=span, **statement, **common) for statement in statements]
+
+
+def _span_id(store: "TraceStore", trace_id: str, prefix: str) -> str:
+    found = {known.span_id for known in store.spans(ids=[trace_id]) if known.span_id.startswith(prefix.lower())}
+    if len(found) != 1:
+        raise StoreError(
+            f"trace {trace_id[:8]} has {len(found) or 'no'} spans {prefix!r}: `--json` of `traces show` has their ids"
+        )
+    return found.pop()
+
+
+def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
+    """Labels of every line that can be read; the others are named by number."""
+    labels: list[Label] = []
+    broken: dict[int, str] = {}
+    known = set(place.store.ids())
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            read = _read_label(line)
+            if read.trace_id not in known:
+                raise StoreError(f"there is no trace {read.trace_id!r}")
+            labels.append(read)
+        except StoreError as error:
+            broken[number] = str(error)
+    if labels:
+        _keep(place, labels)
+    emit(
+        {"labels": len(labels), "broken": broken},
+        as_json,
+        lambda: out.print(f"{len(labels)} labels from {file}", markup=False, soft_wrap=True),
+    )
+    for number, reason in broken.items():
+        notes.print(f"{file}: line {number}: {reason}", style="yellow", markup=False)
+    if broken:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _keep(place: Workspace, labels: list[Label], *, shown: bool = True) -> None:
+    from journeyman.runtime.recording import Recording
+
+    with Recording(place) as recording:
+        recording.label(*labels, shown=shown)
+
+
+def _read_label(line: bytes) -> Label:
+    """A label as people write it into a file: they need not say who and what they are."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise StoreError("a label is a JSON object with trace_id, name and value")
+        return Label.model_validate({"source": getpass.getuser(), "source_type": "human"} | row)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise StoreError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    except ValueError as error:
+        raise StoreError(f"no JSON: {error}") from None
+
+
+def _label_from_mlflow(place: Workspace, uri: str, headers_env: str | None, as_json: bool) -> None:
+    from journeyman.runtime.assessments import Assessments
+
+    known = list(LabelLog(place.labels))
+    traces = set(place.store.ids())
+    with Assessments(uri, read_headers(headers_env)) as assessments:
+        found = list(assessments.labels())
+    ours = [label for label in found if label.trace_id in traces]
+    labels = numbered(unsaid(ours, known), known)
+    if labels:
+        _keep(place, labels, shown=False)
+    foreign = len(found) - len(ours)
+    emit({"labels": len(labels), "known": len(ours) - len(labels), "foreign": foreign}, as_json, lambda: _print(labels))
+    if not as_json:
+        notes.print(f"{len(labels)} new labels, {len(ours) - len(labels)} known already", style="dim")
+    if foreign:
+        notes.print(f"{foreign} assessments are of traces that are not in this workspace", style="dim")
+
+
+def _print(labels: list[Label]) -> None:
+    for said in labels:
+        where = said.trace_id[:8] + (f", span {said.span_id}" if said.span_id else "")
+        out.print(f"{said.name} = {said.value} on {where}", markup=False, soft_wrap=True)

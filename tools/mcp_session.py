@@ -1,0 +1,148 @@
+"""One session with an MCP server: opened, kept and closed by a task of its own, as the SDK's scopes demand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CONNECTION_CLOSED
+
+from journeyman.traces.errors import ToolError
+
+T = TypeVar("T")
+SECONDS_TO_CLOSE = 5.0
+TIMEOUT = httpx2.Timeout(30.0, read=None)
+"""Of the connection; how long an answer may take is up to the call."""
+
+
+class BrokenError(Exception):
+    """The connection closed while something was asked."""
+
+
+class Session:
+    def __init__(self, make: Callable[[asyncio.Event], Client]) -> None:
+        self.over = asyncio.Event()
+        """Set when the session shall end, or the server has ended it."""
+        self.client = make(self.over)
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep())
+
+    @classmethod
+    async def opened(cls, make: Callable[[asyncio.Event], Client], seconds: float) -> Self:
+        """A session that is ready; raises `ToolError` with the reason where there is none."""
+        session = cls(make)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(session._ready)
+        except TimeoutError:
+            await session.close()
+            raise ToolError(f"no answer in {seconds:.2g} s") from None
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    @property
+    def alive(self) -> bool:
+        return not (self.over.is_set() or self._keeper.done())
+
+    async def within(self, asked: Awaitable[T], seconds: float) -> T:
+        """The answer; raises `ToolError` for what the server refuses, `BrokenError` when there is nobody to answer."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await asked
+        except TimeoutError:
+            raise ToolError(f"the server did not answer in {seconds:g} s") from None
+        except MCPError as error:
+            if error.code == CONNECTION_CLOSED:
+                raise BrokenError from None
+            raise ToolError(error.message) from None
+
+    async def close(self) -> None:
+        self.over.set()
+        if not self._ready.done():
+            self._keeper.cancel()
+        done, _ = await asyncio.wait([self._keeper], timeout=SECONDS_TO_CLOSE)
+        if not done:
+            self._keeper.cancel()
+
+    async def _keep(self) -> None:
+        try:
+            async with self.client:
+                self._ready.set_result(None)
+                await self.over.wait()
+        except (Exception, BaseExceptionGroup) as error:
+            if not self._ready.done():
+                self._ready.set_exception(ToolError(_reason(error)))
+        finally:
+            self.over.set()
+            if not self._ready.done():
+                self._ready.cancel()
+
+
+def web_client(url: str, headers: dict[str, str], over: asyncio.Event) -> Client:
+    return Client(_web(url, headers))
+
+
+def process_client(command: tuple[str, ...], env: dict[str, str], log: Path, over: asyncio.Event) -> Client:
+    """Starts `command` when it is entered; sets `over` when the process goes away, so that no call is sent in vain."""
+    return Client(_process(StdioServerParameters(command=command[0], args=list(command[1:]), env=env), log, over))
+
+
+@asynccontextmanager
+async def _web(url: str, headers: dict[str, str]) -> AsyncIterator[tuple[Any, Any]]:
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=TIMEOUT) as http,
+        streamable_http_client(url, http_client=http) as streams,
+    ):
+        yield streams
+
+
+@asynccontextmanager
+async def _process(server: StdioServerParameters, log: Path, over: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
+    with log.open("a", encoding="utf-8") as file:
+        async with stdio_client(server, errlog=file) as (read, write):
+            yield _Watched(read, over), write
+
+
+class _Watched:
+    def __init__(self, stream: Any, over: asyncio.Event) -> None:
+        self._stream = stream
+        self._over = over
+
+    async def receive(self) -> Any:
+        return await self._stream.receive()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._over.set()
+            raise
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        left: bool | None = await self._stream.__aexit__(kind, error, trace)
+        return left
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(str(error).split()) or type(error).__name__

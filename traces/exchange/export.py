@@ -1,0 +1,167 @@
+"""Exporting: spans into one file, all of them or no file at all, or to an endpoint; a batch in memory at a time."""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from time import sleep
+from typing import Protocol
+
+from journeyman.traces.errors import ConfigError, DeliveryError, StoreError
+from journeyman.traces.log import SpanRecord
+from journeyman.traces.record import Record
+from journeyman.traces.texts import sync_folder
+
+BATCH = 1000
+"""Spans that are in memory at once."""
+
+LARGEST_PARCEL = 2 * 2**20
+"""Bytes of text in one request; a gRPC server takes 4 MiB by default."""
+
+TIMEOUT_S = 30.0
+
+PAUSES_S = (0.2, 0.6, 1.8)
+"""Before a request is tried again that the endpoint could not take at that moment."""
+
+
+def write_spans(spans: Iterable[SpanRecord], path: Path) -> int:
+    """Writes the spans in the format that the file's name ends with, and says how many there were.
+
+    `.jsonl` holds a `SpanRecord` a line, `.parquet` the columns of `columns.SCHEMA`, `.json` OTLP JSON. What the file
+    held before is replaced when all spans are on the disk, and stays if that fails (`StoreError`).
+    """
+    write = check_name(path)
+    with _whole_file(path) as partial:
+        return write(spans, partial)
+
+
+class SpanEndpoint(Protocol):
+    """What takes spans: an `endpoint.Endpoint`."""
+
+    def send_spans(self, spans: Sequence[SpanRecord], timeout_s: float) -> int: ...
+
+
+class Sent(Record):
+    taken: int
+    refused: int
+    """Spans that the endpoint got and did not want."""
+
+
+def send_spans(spans: Iterable[SpanRecord], endpoint: SpanEndpoint, *, pauses_s: Sequence[float] = PAUSES_S) -> Sent:
+    """Sends all the spans; raises `DeliveryError` that says how many were taken before the endpoint failed."""
+    taken = refused = 0
+    for parcel in _parcels(spans):
+        try:
+            unwanted = _deliver(parcel, endpoint, pauses_s)
+        except DeliveryError as error:
+            raise DeliveryError(f"{error}; it took {taken} spans before", retryable=error.retryable) from None
+        refused += unwanted
+        taken += len(parcel) - unwanted
+    return Sent(taken=taken, refused=refused)
+
+
+def check_name(path: Path) -> Callable[[Iterable[SpanRecord], Path], int]:
+    """What writes a file of that name; raises `ConfigError` where its ending names no format."""
+    if path.suffix not in _WRITERS:
+        raise ConfigError(f"{path}: a file to export to ends in one of {', '.join(_WRITERS)}")
+    return _WRITERS[path.suffix]
+
+
+def _parcels(spans: Iterable[SpanRecord]) -> Iterator[list[SpanRecord]]:
+    """Spans of a request each: as many as are in memory at once, but not more text than a server takes."""
+    parcel: list[SpanRecord] = []
+    weight = 0
+    for span in spans:
+        size = sum(len(value) for value in span.attributes.values() if isinstance(value, str))
+        if parcel and (len(parcel) == BATCH or weight + size > LARGEST_PARCEL):
+            yield parcel
+            parcel, weight = [], 0
+        parcel.append(span)
+        weight += size
+    if parcel:
+        yield parcel
+
+
+def _deliver(parcel: Sequence[SpanRecord], endpoint: SpanEndpoint, pauses_s: Sequence[float]) -> int:
+    for pause_s in pauses_s:
+        try:
+            return endpoint.send_spans(parcel, TIMEOUT_S)
+        except DeliveryError as error:
+            if not error.retryable:
+                raise
+        sleep(pause_s)
+    return endpoint.send_spans(parcel, TIMEOUT_S)
+
+
+def batches(spans: Iterable[SpanRecord], size: int) -> Iterator[list[SpanRecord]]:
+    rest = iter(spans)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _json_lines(spans: Iterable[SpanRecord], path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for span in spans:
+            file.write(span.model_dump_json() + "\n")
+            count += 1
+    return count
+
+
+def _otlp_json(spans: Iterable[SpanRecord], path: Path) -> int:
+    """One document, each batch of spans a group of its own on a line of its own."""
+    from journeyman.traces.exchange.otlp import to_json
+
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"resourceSpans": [')
+        for batch in batches(spans, BATCH):
+            for group in to_json(batch)["resourceSpans"]:
+                file.write((",\n" if count else "\n") + json.dumps(group, ensure_ascii=False))
+                count += sum(len(scope["spans"]) for scope in group["scopeSpans"])
+        file.write("\n]}\n")
+    return count
+
+
+def _parquet(spans: Iterable[SpanRecord], path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    from journeyman.traces.storage.columns import SCHEMA, to_table
+
+    count = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for batch in batches(spans, 8 * BATCH):
+            writer.write_table(to_table(batch))
+            count += len(batch)
+    return count
+
+
+_WRITERS: dict[str, Callable[[Iterable[SpanRecord], Path], int]] = {
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+    ".json": _otlp_json,
+}
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A name to write under; the contents get their own name when they are complete and on the disk."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        handle = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} was not written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Importing: files that another program wrote, or another workspace, as spans and labels, one entry after another."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import JsonValue, ValidationError
+
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, read_conversation
+from journeyman.traces.exchange.conversation import Imported, import_conversation
+from journeyman.traces.log import SPAN_VERSION, SpanRecord
+from journeyman.traces.record import Record
+from journeyman.traces.translate import translate
+
+Format = Literal["spans", "parquet", "otlp", "chat"]
+"""`spans` and `parquet` are what `journeyman traces export` writes, `otlp` is OTLP JSON, `chat` any chat log."""
+
+BATCH = 1000
+"""Rows of a Parquet file that are in memory at once."""
+
+Read = Callable[[Any], Imported]
+
+
+class Broken(Record):
+    """An entry that could not be imported."""
+
+    where: str
+    """E.g. `line 3`."""
+    reason: str
+
+
+def detect(path: Path) -> Format:
+    """The format of a file by what its first entry holds; raises `ConfigError` where it is none that is known."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PAR1":
+                return "parquet"
+        first = next((value for _, value in _values(path) if not isinstance(value, Broken)), None)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if isinstance(first, dict) and "resourceSpans" in first:
+        return "otlp"
+    if isinstance(first, dict) and {"trace_id", "span_id", "start_ns"} <= first.keys():
+        return "spans"
+    if looks_like_chat(first):
+        return "chat"
+    raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))}): --format says which it is")
+
+
+def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterator[Imported | Broken]:
+    """What a file holds, in its order, an entry at a time: a line, or a member of the list that the file is.
+
+    A JSON file that is one document is read whole, every other one in bounded memory. `agent` and `family` are for
+    conversations that name none. Raises `ConfigError` if the file cannot be read at all.
+    """
+    try:
+        if format == "parquet":
+            yield from _parquet(path)
+            return
+        now_ns = path.stat().st_mtime_ns
+        for where, value in _values(path):
+            if isinstance(value, Broken):
+                yield value
+                continue
+            for place, entry in _entries(where, value, format):
+                try:
+                    yield _imported(entry, format, agent, family, now_ns)
+                except StoreError as error:
+                    yield Broken(where=place, reason=str(error))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def adopted(span: SpanRecord) -> SpanRecord:
+    """A span of another program under the names of today, so that its turns can be learned from as demonstrations.
+
+    The model that answered counts as the policy, whatever alias was asked for (the span's name still has it), and an
+    agent's work ended as its span did. A span of ours is given back as it is.
+    """
+    if a.RESOURCE not in span.attributes:
+        return span
+    from journeyman.traces.exchange.receive import normalised
+
+    attributes = translate(normalised(span).attributes, 0)
+    operation = attributes.get(a.OPERATION)
+    if operation == "chat" and a.TOKEN_IDS not in attributes:
+        attributes[a.DEMONSTRATION] = True
+        models = [attributes[name] for name in (a.RESPONSE_MODEL, a.REQUEST_MODEL) if name in attributes]
+        attributes |= dict.fromkeys((a.RESPONSE_MODEL, a.REQUEST_MODEL), models[0]) if models else {}
+    elif operation == "invoke_agent":
+        attributes.setdefault(a.STATUS, "ok" if span.status == "ok" else "failed")
+    return span.model_copy(update={"attributes": attributes})
+
+
+def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) -> Imported:
+    if format == "chat":
+        return import_conversation(read_conversation(entry), agent=agent, family=family, now_ns=now_ns)
+    if format == "otlp":
+        from journeyman.traces.exchange.otlp import from_json
+
+        if not isinstance(entry, dict) or "resourceSpans" not in entry:
+            raise StoreError("not OTLP JSON: it has no `resourceSpans`")
+        return Imported(spans=tuple(map(adopted, from_json(entry))), labels=())
+    try:
+        span = SpanRecord.model_validate(entry)
+        if span.version < SPAN_VERSION:
+            today = {"version": SPAN_VERSION, "attributes": translate(span.attributes, span.version)}
+            span = span.model_copy(update=today)
+        return Imported(spans=(span,), labels=())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise StoreError(f"no span: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+
+
+def _entries(where: str, value: JsonValue, format: Format) -> Iterator[tuple[str, JsonValue]]:
+    """The parts of a value that stand or fall alone, each with its place."""
+    parts: list[JsonValue] = [value]
+    if format == "chat":
+        parts = list(conversations(value))
+    elif isinstance(value, list):
+        parts = value
+    elif format == "otlp" and isinstance(value, dict) and isinstance(value.get("resourceSpans"), list):
+        parts = [{"resourceSpans": [group]} for group in value["resourceSpans"]]  # type: ignore[union-attr]
+    if len(parts) == 1:
+        yield where, parts[0]
+        return
+    for number, part in enumerate(parts, 1):
+        yield f"entry {number}" if where == _DOCUMENT else f"{where}, entry {number}", part
+
+
+_DOCUMENT = "the document"
+
+
+def _values(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
+    """The JSON of each line, or of the whole file where it is one document, with its place."""
+    document = _document(path)
+    if document is not None:
+        yield _DOCUMENT, document
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", _parse(line, f"line {number}")
+
+
+def _document(path: Path) -> JsonValue:
+    """What the file says as a whole, where its first line says nothing by itself; None where it is JSON lines."""
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"{}")
+        if not isinstance(_parse(first, ""), Broken) or not file.read(1):
+            return None
+    whole = _parse(path.read_bytes(), "")
+    return None if isinstance(whole, Broken) else whole
+
+
+def _parse(text: bytes, where: str) -> JsonValue | Broken:
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        return Broken(where=where, reason=f"no JSON: {error}")
+    return value
+
+
+def _parquet(path: Path) -> Iterator[Imported]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from journeyman.traces.storage.columns import REPEATED, SCHEMA, to_spans
+
+    try:
+        with pq.ParquetFile(path) as file:
+            absent = [field for field in SCHEMA if field.name not in file.schema_arrow.names]
+            if lacking := [field.name for field in absent if not field.nullable]:
+                raise ConfigError(f"{path}: no Parquet file of spans: it lacks the columns {', '.join(lacking)}")
+            for batch in file.iter_batches(BATCH):
+                table = pa.Table.from_batches([batch])
+                for field in absent:  # Written before there was such a column.
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
+                if any(table[name].null_count < len(table) for name in REPEATED):
+                    raise ConfigError(f"{path}: a segment, whose large texts lie elsewhere: use `traces export` there")
+                yield Imported(spans=tuple(to_spans(table)), labels=())
+    except pa.ArrowException as error:
+        raise ConfigError(f"{path}: no Parquet file of spans: {' '.join(str(error).split())}") from None

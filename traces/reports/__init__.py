@@ -1,0 +1,1 @@
+"""What a person reads of the record: listings, trees, differences and reports."""

@@ -1,0 +1,95 @@
+"""A finished span, and the line of the log that holds it."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from journeyman.traces.record import Record
+from journeyman.traces.texts import REPEATED, Texts, is_large
+from journeyman.traces.translate import translate
+
+SPAN_VERSION = 2
+"""1: messages are `{"role", "content"}`; 2: messages are in the conventions' parts."""
+
+# How the JSON of a span begins that has texts elsewhere: their digests by attribute.
+_REFERENCES = b'{"texts":'
+
+
+class SpanRecord(Record):
+    """A finished span as it is on the disk."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    version: int = Field(default=SPAN_VERSION, ge=1, le=SPAN_VERSION)
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    """`internal`, `client` for a call to a server, or `server` for the server's own account of it."""
+    start_ns: int
+    end_ns: int
+    status: Literal["ok", "error"]
+    attributes: dict[str, JsonValue]
+
+
+def format_line(span: SpanRecord, texts: Texts) -> bytes:
+    """The line of a span, whose large repeated texts are durable in `texts` by then."""
+    references = {
+        name: texts.keep(text)
+        for name in REPEATED
+        if isinstance(text := span.attributes.get(name), str) and is_large(text)
+    }
+    if references:
+        rest = {name: value for name, value in span.attributes.items() if name not in references}
+        content = _json(span.model_copy(update={"attributes": rest}))
+        content = b"%s%s,%s" % (_REFERENCES, to_json(references), content[1:])
+    else:
+        content = _json(span)
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def utc_day(start_ns: int) -> str:
+    """The partition of a span, e.g. `2026-11-23`."""
+    return str(datetime.fromtimestamp(start_ns // 10**9, UTC).date())
+
+
+def parse_line(
+    line: bytes, texts: Mapping[str, str]
+) -> tuple[SpanRecord | None, Literal["", "torn", "corrupt", "refused", "texts"]]:
+    """The span of a line and what is wrong with it; a span whose text is missing is given without the text."""
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None, "corrupt" if line.endswith(b"\n") else "torn"
+    references: dict[str, str] = {}
+    try:
+        if text.startswith(_REFERENCES):
+            end = text.index(b"}") + 1
+            references = from_json(text[len(_REFERENCES) : end])
+            text = b"{" + text[end + 1 :]
+        span = SpanRecord.model_validate_json(text)
+    except ValueError:
+        return None, "refused"
+    flaw: Literal["", "texts"] = ""
+    for name, digest in references.items():
+        if (repeated := texts.get(digest)) is None:
+            flaw = "texts"
+        else:
+            span.attributes[name] = repeated
+    if span.version < SPAN_VERSION:
+        today = {"version": SPAN_VERSION, "attributes": translate(span.attributes, span.version)}
+        span = span.model_copy(update=today)
+    return span, flaw
+
+
+def _json(span: SpanRecord) -> bytes:
+    try:
+        return span.model_dump_json().encode()
+    except PydanticSerializationError:
+        # A model can write half a surrogate pair as a JSON escape; it has no UTF-8 form, and must not cost us the span.
+        return json.dumps(span.model_dump(), ensure_ascii=False).encode("utf-8", "replace")

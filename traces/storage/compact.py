@@ -1,0 +1,311 @@
+"""Compaction: closed log files become segments, small segments one bigger, and deleted traces leave both.
+
+Whatever is replaced is deleted only after its segment is durable. A crash in between leaves both, readers take the
+segment, and the next compaction deletes the rest; no reader or writer ever waits for it.
+"""
+
+import fcntl
+import os
+import secrets
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from journeyman.traces.errors import StoreError
+from journeyman.traces.log import LogReader, parse_line
+from journeyman.traces.record import Record
+from journeyman.traces.storage.bulk import SEGMENT_ROWS, tables_by_day
+from journeyman.traces.storage.segment_file import GROUP_ROWS, Segment
+from journeyman.traces.storage.segments import Segments, Snapshot
+from journeyman.traces.texts import sync_folder
+from journeyman.traces.tombstones import Tombstones
+
+LOCK = "compact.lock"
+
+_BATCH_BYTES = 64 * 2**20
+_BATCH_FILES = 256
+"""At most so much of the log becomes a segment at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and how much there is."""
+
+
+class Compaction(Record):
+    """What a compaction did."""
+
+    busy: bool = False
+    """Another compaction was at work, so this one did nothing."""
+    live: int = 0
+    """Log files that are still being written, and stay."""
+    kept: int = 0
+    """Closed log files with spans of a newer version, or whose texts are missing; they stay until they can be read."""
+    files: int = 0
+    """Log files that became segments."""
+    spans: int = 0
+    """Spans in them."""
+    torn: int = 0
+    """Damaged records in them, which are kept in `damaged/`."""
+    merged: int = 0
+    """Segments that were joined into bigger ones."""
+    purged: int = 0
+    """Segments that were written anew because they held deleted traces."""
+    deleted: int = 0
+    """Spans of deleted traces that are gone now."""
+    bytes_before: int = 0
+    """Of all log files and segments, before."""
+    bytes_after: int = 0
+    """The same, after."""
+
+
+def compact(
+    spans: Path, segments: Segments, *, fan_in: int = 2, purge: bool = True, progress: Progress | None = None
+) -> Compaction:
+    """Compacts the log in `spans` into `segments`, in bounded memory; a second one at the same time returns at once.
+
+    Small segments of a day are joined where at least `fan_in` are there; `purge` looks for deleted traces in segments
+    too. Raises `StoreError` if the disk or the network refuses; then nothing is lost, and the next one goes on.
+    """
+    if not spans.exists():
+        return Compaction()
+    with sole_compactor(spans) as origin:
+        if origin is None:
+            return Compaction(busy=True)
+        return _Compactor(spans, segments, origin, progress or (lambda what, done, total: None)).run(fan_in, purge)
+
+
+@contextmanager
+def sole_compactor(spans: Path) -> Iterator[str | None]:
+    """Keeps other compactions out while the block runs; gives a name of this folder, None if one is at work.
+
+    On object storage a compaction joins only segments that bear this name, so that several machines may share a prefix.
+    """
+    try:
+        file = (spans / LOCK).open("a+")
+    except OSError as error:
+        raise StoreError(f"{spans / LOCK} cannot be opened: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        file.seek(0)
+        origin = file.read().strip()
+        if not origin:
+            origin = secrets.token_hex(4)
+            file.write(origin)
+            file.flush()
+        yield origin
+
+
+class _Compactor:
+    def __init__(self, spans: Path, segments: Segments, origin: str, progress: Progress) -> None:
+        self._spans = spans
+        self._segments = segments
+        self._origin = origin
+        self._progress = progress
+        self._deleted = pa.array(sorted(Tombstones(spans).trace_ids()), pa.string())
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def run(self, fan_in: int, purge: bool) -> Compaction:
+        self._counts["bytes_before"] = self._size()
+        for partial in self._segments.partials():
+            partial.unlink(missing_ok=True)
+        self._compact_files()
+        self._delete_superseded()
+        if purge and len(self._deleted):
+            self._purge()
+        self._merge(fan_in)
+        self._counts["bytes_after"] = self._size()
+        return Compaction(**self._counts)
+
+    def _size(self) -> int:
+        snapshot = self._segments.snapshot(self._spans)
+        segments = sum(segment.size for segment in snapshot.segments + snapshot.superseded)
+        return segments + sum(path.stat().st_size for path in snapshot.files)
+
+    def _compact_files(self) -> None:
+        snapshot = self._segments.snapshot(self._spans)
+        done = 0
+        batch: list[tuple[Path, IO[bytes]]] = []
+        for path in snapshot.files:
+            self._progress("log files", done, len(snapshot.files))
+            done += 1
+            handle = _closed(path)
+            if handle is None:
+                self._counts["live"] += 1
+                continue
+            batch.append((path, handle))
+            size = sum(os.fstat(handle.fileno()).st_size for _, handle in batch)
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+                self._compact_batch(batch, snapshot)
+                batch = []
+        self._compact_batch(batch, snapshot)
+        self._progress("log files", done, len(snapshot.files))
+
+    def _compact_batch(self, batch: list[tuple[Path, IO[bytes]]], snapshot: Snapshot) -> None:
+        days: dict[str, list[pa.Table]] = defaultdict(list)
+        sources: dict[str, list[str]] = defaultdict(list)
+        finished = []
+        try:
+            for path, _ in batch:
+                with suppress(_KeptError):
+                    for day, parts in self._read(path, snapshot).items():
+                        days[day] += parts
+                        sources[day].append(path.name)
+                    finished.append(path)
+            for day, parts in days.items():
+                self._write([pa.concat_tables(parts)], sources[day])
+            for path in finished:
+                path.unlink(missing_ok=True)
+            # Durably, before their segments are replaced themselves and can no longer speak for them.
+            sync_folder(self._spans)
+        finally:
+            for _, handle in batch:
+                handle.close()
+        self._counts["files"] += len(finished)
+
+    def _read(self, path: Path, snapshot: Snapshot) -> dict[str, list[pa.Table]]:
+        """What is left of a file to be put into segments, by day."""
+        reader = LogReader(self._spans, files=[path], replaced=snapshot.replaced)
+        days: dict[str, list[pa.Table]] = defaultdict(list)
+        for day, table in tables_by_day(reader, self._segments):
+            kept = self._without_deleted(table)
+            if kept.num_rows:
+                days[day].append(kept)
+        if reader.damage.refused or reader.damage.texts:
+            self._counts["kept"] += 1
+            raise _KeptError
+        torn = reader.damage.torn + reader.damage.corrupt
+        if torn:
+            _set_aside(path)
+        self._counts["torn"] += torn
+        self._counts["spans"] += sum(part.num_rows for parts in days.values() for part in parts)
+        return days
+
+    def _delete_superseded(self) -> None:
+        """Also what a crash, or a failure, left behind."""
+        snapshot = self._segments.snapshot(self._spans)
+        waiting = list(snapshot.superseded)
+        there = {path.name for path in snapshot.files}.union(one.name for one in (*snapshot.segments, *waiting))
+        # What a segment replaced goes before it does: without its footer that would come back.
+        while last := [segment for segment in waiting if there.isdisjoint(segment.footer.sources)]:
+            for segment in last:
+                self._segments.remove(segment.path)
+                there.remove(segment.name)
+                waiting.remove(segment)
+
+    def _purge(self) -> None:
+        segments = self._segments.snapshot().segments
+        for done, segment in enumerate(segments):
+            self._progress("deletions", done, len(segments))
+            with suppress(StoreError, FileNotFoundError):  # A corrupt one is the doctor's.
+                ids = self._segments.groups(segment.path, ["trace_id"])
+                if any(pc.any(pc.is_in(group["trace_id"], self._deleted)).as_py() for group in ids):
+                    self._replace([segment], map(self._without_deleted, self._segments.groups(segment.path)))
+                    self._counts["purged"] += 1
+        self._progress("deletions", len(segments), len(segments))
+
+    def _merge(self, fan_in: int) -> None:
+        groups = [group for group in self._mergeable() if len(group) >= fan_in]
+        for done, group in enumerate(groups):
+            self._progress("segments", done, len(groups))
+            parts = (table for segment in group for table in self._segments.groups(segment.path))
+            try:
+                self._replace(group, _in_windows(parts))
+            except StoreError:
+                if self._segments.snapshot().damaged.keys().isdisjoint(segment.path for segment in group):
+                    raise
+            else:
+                self._counts["merged"] += len(group)
+        self._progress("segments", len(groups), len(groups))
+
+    def _mergeable(self) -> Iterator[list[Segment]]:
+        """Small segments of a day that follow each other and make a full one at most."""
+        group: list[Segment] = []
+        for segment in self._segments.snapshot().segments:
+            small = segment.rows <= SEGMENT_ROWS // 2
+            if not small or not (self._segments.local or f"-{self._origin}-" in segment.name):
+                continue
+            rows = sum(one.rows for one in group)
+            if group and (group[0].day != segment.day or rows + segment.rows > SEGMENT_ROWS):
+                yield group
+                group = []
+            group.append(segment)
+        yield group
+
+    def _replace(self, replaced: Sequence[Segment], tables: Iterable[pa.Table]) -> None:
+        if self._write(tables, [segment.name for segment in replaced]):
+            self._delete_superseded()
+        else:
+            for segment in replaced:
+                self._segments.remove(segment.path)
+
+    def _write(self, tables: Iterable[pa.Table], sources: list[str]) -> bool:
+        """False if there was nothing to write."""
+        some = (table.sort_by("start_ns") for table in tables if table.num_rows)
+        first = next(some, None)
+        if first is None:
+            return False
+        self._segments.write(chain([first], some), sources, origin=self._origin)
+        return True
+
+    def _without_deleted(self, table: pa.Table) -> pa.Table:
+        if not len(self._deleted):
+            return table
+        kept = table.filter(pc.invert(pc.is_in(table["trace_id"], self._deleted)))
+        self._counts["deleted"] += table.num_rows - kept.num_rows
+        return kept
+
+
+class _KeptError(Exception):
+    """A closed log file stays as it is."""
+
+
+def _closed(path: Path) -> IO[bytes] | None:
+    """The file, locked, if no process writes it any more."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise StoreError(f"span log {path} cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _set_aside(path: Path) -> None:
+    """Keeps the damaged records of a log file, for whoever can make sense of them."""
+    folder = path.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    with path.open("rb") as file, (folder / path.name).open("wb") as copy:
+        copy.writelines(line for line in file if parse_line(line, {})[1] in ("torn", "corrupt") and line != b"\n")
+        copy.flush()
+        os.fsync(copy.fileno())
+    sync_folder(folder)
+
+
+def _in_windows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """A few row groups at a time, so that small ones become whole ones."""
+    parts: list[pa.Table] = []
+    for table in tables:
+        parts.append(table)
+        if sum(part.num_rows for part in parts) >= 4 * GROUP_ROWS:
+            yield pa.concat_tables(parts)
+            parts = []
+    if parts:
+        yield pa.concat_tables(parts)
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    compact(Path(sys.argv[1]), Segments(sys.argv[2]), fan_in=8, purge=False)

@@ -1,0 +1,130 @@
+"""Conditions: which traces are wanted, as keyword arguments and as the SQL that finds them."""
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypedDict
+
+from journeyman.traces.trace import Ending
+
+
+class Conditions(TypedDict, total=False):
+    """A trace meets all that are given; None is as good as not given."""
+
+    agent: str | None
+    """It took part."""
+    policy: str | None
+    """It was asked, e.g. `worker@8`."""
+    family: str | None
+    session: str | None
+    user: str | None
+    status: Ending | None
+    label: str | None
+    """Name of a label of the whole trace; the newest one of that name is compared with the next two."""
+    value: bool | float | str | None
+    """What the label says."""
+    min_value: float | None
+    """The label is a number, true counting as 1, and at least this."""
+    text: str | None
+    """Part of a message, of an agent's goal, of the task's prompt or of the answer, in exactly these letters."""
+    since_ns: int | None
+    """Earliest start."""
+    until_ns: int | None
+    """Latest start, not included."""
+    ids: Collection[str] | None
+    """Whole trace ids."""
+
+
+CLOCKS_NS = 3600 * 10**9
+
+
+class Query(NamedTuple):
+    sql: str
+    parameters: list[Any]
+
+
+def found(conditions: Conditions) -> Query:
+    """A query for `trace_id` and `started_ns` of the traces that meet the conditions, in no order."""
+    given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
+    tests = [test for name, write in _TESTS.items() if name in given for test in write(given)]
+    # A run that ended has a workflow span, whose row is enough; only the others need a look at all their spans.
+    source = "workflows" if _OF_WORKFLOW & given.keys() and given.get("status") != "unfinished" else _ANY
+    where = " AND ".join(test.sql for test in tests) or "true"
+    return Query(
+        f"SELECT trace_id, start_ns AS started_ns FROM {source} WHERE {where}",
+        [parameter for test in tests for parameter in test.parameters],
+    )
+
+
+_OF_WORKFLOW = frozenset({"status", "family", "session", "user"})
+
+_ANY = """(
+    SELECT trace_id, coalesce(workflows.start_ns, spanned.start_ns) AS start_ns,
+        run_status, family, session, "user", prompt, answer
+    FROM (SELECT trace_id, min(start_ns) AS start_ns FROM spans GROUP BY trace_id) AS spanned
+    LEFT JOIN workflows USING (trace_id)
+)"""
+
+_TEXT = """(contains(prompt, ?) OR contains(answer, ?)
+    OR trace_id IN (SELECT trace_id FROM agents WHERE contains(goal, ?))
+    OR trace_id IN (SELECT trace_id FROM spans WHERE contains(input_messages, ?) OR contains(output_messages, ?)))"""
+
+
+def _status(status: Ending) -> Query:
+    # Not `status = ?`, which DuckDB would have to compute for each row before it can leave any out.
+    return Query("run_status IS NULL", []) if status == "unfinished" else Query("run_status = ?", [status])
+
+
+def _text(given: dict[str, Any]) -> list[Query]:
+    text = given["text"]
+    # Messages are JSON text, in which a quotation mark or a new line is written otherwise.
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
+    return [Query(_TEXT, [text, text, text, escaped, escaped])]
+
+
+def _label(given: dict[str, Any]) -> list[Query]:
+    tests, parameters = ["true"], [given["label"]]
+    if "value" in given:
+        tests.append("arg_max_null(value, at_ns) = ?")
+        parameters.append(value_text(given["value"]))
+    if "min_value" in given:
+        tests.append("arg_max_null(number, at_ns) >= ?")
+        parameters.append(given["min_value"])
+    newest = "SELECT trace_id FROM labels WHERE span_id IS NULL AND name = ? GROUP BY trace_id HAVING "
+    return [Query(f"trace_id IN ({newest}{' AND '.join(tests)})", parameters)]
+
+
+def _test(name: str, sql: str) -> Callable[[dict[str, Any]], list[Query]]:
+    return lambda given: [Query(sql, [list(given[name]) if name == "ids" else given[name]])]
+
+
+def _part(name: str, test: str) -> Callable[[dict[str, Any]], list[Query]]:
+    """A trace with such a span. None starts before its trace, which lets DuckDB skip the older ones; clocks of several
+    machines may differ, but not by an hour."""
+
+    def query(given: dict[str, Any]) -> list[Query]:
+        earliest = given.get("since_ns", 0) - CLOCKS_NS
+        return [
+            Query(f"trace_id IN (SELECT trace_id FROM spans WHERE start_ns >= ? AND {test})", [earliest, given[name]])
+        ]
+
+    return query
+
+
+_TESTS: dict[str, Callable[[dict[str, Any]], list[Query]]] = {
+    "since_ns": _test("since_ns", "start_ns >= ?"),
+    "until_ns": _test("until_ns", "start_ns < ?"),
+    "status": lambda given: [_status(given["status"])],
+    "family": _test("family", "family = ?"),
+    "session": _test("session", "session = ?"),
+    "user": _test("user", '"user" = ?'),
+    "ids": _test("ids", "trace_id IN (SELECT unnest(?::VARCHAR[]))"),
+    "agent": _part("agent", "agent = ?"),
+    "policy": _part("policy", "operation = 'chat' AND policy = ?"),
+    "label": _label,
+    "text": _text,
+}
+
+
+def value_text(value: bool | float | str) -> str:
+    """A label's value as the view `labels` has it."""
+    return value if isinstance(value, str) else json.dumps(value)

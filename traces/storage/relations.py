@@ -1,0 +1,180 @@
+"""Relations: what a trace store's SQL can ask for, as DuckDB views over spans and labels.
+
+A view that is not asked for costs nothing, nor does a column: expensive ones (JSON, positions) are computed when named.
+"""
+
+from collections.abc import Sequence
+
+from journeyman.traces import attributes as a
+from journeyman.traces.storage.columns import SCHEMA
+
+
+def recorded(paths: Sequence[str], live: bool) -> str:
+    """The view of all spans: those of the segments at `paths`, and those of the table `live` where it has any."""
+    columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
+    parts = [f"SELECT {columns} FROM live"] if live or not paths else []
+    if paths:
+        files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        parts.append(f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")
+    return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
+
+
+def _attribute(name: str, of: str = "") -> str:
+    """An attribute that has no column, as text."""
+    return f"""({of}attributes ->> '$."{name}"')"""
+
+
+def _field(name: str, field: str) -> str:
+    """A field of an attribute that is JSON text; null where that is broken."""
+    return f"""(TRY_CAST({_attribute(name)} AS JSON) ->> '$.{field}')"""
+
+
+def _seconds(of: str = "") -> str:
+    return f"({of}end_ns - {of}start_ns) / 1e9"
+
+
+WIDE = {
+    "system_instructions": _attribute(a.SYSTEM_INSTRUCTIONS),
+    "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
+    "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
+    "prompt_token_ids": f"coalesce(prompt_token_ids, TRY_CAST({_attribute(a.PROMPT_TOKEN_IDS)} AS INTEGER[]))",
+    "token_ids": f"coalesce(token_ids, TRY_CAST({_attribute(a.TOKEN_IDS)} AS INTEGER[]))",
+    "logprobs": f"coalesce(logprobs::DOUBLE[], TRY_CAST({_attribute(a.LOGPROBS)} AS DOUBLE[]))",
+}
+"""The large columns of `turns`, from a row of `spans`, also where the value did not fit its column there. System
+instructions are here only where they are not among the texts that `system_digest` names."""
+
+SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"
+SPANS_LESS_DELETED = f"{SPANS} WHERE trace_id NOT IN (SELECT trace_id FROM deleted)"
+
+WORKFLOWS = f"""
+CREATE OR REPLACE VIEW workflows AS
+SELECT trace_id, span_id, start_ns, end_ns, workflow AS crew, run_status, coalesce(run_status, 'unfinished') AS status,
+    coalesce(task_id, {_field(a.TASK, "id")}) AS task_id, coalesce(family, {_field(a.TASK, "family")}) AS family,
+    coalesce(session, {_field(a.TASK, "session")}) AS session, coalesce("user", {_field(a.TASK, "user")}) AS "user",
+    {_field(a.TASK, "prompt")} AS prompt, {_field(a.OUTCOME, "answer")} AS answer
+FROM spans WHERE operation = 'invoke_workflow'
+"""
+
+TRACES = """
+CREATE OR REPLACE VIEW traces AS
+WITH counted AS (
+    SELECT trace_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
+        coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
+        coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens,
+        coalesce(sum(cached_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS cached_tokens,
+        count(*) FILTER (operation = 'chat') AS model_calls,
+        count(*) FILTER (operation = 'execute_tool') AS tool_calls
+    FROM spans GROUP BY trace_id
+), scores AS (
+    SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
+    WHERE name = 'score' AND span_id IS NULL GROUP BY trace_id
+)
+SELECT trace_id, crew, task_id, family, session, "user", coalesce(status, 'unfinished') AS status,
+    coalesce(start_ns, first_ns) AS started_ns, coalesce(end_ns, last_ns) AS ended_ns,
+    (ended_ns - started_ns) / 1e9 AS seconds,
+    input_tokens, output_tokens, cached_tokens, model_calls, tool_calls, score
+FROM counted LEFT JOIN workflows USING (trace_id) LEFT JOIN scores USING (trace_id)
+"""
+
+# Between an agent and its calls may lie spans of other kinds: a plan, and whatever another program's trace nests there.
+# `above` says for each of them which span is the nearest agent; where the chain breaks, the id that is missing.
+ABOVE = """
+CREATE OR REPLACE VIEW above AS
+WITH RECURSIVE between_agents AS (
+    SELECT trace_id, span_id, parent_id FROM spans
+    WHERE operation IS NULL AND prefill_s IS NULL OR operation NOT IN ('invoke_agent', 'invoke_workflow', 'chat')
+), climb AS (
+    SELECT trace_id, span_id, parent_id AS trajectory_id, 1 AS steps FROM between_agents
+    UNION ALL
+    SELECT climb.trace_id, climb.span_id, higher.parent_id, steps + 1
+    FROM climb JOIN between_agents AS higher
+        ON higher.trace_id = climb.trace_id AND higher.span_id = climb.trajectory_id
+    WHERE steps < 64
+)
+SELECT trace_id, span_id, max_by(trajectory_id, steps) AS trajectory_id FROM climb GROUP BY trace_id, span_id
+"""
+
+AGENTS = f"""
+CREATE OR REPLACE VIEW agents AS
+SELECT trace_id, span_id, parent_id, agent, assignment, {_attribute(a.GOAL)} AS goal, run_status,
+    {_attribute(a.ERROR)} AS error, start_ns, end_ns
+FROM spans WHERE operation = 'invoke_agent'
+"""
+
+CALLS = f"""
+CREATE OR REPLACE VIEW calls AS
+SELECT calls.*, {", ".join(f"{form} AS wide_{name}" for name, form in WIDE.items())},
+    coalesce(above.trajectory_id, calls.parent_id, calls.span_id) AS trajectory_id
+FROM spans AS calls
+LEFT JOIN above ON above.trace_id = calls.trace_id AND above.span_id = calls.parent_id
+WHERE calls.operation IN ('chat', 'execute_tool')
+"""
+
+# A call that was tried again has an account of its server's for each attempt: that of the answer counts.
+ENGINES = """
+CREATE OR REPLACE VIEW engines AS
+SELECT trace_id, parent_id AS span_id, response_id, end_ns, queue_s, prefill_s, decode_s
+FROM spans WHERE operation IS NULL AND coalesce(queue_s, prefill_s, decode_s) IS NOT NULL
+"""
+
+TURNS = f"""
+CREATE OR REPLACE VIEW turns AS
+WITH accounts AS (
+    SELECT engines.trace_id, engines.span_id, max_by(
+        {{'queue_s': engines.queue_s, 'prefill_s': engines.prefill_s, 'decode_s': engines.decode_s}},
+        (engines.response_id = chat.response_id, engines.end_ns)) AS account
+    FROM engines JOIN (SELECT trace_id, span_id, response_id FROM spans WHERE operation = 'chat') AS chat
+        ON chat.trace_id = engines.trace_id AND chat.span_id = engines.span_id
+    GROUP BY ALL
+)
+SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
+    row_number() OVER (
+        PARTITION BY calls.trace_id, calls.trajectory_id ORDER BY calls.start_ns, calls.end_ns, calls.span_id
+    ) AS position,
+    coalesce(calls.agent, agents.agent) AS agent, calls.policy, calls.served_by, calls.adapter_digest,
+    agents.run_status AS trajectory_status,
+    coalesce(calls.finish_reason, calls.attributes ->> '$."{a.FINISH_REASONS}"[0]') AS finish_reason,
+    CASE WHEN calls.status = 'error' THEN coalesce({_attribute(a.ERROR, "calls.")}, 'failed') END AS error,
+    calls.error_type, coalesce(calls.demonstration, false) AS demonstration, calls.refusal,
+    calls.input_tokens, calls.output_tokens, calls.cached_tokens,
+    account.queue_s, account.prefill_s, account.decode_s,
+    calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds, calls.system_digest,
+    {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
+FROM calls
+LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
+LEFT JOIN accounts ON accounts.trace_id = calls.trace_id AND accounts.span_id = calls.span_id
+WHERE calls.operation = 'chat'
+"""
+
+TOOL_CALLS = f"""
+CREATE OR REPLACE VIEW tool_calls AS
+SELECT trace_id, span_id, trajectory_id, agent, tool,
+    coalesce({_attribute(a.TOOL_STATUS)}, if(status = 'error', 'failed', 'ok')) AS status,
+    {_attribute(a.TOOL_CALL_ARGUMENTS)} AS arguments,
+    coalesce({_field(a.TOOL_CALL_RESULT, "content")}, {_attribute(a.TOOL_CALL_RESULT)}) AS result,
+    start_ns AS started_ns, end_ns AS ended_ns, {_seconds()} AS seconds
+FROM calls WHERE operation = 'execute_tool'
+"""
+
+TRAJECTORIES = """
+CREATE OR REPLACE VIEW trajectories AS
+WITH counted AS (
+    SELECT trace_id, trajectory_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
+        min_by(agent, start_ns) AS agent, min_by(policy, start_ns) FILTER (operation = 'chat') AS policy,
+        count(*) FILTER (operation = 'chat') AS turns,
+        coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
+        coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens
+    FROM calls GROUP BY ALL
+)
+SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,
+    coalesce(agents.span_id, counted.trajectory_id) AS span_id, agents.parent_id,
+    coalesce(agents.agent, counted.agent) AS agent, assignment, goal, run_status AS status, error, policy,
+    coalesce(turns, 0) AS turns, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
+    coalesce(start_ns, first_ns) AS started_ns, coalesce(end_ns, last_ns) AS ended_ns,
+    (ended_ns - started_ns) / 1e9 AS seconds
+FROM agents FULL JOIN counted ON counted.trace_id = agents.trace_id AND counted.trajectory_id = agents.span_id
+"""
+
+RELATIONS = (WORKFLOWS, TRACES, ABOVE, AGENTS, CALLS, ENGINES, TURNS, TOOL_CALLS, TRAJECTORIES)
+"""In an order in which each needs earlier ones only."""
