@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from typing import Annotated, Any
 
@@ -54,10 +55,15 @@ def root(
         raise typer.Exit
 
 
-def build() -> typer.Typer:
-    """The application with every command that an installed package offers under `journeyman.commands`."""
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application with every command that an installed package offers under `journeyman.commands`.
+
+    Where the arguments name one of them, only that one: the others would take longer to import than it to run.
+    """
     panels = {name: panel for panel, names in PANELS.items() for name in names}
-    for entry in entry_points(group=GROUP):
+    named = next((argument for argument in arguments if not argument.startswith("-")), "")
+    entries = entry_points(group=GROUP)
+    for entry in entries.select(name=named) or entries:
         command, panel = entry.load(), panels.get(entry.name, "More")
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name, rich_help_panel=panel)
@@ -69,7 +75,7 @@ def build() -> typer.Typer:
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        code = build()(standalone_mode=False)
+        code = build(sys.argv[1:])(standalone_mode=False)
     except JourneymanError as error:
         if "--debug" in sys.argv:
             raise

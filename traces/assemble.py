@@ -124,7 +124,9 @@ def withheld(attributes: Mapping[str, JsonValue]) -> str | None:
     """Why a span's texts are not what the model saw, in words fit for counting; None where they are."""
     if a.CONTENT in attributes:
         return "content not recorded"
-    return "redacted" if a.REDACTED in attributes else None
+    if a.REDACTED in attributes:
+        return "redacted"
+    return "text missing" if str(attributes.get(a.SYSTEM_INSTRUCTIONS, "")).startswith(a.DIGEST_ONLY) else None
 
 
 def trajectory_refusal(agent: str | None, status: str | None) -> str | None:

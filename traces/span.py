@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, JsonValue
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from journeyman.traces import attributes as a
 from journeyman.traces.record import Record
 from journeyman.traces.texts import REPEATED, Texts, is_large
 from journeyman.traces.translate import translate
@@ -62,7 +63,7 @@ def utc_day(start_ns: int) -> str:
 def parse_line(
     line: bytes, texts: Mapping[str, str]
 ) -> tuple[SpanRecord | None, Literal["", "torn", "corrupt", "refused", "texts"]]:
-    """The span of a line and what is wrong with it; a span whose text is missing is given without the text."""
+    """The span of a line and what is wrong with it; of a text that is missing the span has the digest."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None, "corrupt" if line.endswith(b"\n") else "torn"
@@ -77,10 +78,10 @@ def parse_line(
         return None, "refused"
     flaw: Literal["", "texts"] = ""
     for name, digest in references.items():
-        if (repeated := texts.get(digest)) is None:
+        repeated = texts.get(digest)
+        if repeated is None:
             flaw = "texts"
-        else:
-            span.attributes[name] = repeated
+        span.attributes[name] = a.DIGEST_ONLY + digest if repeated is None else repeated
     if span.version < SPAN_VERSION:
         today = {"version": SPAN_VERSION, "attributes": translate(span.attributes, span.version)}
         span = span.model_copy(update=today)

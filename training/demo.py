@@ -17,7 +17,6 @@ from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState, attach, start, status, stop
-from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.record import Config, Record
 from journeyman.traces.trace import Task
 from journeyman.training import fanoutqa
@@ -310,6 +309,8 @@ class Demo:
 
     def _chat(self, adapters: Sequence[str]) -> Model:
         """The served model, with those adapters brought in."""
+        from journeyman.runtime.vllm import ChatVLLM  # langchain takes a second to import.
+
         server = self._server()
         with AdapterServer(server.url) as live:
             missing = set(adapters) - live.served().keys()

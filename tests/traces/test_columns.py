@@ -104,14 +104,29 @@ def test_a_value_that_does_not_fit_its_column_stays_an_attribute(span: SpanRecor
 
 
 def test_a_repeated_text_is_kept_once_by_its_digest(span: SpanRecord) -> None:
-    chat = span.model_copy(update={"attributes": {a.SYSTEM_INSTRUCTIONS: "You plan."}})
+    text = "You plan. " * 30
+    chat = span.model_copy(update={"attributes": {a.SYSTEM_INSTRUCTIONS: text}})
     shared: dict[str, str] = {}
     table = to_table([chat, chat], shared)
-    digest = sha256(b"You plan.").hexdigest()
-    assert shared == {digest: "You plan."}
+    digest = sha256(text.encode()).hexdigest()
+    assert shared == {digest: text}
     assert table.column("system_digest").to_pylist() == [digest, digest]
     assert list(to_spans(table, shared)) == [chat, chat]
-    assert list(to_spans(table)) == [chat.model_copy(update={"attributes": {}})] * 2
+    missing = chat.model_copy(update={"attributes": {a.SYSTEM_INSTRUCTIONS: f"sha256:{digest}"}})
+    assert list(to_spans(table)) == [missing, missing]
+
+
+def test_a_short_text_stays_with_its_span(span: SpanRecord) -> None:
+    chat = span.model_copy(update={"attributes": {a.SYSTEM_INSTRUCTIONS: "You plan."}})
+    shared: dict[str, str] = {}
+    assert list(to_spans(to_table([chat], shared))) == [chat] and shared == {}
+
+
+def test_a_turn_whose_instructions_are_missing_may_not_be_training_data(golden: Golden) -> None:
+    chat = next(span for span in golden("learned") if span.attributes[a.OPERATION] == "chat")
+    known = {**chat.attributes, a.SYSTEM_INSTRUCTIONS: f"sha256:{'0' * 64}"}
+    table = to_table([chat.model_copy(update={"attributes": known})])
+    assert table.column("refusal").to_pylist() == ["text missing"]
 
 
 def test_a_turn_that_may_not_be_training_data_says_so_in_its_column(golden: Golden) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -301,7 +302,8 @@ def test_a_missing_text_is_counted_and_costs_the_text_only(tmp_path: Path, span:
     (path,) = (tmp_path / "texts").iterdir()
     path.write_text("not what its name says")
     reader = LogReader(tmp_path)
-    assert [span.attributes for span in reader] == [{"n": 1}]
+    digest = f"sha256:{sha256(b'x' * 300).hexdigest()}"
+    assert [span.attributes for span in reader] == [{"n": 1, a.TOOL_DEFINITIONS: digest}]
     assert reader.damage == Damage(texts=1)
     assert str(reader.damage) == "1 missing texts"
 

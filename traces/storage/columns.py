@@ -13,6 +13,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.assemble import turn_refusal, withheld
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.storage.arrays import NumberLists, numbers_text, to_array, to_list
+from journeyman.traces.texts import is_large
 
 TEXTS = {
     "operation": a.OPERATION,
@@ -88,7 +89,7 @@ def to_table(spans: Sequence[SpanRecord], texts: MutableMapping[str, str] | None
 
 
 def to_spans(table: pa.Table, texts: Mapping[str, str] | None = None) -> Iterator[SpanRecord]:
-    """The spans that `to_table` was given, from the same `texts`; one whose text is missing comes without it."""
+    """The spans that `to_table` was given, from the same `texts`; of one that is missing comes the digest."""
     for batch in table.to_batches(max_chunksize=2048):
         yield from _spans(batch, {} if texts is None else texts)
 
@@ -152,7 +153,7 @@ class _Columns:
 
     def _digest(self, value: JsonValue) -> str | None:
         text = _text(value)
-        if text is None or self._texts is None:
+        if text is None or self._texts is None or not is_large(text):
             return None
         digest = self._digests.get(text)
         if digest is None:
@@ -242,8 +243,8 @@ def _spans(batch: pa.RecordBatch, texts: Mapping[str, str]) -> Iterator[SpanReco
             if value is not None:
                 attributes[attribute] = _RESTORED[name](value) if name in _RESTORED else value
         for name, attribute in REPEATED.items():
-            if name in values and (digest := values[name][row]) and (text := texts.get(digest)) is not None:
-                attributes[attribute] = text
+            if name in values and (digest := values[name][row]):
+                attributes[attribute] = texts.get(digest, a.DIGEST_ONLY + digest)
         if "unspeakable" in values and (odd := values["unspeakable"][row]):
             attributes |= json.loads(odd)
         fields: dict[str, Any] = {name: values[name][row] if name in values else None for name in _FIELDS}
