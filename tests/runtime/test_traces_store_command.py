@@ -9,8 +9,9 @@ from typer.testing import CliRunner, Result
 
 from journeyman.runtime.commands.traces import app
 from journeyman.runtime.config import Workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import LogReader
+from journeyman.traces.log import LogReader, SpanLog
 from journeyman.traces.storage.bulk import write_segments
 from journeyman.traces.storage.compact import sole_compactor
 from journeyman.traces.storage.segments import Segments
@@ -121,8 +122,13 @@ def test_texts_stay_while_something_cannot_be_read(root: Path) -> None:
 
 
 def test_a_missing_text_is_damage(root: Path) -> None:
-    traces(root, "compact")
     spans = root / "spans"
+    chat = next(iter(LogReader(SPANS)))
+    long = chat.model_copy(update={"attributes": {**chat.attributes, a.SYSTEM_INSTRUCTIONS: "You plan. " * 99}})
+    log = SpanLog(spans)
+    log.append(long, sync=True)
+    log.close()
+    traces(root, "compact")
     for path in (spans / "texts").iterdir():
         path.unlink()
     result = traces(root, "doctor")
