@@ -1,4 +1,5 @@
-"""Claim: our record takes spans as fast as a log, answers like a column store, and is the smallest of four.
+"""Claim: a span costs a run tens of microseconds, a million of them fit in a fifth of a GB, and a question over them
+takes tens of milliseconds.
 
 Side by side on one machine in one run: our store, SQLite in WAL mode, a plain DuckDB file, and MLflow's SQLite store by
 OTLP on as many spans as it bears. Timed are single appends (the fsync at the end of a trajectory counted apart), bulk
