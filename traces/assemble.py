@@ -17,6 +17,9 @@ from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory
 
 T = TypeVar("T")
 
+WITHHELD = "content not recorded"
+"""The refusal of a turn whose texts the content policy left out."""
+
 _ADAPTER_POLICY = re.compile(r".+@\d+")
 
 _TASK = TypeAdapter(Task)
@@ -92,7 +95,7 @@ def turn_refusal(
     A demonstration needs no token ids or logprobs: nobody sampled it, and it is learned from as text.
     """
     if not answered and not failed:
-        return "no response" if finish_reason is None else "content not recorded"
+        return "no response" if finish_reason is None else WITHHELD
     if withheld is not None:
         return withheld
     if not answered:
@@ -123,7 +126,7 @@ def turn_refusal(
 def withheld(attributes: Mapping[str, JsonValue]) -> str | None:
     """Why a span's texts are not what the model saw, in words fit for counting; None where they are."""
     if a.CONTENT in attributes:
-        return "content not recorded"
+        return WITHHELD
     if a.REDACTED in attributes:
         return "redacted"
     return "text missing" if str(attributes.get(a.SYSTEM_INSTRUCTIONS, "")).startswith(a.DIGEST_ONLY) else None

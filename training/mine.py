@@ -19,9 +19,6 @@ from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.samples import Dataset, SFTSample, sample_line, write_lines
 
-WITHHELD = "content not recorded"
-"""The refusal of a turn whose texts the content policy left out."""
-
 UNREADABLE = "messages not readable"
 
 

@@ -8,8 +8,9 @@ from rich.table import Table
 
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import TrainingError
-from journeyman.training.mine import WITHHELD, MineConfig, Mining, mine_to_file
+from journeyman.training.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.samples import Dataset
 
 
