@@ -50,7 +50,7 @@ bench: setup
 
 # Both lock files come from pyproject.toml. They hold no index addresses.
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --group dev --group carried --extra train --extra mlflow \
-	--extra otlp --extra plots --extra energy --extra s3 --extra mcp \
+	--extra otlp --extra plots --extra energy --extra s3 --extra mcp --extra postgres --extra routing \
 	--override requirements/overrides.txt --no-header --no-annotate --python-version 3.11 \
 	--python-platform x86_64-manylinux_2_28
 lock: setup
