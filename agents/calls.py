@@ -1,14 +1,23 @@
 """What an agent may do: ask its model and use its tools. The runtime stands behind it, and records every call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.model import BASE
+from journeyman.agents.model import BASE, ModelReply
 from journeyman.tools.call import CallResult
-from journeyman.traces.messages import Message
+from journeyman.tools.tool import Tool
+from journeyman.traces.messages import Message, ToolCall
+from journeyman.traces.record import Record
 
 T = TypeVar("T")
+
+
+class Used(Record):
+    """A tool call that was made, or refused."""
+
+    result: CallResult
+    span_id: str
 
 
 class Calls(Protocol):
@@ -19,16 +28,22 @@ class Calls(Protocol):
         """The policy that answers this agent in this run."""
         ...
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
-        """What `read` makes of the reply to one model call under `schema`.
+    async def ask(
+        self,
+        messages: tuple[Message, ...],
+        schema: dict[str, Any] | None,
+        read: Callable[[ModelReply], T],
+        tools: Sequence[Tool] = (),
+    ) -> T:
+        """What `read` makes of the reply to one model call, under `schema`, or with `tools` in the model's template.
 
         Raises `ModelError`, `TruncatedReplyError`, and the `UnreadableReplyError` with which `read` refuses a reply: it
         belongs to the record of the call, so that nobody learns from the reply.
         """
         ...
 
-    async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
-        """One tool call, and the id of its span; a failure is a result, not an exception."""
+    async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
+        """What came of those calls, made at once, in their order; a failure is a result, not an exception."""
         ...
 
 

@@ -1,9 +1,9 @@
 """The `Model` protocol: anything that answers a chat request under a policy's name."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-from journeyman.traces.messages import Message, Usage
+from journeyman.traces.messages import Message, ToolCall, Usage
 from journeyman.traces.record import Record
 
 BASE = "base"
@@ -15,6 +15,8 @@ class ModelRequest(Record):
     messages: tuple[Message, ...]
     json_schema: dict[str, Any] | None = None
     """The reply is decoded under this schema, where the server can."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions for a model that has a tool-call template of its own: name, description, parameters (JSON schema)."""
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int | None = None
@@ -28,8 +30,10 @@ class ModelReply(Record):
     model: str
     """The policy that answered, in the server's words."""
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls in the model's own template, read by the server."""
     finish_reason: str
-    """`stop`, or `length` where `max_tokens` cut the reply short."""
+    """`stop`, `tool_calls`, or `length` where `max_tokens` cut the reply short."""
     usage: Usage
     prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
@@ -54,6 +58,15 @@ class Model(Protocol):
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop; the next call opens new ones."""
+        ...
+
+
+@runtime_checkable
+class StreamingModel(Protocol):
+    """A model that can also show a reply while it is written."""
+
+    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        """Like `complete`; `on_text` is given the text piece by piece."""
         ...
 
 

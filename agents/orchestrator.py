@@ -6,7 +6,6 @@ numbered from 1 by their place, and may only refer to earlier ones, so that a cy
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew
@@ -36,7 +35,7 @@ async def make_plan(crew: Crew, orchestrator: Agent, prompt: str, calls: Calls) 
     reason = ""
     for _ in range(2):
         try:
-            return await calls.ask(messages, schema, partial(read_plan, crew=crew))
+            return await calls.ask(messages, schema, lambda reply: read_plan(reply.content, crew))
         except TruncatedReplyError as cut:
             raise PlanError(f"no plan: {cut}", "truncated") from None
         except UnreadableReplyError as error:

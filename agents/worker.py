@@ -5,7 +5,6 @@ their own can write it, and a server that decodes under a schema can hold them t
 """
 
 import json
-from functools import partial
 from typing import Any
 
 from journeyman.agents.agent import Agent
@@ -13,7 +12,7 @@ from journeyman.agents.calls import Calls, opening
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.tools.tool import Tool
-from journeyman.traces.messages import Message
+from journeyman.traces.messages import Message, ToolCall
 from journeyman.traces.record import Record
 
 ANSWER = "answer"
@@ -40,7 +39,7 @@ async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], cal
     for turn in range(agent.limits.turns):
         schema = turn_schema(agent, tools, first=turn == 0, last=turn == agent.limits.turns - 1)
         try:
-            said = await calls.ask(messages, schema, partial(read_turn, agent=agent, tools=tools))
+            said = await calls.ask(messages, schema, lambda reply: read_turn(reply.content, agent, tools))
         except TruncatedReplyError as cut:
             return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=str(cut))
         except UnreadableReplyError as unreadable:
@@ -50,12 +49,12 @@ async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], cal
             continue
         if isinstance(said, Answer):
             return Report(assignment=assignment, status="ok", output=said.output, evidence=tuple(evidence))
-        result, span_id = await calls.use(said.tool, said.arguments)
-        evidence.append(span_id)
+        (used,) = await calls.use([ToolCall(id="", name=said.tool, arguments=said.arguments)])
+        evidence.append(used.span_id)
         messages = (
             *messages,
             Message(role="assistant", content=said.text),
-            Message(role="user", content=f"{said.tool}: {result.content}"),
+            Message(role="user", content=f"{said.tool}: {used.result.content}"),
         )
     error = f"no answer in {agent.limits.turns} turns" + (f"; last: {error}" if error else "")
     return Report(assignment=assignment, status="failed", evidence=tuple(evidence), error=error)

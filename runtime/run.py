@@ -8,14 +8,15 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.calls import Used
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.reply import TruncatedReplyError
 from journeyman.runtime.events import Event, ToolUsed
 from journeyman.runtime.policies import PolicyTable
-from journeyman.tools.call import CallResult, call_tool
+from journeyman.tools.call import call_tool
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
-from journeyman.traces.messages import Message, Usage, prompt_attributes, reply_attribute, write_result
+from journeyman.traces.messages import Message, ToolCall, Usage, prompt_attributes, reply_attribute, write_result
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import AttributeValue, Span, Tracer
 
@@ -70,7 +71,13 @@ class RecordedCalls:
         self._tools = _definitions([run.crew.tools[name] for name in agent.tools])
         self.policy = run.policies.policy(agent)
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
+    async def ask(
+        self,
+        messages: tuple[Message, ...],
+        schema: dict[str, Any] | None,
+        read: Callable[[ModelReply], T],
+        tools: Sequence[Tool] = (),
+    ) -> T:
         run = self._run
         model = run.models[self.policy]
         request = ModelRequest(
@@ -111,9 +118,12 @@ class RecordedCalls:
                 _record_reply(span, reply)
                 if reply.finish_reason == "length":
                     raise TruncatedReplyError(f"a reply was cut off at {request.max_tokens} tokens")
-                return read(reply.content)
+                return read(reply)
 
-    async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
+    async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
+        return list(await asyncio.gather(*(self._use(call.name, call.arguments) for call in wanted)))
+
+    async def _use(self, tool: str, arguments: dict[str, Any]) -> Used:
         run = self._run
         attributes: dict[str, AttributeValue | None] = {
             a.OPERATION: "execute_tool",
@@ -133,7 +143,7 @@ class RecordedCalls:
             else:
                 span.fail(result.status, result.content)
         run.emit(ToolUsed(agent=self._agent.name, tool=tool, status=result.status))
-        return result, span.span_id
+        return Used(result=result, span_id=span.span_id)
 
 
 def _record_reply(span: Span, reply: ModelReply) -> None:

@@ -9,29 +9,34 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
+from journeyman.tools.context import ToolContext
 from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ToolError
 from journeyman.traces.record import Record
+from journeyman.traces.trace import CallStatus
 
 
 class CallResult(Record):
-    status: Literal["ok", "invalid", "failed", "timeout"]
+    status: CallStatus
     content: str
     """What the model is shown: the result, or in one line what went wrong."""
 
 
-async def call_tool(tool: Tool, arguments: dict[str, Any]) -> CallResult:
+async def call_tool(tool: Tool, arguments: dict[str, Any], context: ToolContext | None = None) -> CallResult:
     """Calls `tool` and returns how it went; raises only `CancelledError`, and that only where its caller was cancelled.
 
     A plain function runs in a thread of its own, so a hundred calls wait side by side. Python cannot stop a thread:
     one that outlives its time is left behind, its result is dropped, and neither the loop nor the process waits for
     it at the end. What must be stopped for certain belongs into an async function or a process.
+    `context` is given to a function that has a parameter for it.
     """
     try:
         valid = tool.arguments.read(arguments)
     except InvalidArgumentsError as error:
         return CallResult(status="invalid", content=_cut(f"{tool.name} was not called: {error}", tool.max_chars))
+    if tool.context_parameter is not None:
+        valid = {**valid, tool.context_parameter: context or ToolContext()}
     status, content = await _contained(tool, valid)
     return CallResult(status=status, content=_cut(content, tool.max_chars))
 

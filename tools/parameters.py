@@ -7,6 +7,7 @@ from typing import Any, Protocol, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from journeyman.tools.context import ToolContext
 from journeyman.traces.errors import ConfigError
 
 DEFINITION = "#/$defs/"
@@ -17,6 +18,9 @@ class InvalidArgumentsError(ValueError):
 
 
 class Parameters(Protocol):
+    context_parameter: str | None
+    """Name of the parameter that takes a `ToolContext`; it is not part of the schema."""
+
     @property
     def schema(self) -> dict[str, Any]:
         """JSON schema of the arguments object, without references, so that it may stand inside another schema."""
@@ -32,8 +36,12 @@ class AnnotatedParameters:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         hints = get_type_hints(function)
+        self.context_parameter: str | None = None
         fields: dict[str, Any] = {}
         for parameter in inspect.signature(function).parameters.values():
+            if hints.get(parameter.name) is ToolContext:
+                self.context_parameter = parameter.name
+                continue
             if parameter.name not in hints:
                 raise ConfigError(f"tool {name!r}: parameter {parameter.name!r} needs a type annotation")
             default = ... if parameter.default is parameter.empty else parameter.default
@@ -69,6 +77,7 @@ class SchemaParameters:
             kind.check_schema(dict(schema))
         except SchemaError as error:
             raise ConfigError(f"tool {name!r}: its parameters are not a JSON schema: {error.message}") from None
+        self.context_parameter: str | None = None
         # An empty registry: a reference to an address is never fetched.
         self._validator = kind(dict(schema), registry=Registry())
         self.schema = _inlined({"properties": {}, **schema})

@@ -28,6 +28,10 @@ class Tool:
         timeout_s: float = 30.0,
         max_chars: int = 20_000,
         parameters: Mapping[str, Any] | None = None,
+        writes: bool = False,
+        idempotent: bool | None = None,
+        approve: bool = False,
+        asks: bool = False,
     ) -> None:
         self.function = function
         self.name = _checked(name or function.__name__)
@@ -39,6 +43,19 @@ class Tool:
         self.arguments: Parameters = (
             AnnotatedParameters(self.name, function) if parameters is None else SchemaParameters(self.name, parameters)
         )
+
+        self.writes = writes
+        """It changes something outside of the run; permissions can forbid that."""
+        self.idempotent = not writes if idempotent is None else idempotent
+        """A call that a crash interrupted may be made again; without that it is made at most once for a task."""
+        self.approve = approve
+        """A person must agree to each call first."""
+        self.asks = asks
+        """The call is a question to a person, whose answer is the result."""
+
+    @property
+    def context_parameter(self) -> str | None:
+        return self.arguments.context_parameter
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -57,14 +74,12 @@ class Tool:
 @overload
 def tool(function: Function) -> Tool: ...
 @overload
-def tool(*, name: str | None = None, timeout_s: float = 30.0) -> Callable[[Function], Tool]: ...
-def tool(
-    function: Function | None = None, *, name: str | None = None, timeout_s: float = 30.0
-) -> Tool | Callable[[Function], Tool]:
-    """Makes a `Tool` of a function: `@tool`, or `@tool(name=..., timeout_s=...)`."""
+def tool(**options: Any) -> Callable[[Function], Tool]: ...
+def tool(function: Function | None = None, **options: Any) -> Tool | Callable[[Function], Tool]:
+    """Makes a `Tool` of a function: `@tool`, or `@tool(timeout_s=5, approve=True)` with any option of `Tool`."""
 
     def make(function: Function) -> Tool:
-        return Tool(function, name=name, timeout_s=timeout_s)
+        return Tool(function, **options)
 
     return make if function is None else make(function)
 

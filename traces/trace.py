@@ -8,11 +8,23 @@ from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message, Usage
 from journeyman.traces.record import Record
 
-Status = Literal["ok", "failed", "timeout", "truncated", "skipped", "over_budget"]
-"""How an agent's work ended. The runtime says so, never the model."""
+Status = Literal[
+    "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input"
+]
+"""How an agent's work ended. The runtime says so, never the model.
+
+`blocked`: a guardrail or a permission stood in the way. `needs_input`: it waits for a person, and can be resumed.
+"""
 
 Ending = Literal[Status, "unfinished"]
 """How a run ended; `unfinished` while there is no outcome, because it still runs or because its process died."""
+
+CallStatus = Literal["ok", "invalid", "failed", "timeout", "denied", "unknown"]
+"""How a tool call ended.
+
+`denied`: a permission, a guardrail, the budget or a person refused it. `unknown`: it was begun before a crash and may
+have taken effect; a tool that is not idempotent is not called again.
+"""
 
 TRACE_VERSION = 1
 
@@ -51,7 +63,7 @@ class ToolResult(Record):
     span_id: str
     tool: str
     arguments: dict[str, Any]
-    status: Literal["ok", "invalid", "failed", "timeout"]
+    status: CallStatus
     content: str
     """What the model was shown."""
     started_ns: int

@@ -1,20 +1,20 @@
 """The worker's loop, with a scripted desk in place of the runtime's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jsonschema
 import pytest
 
 from journeyman.agents.agent import Agent, Example, Limits
-from journeyman.agents.calls import opening
-from journeyman.agents.model import BASE
+from journeyman.agents.calls import Used, opening
+from journeyman.agents.model import BASE, ModelReply
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError
 from journeyman.agents.worker import read_turn, turn_schema, work, write_answer, write_call
-from journeyman.tools.call import CallResult, call_tool
+from journeyman.tools.call import call_tool
 from journeyman.tools.tool import Tool, tool
-from journeyman.traces.messages import Message
+from journeyman.traces.messages import Message, ToolCall, Usage
 
 T = TypeVar("T")
 
@@ -35,14 +35,25 @@ class Desk:
         self.truncated = truncated
         self.seen: list[tuple[Message, ...]] = []
 
-    async def ask(self, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T]) -> T:
+    async def ask(
+        self,
+        messages: tuple[Message, ...],
+        schema: dict[str, Any] | None,
+        read: Callable[[ModelReply], T],
+        tools: Sequence[Tool] = (),
+    ) -> T:
         self.seen.append(messages)
         if self.truncated:
             raise TruncatedReplyError("a reply was cut off at 9 tokens")
-        return read(self.replies.pop(0))
+        return read(
+            ModelReply(id="1", model="worker@1", content=self.replies.pop(0), finish_reason="stop", usage=Usage())
+        )
 
-    async def use(self, tool: str, arguments: dict[str, Any]) -> tuple[CallResult, str]:
-        return await call_tool(TOOLS[tool], arguments), f"span-{tool}"
+    async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
+        return [
+            Used(result=await call_tool(TOOLS[call.name], dict(call.arguments)), span_id=f"span-{call.name}")
+            for call in wanted
+        ]
 
 
 TOOLS: dict[str, Tool] = {"facts": facts}

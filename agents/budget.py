@@ -1,0 +1,35 @@
+"""Budgets: what a whole run may spend, and what has been spent."""
+
+from pydantic import Field
+
+from journeyman.traces.messages import Usage
+from journeyman.traces.record import Config, Record
+
+
+class Budget(Config):
+    """Limits for a whole run, workers included; None is no limit."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Read and generated together."""
+    model_calls: int | None = Field(default=None, ge=1)
+    tool_calls: int | None = Field(default=None, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, gt=0)
+    """Money, by the price table."""
+    reserve: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each limit that is kept for what ends a run: review and the final answer."""
+
+
+class Spent(Record):
+    usage: Usage = Usage()
+    model_calls: int = 0
+    tool_calls: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            usage=self.usage + other.usage,
+            model_calls=self.model_calls + other.model_calls,
+            tool_calls=self.tool_calls + other.tool_calls,
+            cost=self.cost + other.cost,
+        )
