@@ -8,18 +8,30 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator, validate_call
 
+from journeyman.agents.budget import Budget
+from journeyman.agents.checks import read_guardrail
+from journeyman.agents.guardrails import Guardrail
+from journeyman.agents.memory import MemoryConfig
+from journeyman.agents.permissions import Permissions
+from journeyman.agents.verify import Verifiers
 from journeyman.tools.tool import Tool, toolbox
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Config, Record, parse_config, read_toml
+
+MAX_ASSIGNMENTS = 12
 
 
 class Limits(Config):
     """What one agent may spend on one assignment."""
 
     turns: int = Field(default=4, ge=1)
-    """Model calls; on the last one only an answer is accepted."""
+    """Usable replies; on the last turn only an answer is accepted."""
+    repairs: int = Field(default=2, ge=0)
+    """Unusable replies, over all turns, that the model is told of and asked for again."""
     tokens: int = Field(default=256, ge=1)
     """Generated tokens a model call."""
+    prompt_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a prompt, as they are estimated; what is oldest is cut first. None is no limit."""
     seconds: float = Field(default=120.0, gt=0)
 
 
@@ -41,8 +53,16 @@ class _Skills(Config):
     """The first turn must call a tool."""
     output: Literal["text", "values"] = "text"
     """What an answer is: one string, or a list of strings that a plan may fan out over."""
+    parallel_calls: int = Field(default=1, ge=1, le=16)
+    """Tool calls that one turn may ask for; they are made at once."""
+    tool_calls: Literal["json", "native"] = "json"
+    """How calls are written: as JSON that any model can write, or in the tool-call template of the model's own."""
+    verify: Verifiers = ()
+    """What an answer must pass; one that does not is told why, and may try again on the turns it has left."""
     model: str | None = None
     """A policy for this agent whatever the policy table says."""
+    fallback: tuple[str, ...] = ()
+    """Policies that are asked in turn where the agent's own one fails."""
     limits: Limits = Limits()
 
 
@@ -50,6 +70,14 @@ class Agent(_Skills):
     name: str
     instructions: str
     """The system prompt."""
+    assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
+    """For an orchestrator: the most that one of its plans may have."""
+    replans: int = Field(default=1, ge=0)
+    """For an orchestrator: how often it may add to its plan once something failed or was found insufficient."""
+    judge: bool = False
+    """For an orchestrator: a model judges each answer before it is given, as an agent of the name `judge`."""
+    approve: bool = False
+    """For an orchestrator: a person must agree to each plan before anybody works on it."""
 
     @field_validator("name")
     @classmethod
@@ -69,6 +97,14 @@ class Crew(Record):
     orchestrator: Agent | None
     workers: tuple[Agent, ...]
     tools: Mapping[str, Tool] = Field(default_factory=dict)
+    verify: Verifiers = ()
+    """What the crew's answer must pass."""
+    budget: Budget = Budget()
+    """What one run may spend, all agents together."""
+    guardrails: tuple[Guardrail, ...] = ()
+    permissions: Permissions = Permissions()
+    memory: MemoryConfig | None = None
+    """How much of a session is shown again; None shows nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,11 +113,16 @@ class Crew(Record):
         names = [agent.name for agent in self.agents]
         if doubled := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"crew {self.name!r} has two agents of the name {min(doubled)!r}")
+        if self.orchestrator is not None and self.orchestrator.judge and "judge" in names:
+            raise ValueError(f"crew {self.name!r} has an agent 'judge', the name of the model that judges its answers")
         for agent in self.agents:
             for name in agent.tools:
                 if name not in self.tools:
                     have = ", ".join(sorted(self.tools)) or "none"
                     raise ValueError(f"agent {agent.name!r} asks for unknown tool {name!r}; the crew has: {have}")
+        for guardrail in self.guardrails:
+            guardrail.check_names(names, self.tools)
+        self.permissions.check_names(names, self.tools)
         return self
 
     @property
@@ -108,11 +149,19 @@ def load_crew(path: Path) -> Crew:
         "orchestrator": None if written.orchestrator is None else _agent("orchestrator", written.orchestrator, boxes),
         "workers": tuple(_agent(name, worker, boxes) for name, worker in written.workers.items()),
         "tools": tools,
+        "verify": written.verify,
+        "budget": written.budget,
+        "guardrails": tuple(
+            read_guardrail(row, f"{path}: guardrail {number}") for number, row in enumerate(written.guardrails, start=1)
+        ),
+        "permissions": written.permissions,
+        "memory": written.memory,
     }
     return parse_config(Crew, crew, str(path))
 
 
-def default_instructions(role: Literal["orchestrator", "worker"]) -> str:
+def default_instructions(role: str) -> str:
+    """What an agent of that role is told where nobody wrote it anything else: `orchestrator`, `worker`, `judge`, ..."""
     return (resources.files("journeyman.agents") / "prompts" / f"{role}.md").read_text(encoding="utf-8").strip()
 
 
@@ -123,8 +172,13 @@ class _WorkerTable(_Skills):
 class _OrchestratorTable(Config):
     name: str = "orchestrator"
     instructions: str | None = None
+    assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
     examples: tuple[Example, ...] = ()
     model: str | None = None
+    fallback: tuple[str, ...] = ()
+    replans: int = Field(default=1, ge=0)
+    judge: bool = False
+    approve: bool = False
     limits: Limits = Limits()
 
 
@@ -133,17 +187,28 @@ class _CrewFile(Config):
     orchestrator: _OrchestratorTable | None = None
     workers: dict[str, _WorkerTable]
     tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    verify: Verifiers = ()
+    budget: Budget = Budget()
+    guardrails: tuple[dict[str, Any], ...] = ()
+    permissions: Permissions = Permissions()
+    memory: MemoryConfig | None = None
 
 
 def _agent(
     name: str, table: _WorkerTable | _OrchestratorTable, boxes: Mapping[str, Mapping[str, Tool]]
 ) -> dict[str, Any]:
-    role: Literal["orchestrator", "worker"] = "worker" if isinstance(table, _WorkerTable) else "orchestrator"
+    role = "orchestrator" if isinstance(table, _OrchestratorTable) else _worker_role(table)
     agent = {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
     if isinstance(table, _WorkerTable):
         # The name of a table that gives several tools stands for all of them.
         agent["tools"] = tuple(tool for asked in table.tools for tool in boxes.get(asked, (asked,)))
     return agent
+
+
+def _worker_role(table: _WorkerTable) -> str:
+    if table.tool_calls == "native":
+        return "worker_native"
+    return "worker" if table.parallel_calls == 1 else "worker_parallel"
 
 
 PATHS = {"path", "log", "certificates"}
@@ -157,6 +222,8 @@ BUILDERS = {
     "python": "journeyman.tools.python:python",
     "http": "journeyman.tools.http:http",
     "mcp": "journeyman.tools.mcp:mcp",
+    "memory": "journeyman.tools.memory:memory",
+    "ask": "journeyman.tools.ask:ask",
 }
 """Tools in the box: the name in `use`, and what makes a tool, or several, from the rest of its table."""
 

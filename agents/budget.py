@@ -17,7 +17,8 @@ class Budget(Config):
     cost: float | None = Field(default=None, gt=0)
     """Money, by the price table."""
     reserve: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each limit that is kept for what ends a run: review and the final answer."""
+    """Share of each limit but `tool_calls` that is kept for what ends a run: review and the final answer. What is
+    counted is rounded down."""
 
 
 class Spent(Record):

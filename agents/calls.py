@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.model import BASE, ModelReply
+from journeyman.agents.model import BASE, ModelReply, ToolChoice
+from journeyman.agents.reply import UnreadableReplyError
 from journeyman.tools.call import CallResult
 from journeyman.tools.tool import Tool
 from journeyman.traces.messages import Message, ToolCall
@@ -34,6 +35,7 @@ class Calls(Protocol):
         schema: dict[str, Any] | None,
         read: Callable[[ModelReply], T],
         tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
     ) -> T:
         """What `read` makes of the reply to one model call, under `schema`, or with `tools` in the model's template.
 
@@ -47,8 +49,22 @@ class Calls(Protocol):
         ...
 
 
-def opening(agent: Agent, policy: str, prompt: str) -> tuple[Message, ...]:
-    """The start of a conversation: instructions, examples for the base model only, then the prompt.
+async def ask_repaired(
+    calls: Calls, messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], T], what: str
+) -> T:
+    """What `read` makes of the reply; one that it refuses is asked for once more with the reason. `what` it is."""
+
+    async def ask(messages: tuple[Message, ...]) -> T:
+        return await calls.ask(messages, schema, lambda reply: read(reply.content))
+
+    try:
+        return await ask(messages)
+    except UnreadableReplyError as error:
+        return await ask(told(messages, f"Your last {what} was not usable: {error}"))
+
+
+def opening(agent: Agent, policy: str, prompt: str, earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
+    """The start of a conversation: instructions, examples for the base model only, what was said earlier, the prompt.
 
     What all calls of one agent share comes first, byte for byte, so that the server's prefix cache can serve it.
     """
@@ -56,4 +72,15 @@ def opening(agent: Agent, policy: str, prompt: str) -> tuple[Message, ...]:
     for example in agent.examples if policy == BASE else ():
         messages.append(Message(role="user", content=example.user))
         messages.append(Message(role="assistant", content=example.assistant))
-    return (*messages, Message(role="user", content=prompt))
+    return (*messages, *earlier, Message(role="user", content=prompt))
+
+
+def told(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
+    """`messages` with `text` at the end, as the user's word.
+
+    Behind a user's message it becomes part of that one: some chat templates refuse two of them in a row.
+    """
+    *before, last = messages
+    if last.role != "user":
+        return (*messages, Message(role="user", content=text))
+    return (*before, last.model_copy(update={"content": f"{last.content}\n\n{text}"}))

@@ -1,13 +1,17 @@
 """The `Model` protocol: anything that answers a chat request under a policy's name."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from journeyman.traces.messages import Message, ToolCall, Usage
 from journeyman.traces.record import Record
 
 BASE = "base"
 """The policy that is the base model itself, without an adapter."""
+
+
+ToolChoice = Literal["auto", "required", "none"]
+"""`required`: the reply must call a tool. `none`: it must not, though the prompt still shows them, byte for byte."""
 
 
 class ModelRequest(Record):
@@ -17,6 +21,9 @@ class ModelRequest(Record):
     """The reply is decoded under this schema, where the server can."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """Functions for a model that has a tool-call template of its own: name, description, parameters (JSON schema)."""
+    tool_choice: ToolChoice = "auto"
+    parallel_calls: bool = True
+    """Whether the reply may call several tools; a small model that may often goes on calling to the end."""
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int | None = None
@@ -32,6 +39,8 @@ class ModelReply(Record):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     """Calls in the model's own template, read by the server."""
+    unreadable: str | None = None
+    """Why calls that it asked for could not be read; `tool_calls` is empty then: no part of them may be used."""
     finish_reason: str
     """`stop`, `tool_calls`, or `length` where `max_tokens` cut the reply short."""
     usage: Usage
@@ -71,7 +80,10 @@ class StreamingModel(Protocol):
 
 
 class ModelTable:
-    """Which model answers for which policy; policies without a row of their own go to `default`."""
+    """Which model answers for which policy; policies without a row of their own go to `default`.
+
+    A row is another model than the one that adapters are trained on, so its token ids are of no use here.
+    """
 
     def __init__(self, default: Model, others: Mapping[str, Model] | None = None) -> None:
         self._default = default
@@ -79,6 +91,10 @@ class ModelTable:
 
     def __getitem__(self, policy: str) -> Model:
         return self._others.get(policy, self._default)
+
+    def __contains__(self, policy: object) -> bool:
+        """True for a policy with a row of its own."""
+        return policy in self._others
 
     async def aclose(self) -> None:
         for model in (self._default, *self._others.values()):

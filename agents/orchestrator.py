@@ -5,18 +5,18 @@ numbered from 1 by their place, and may only refer to earlier ones, so that a cy
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.calls import Calls, opening
-from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.agents.agent import MAX_ASSIGNMENTS, Agent, Crew
+from journeyman.agents.calls import Calls, ask_repaired, opening
+from journeyman.agents.plan import Answer, Assignment, Plan, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
+from journeyman.agents.schedule import order, settled
 from journeyman.traces.errors import JourneymanError
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Status
 
-MAX_ASSIGNMENTS = 12
 MAX_GOAL_CHARS = 400
 
 
@@ -28,20 +28,24 @@ class PlanError(JourneymanError):
         self.status: Status = status
 
 
-async def make_plan(crew: Crew, orchestrator: Agent, prompt: str, calls: Calls) -> Plan:
-    """Asks for a plan, and once more with the reason if it is not usable; raises `PlanError` or `ModelError`."""
-    messages = opening(_briefed(orchestrator, crew), calls.policy, prompt)
-    schema = plan_schema(crew)
-    reason = ""
-    for _ in range(2):
-        try:
-            return await calls.ask(messages, schema, lambda reply: read_plan(reply.content, crew))
-        except TruncatedReplyError as cut:
-            raise PlanError(f"no plan: {cut}", "truncated") from None
-        except UnreadableReplyError as error:
-            reason = str(error)
-            messages = (*messages, Message(role="user", content=f"Your last plan was not usable: {reason}"))
-    raise PlanError(f"no usable plan: {reason}")
+async def make_plan(
+    crew: Crew, orchestrator: Agent, prompt: str, calls: Calls, earlier: Sequence[Message] = ()
+) -> Plan:
+    """Asks for a plan; raises `PlanError` or `ModelError`. `earlier` is what the session said before this task."""
+    messages = opening(briefed(orchestrator, crew), calls.policy, prompt, earlier)
+    return await ask_for_plan(messages, plan_schema(crew), lambda text: read_plan(text, crew), calls)
+
+
+async def ask_for_plan(
+    messages: tuple[Message, ...], schema: dict[str, Any], read: Callable[[str], Plan], calls: Calls
+) -> Plan:
+    """What `read` makes of the reply; one that it refuses is asked for once more, with the reason."""
+    try:
+        return await ask_repaired(calls, messages, schema, read, "plan")
+    except TruncatedReplyError as cut:
+        raise PlanError(f"no plan: {cut}", "truncated") from None
+    except UnreadableReplyError as error:
+        raise PlanError(f"no usable plan: {error}") from None
 
 
 def single_assignment(crew: Crew, prompt: str) -> Plan:
@@ -49,19 +53,7 @@ def single_assignment(crew: Crew, prompt: str) -> Plan:
     return Plan(assignments=(Assignment(id="1", worker=crew.workers[0].name, goal=prompt),))
 
 
-def plan_schema(crew: Crew) -> dict[str, Any]:
-    """JSON schema of a plan for `crew`: neither a worker nor a reference to a later assignment can be written."""
-    places = [_assignment_schema(crew, place) for place in range(1, MAX_ASSIGNMENTS + 1)]
-    assignments = {"type": "array", "prefixItems": places, "items": False, "minItems": 1, "maxItems": MAX_ASSIGNMENTS}
-    return {
-        "type": "object",
-        "properties": {"assignments": assignments},
-        "required": ["assignments"],
-        "additionalProperties": False,
-    }
-
-
-def _briefed(orchestrator: Agent, crew: Crew) -> Agent:
+def briefed(orchestrator: Agent, crew: Crew) -> Agent:
     """The orchestrator with its instructions followed by what each worker does, where its crew says so."""
     told = [f"- {worker.name}: {worker.description}" for worker in crew.workers if worker.description]
     if not told:
@@ -70,15 +62,44 @@ def _briefed(orchestrator: Agent, crew: Crew) -> Agent:
     return orchestrator.model_copy(update={"instructions": instructions})
 
 
-def _assignment_schema(crew: Crew, place: int) -> dict[str, Any]:
+def most_assignments(crew: Crew) -> int:
+    """How many assignments one plan, and one replan, may have."""
+    return MAX_ASSIGNMENTS if crew.orchestrator is None else crew.orchestrator.assignments
+
+
+def plan_schema(crew: Crew) -> dict[str, Any]:
+    """JSON schema of a plan for `crew`: neither a worker nor a reference to a later assignment can be written."""
+    places = range(1, most_assignments(crew) + 1)
+    return assignments_schema([assignment_schema(crew, list(range(1, place))) for place in places], least=1)
+
+
+def assignments_schema(places: Sequence[dict[str, Any]], *, least: int) -> dict[str, Any]:
+    """JSON schema of a list with at most one assignment for each of `places`, and at least `least` of them."""
+    assignments = {
+        "type": "array",
+        "prefixItems": list(places),
+        "items": False,
+        "minItems": least,
+        "maxItems": len(places),
+    }
+    return {
+        "type": "object",
+        "properties": {"assignments": assignments},
+        "required": ["assignments"],
+        "additionalProperties": False,
+    }
+
+
+def assignment_schema(crew: Crew, earlier: Sequence[int]) -> dict[str, Any]:
+    """JSON schema of an assignment that may need those numbered `earlier`."""
     properties: dict[str, Any] = {
         "worker": {"type": "string", "enum": [worker.name for worker in crew.workers]},
         "goal": {"type": "string", "minLength": 1, "maxLength": MAX_GOAL_CHARS},
     }
-    if place > 1:
-        earlier = {"type": "integer", "enum": list(range(1, place))}
-        properties["needs"] = {"type": "array", "items": earlier, "maxItems": place - 1}
-        properties["each"] = earlier
+    if earlier:
+        number = {"type": "integer", "enum": list(earlier)}
+        properties["needs"] = {"type": "array", "items": number, "maxItems": len(earlier)}
+        properties["each"] = number
     return {
         "type": "object",
         "properties": properties,
@@ -89,14 +110,45 @@ def _assignment_schema(crew: Crew, place: int) -> dict[str, Any]:
 
 def read_plan(text: str, crew: Crew) -> Plan:
     """The plan that a reply holds; raises `UnreadableReplyError` with a reason the model can act on."""
+    rows = read_rows(text, 1, most_assignments(crew))
+    return Plan(
+        assignments=tuple(read_assignment(row, crew, place, range(1, place)) for place, row in enumerate(rows, start=1))
+    )
+
+
+def read_rows(text: str, least: int, most: int) -> list[Any]:
+    """The assignments that a reply lists, unread; raises `UnreadableReplyError`."""
     try:
         rows = read_json(text)["assignments"]
     except (KeyError, TypeError):
         raise UnreadableReplyError('it must be a JSON object {"assignments": [...]}') from None
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ASSIGNMENTS:
-        raise UnreadableReplyError(f"it must have 1 to {MAX_ASSIGNMENTS} assignments")
-    workers = {worker.name for worker in crew.workers}
-    return Plan(assignments=tuple(_assignment(row, place, workers) for place, row in enumerate(rows, start=1)))
+    if not isinstance(rows, list) or not least <= len(rows) <= most:
+        raise UnreadableReplyError(f"it must have {least} to {most} assignments")
+    return rows
+
+
+def read_assignment(row: Any, crew: Crew, place: int, earlier: Sequence[int]) -> Assignment:
+    """One row of a plan, which may need those numbered `earlier`; raises `UnreadableReplyError`."""
+    if not isinstance(row, dict) or not isinstance(row.get("goal"), str) or not row["goal"].strip():
+        raise UnreadableReplyError(f"assignment {place} has no goal")
+    workers = sorted(worker.name for worker in crew.workers)
+    if row.get("worker") not in workers:
+        raise UnreadableReplyError(
+            f"assignment {place} names worker {row.get('worker')!r}; there are: {', '.join(workers)}"
+        )
+    needs, each = row.get("needs", []), row.get("each")
+    if not isinstance(needs, list):
+        raise UnreadableReplyError(f"needs of assignment {place} must be a list of numbers")
+    for need in [*needs, *([] if each is None else [each])]:
+        if type(need) is not int or need not in earlier:  # For Python, true is the integer 1.
+            raise UnreadableReplyError(f"assignment {place} needs {need!r}; it can only need an earlier one")
+    return Assignment(
+        id=str(place),
+        worker=row["worker"],
+        goal=row["goal"],
+        needs=tuple(str(need) for need in dict.fromkeys(needs)),
+        each=None if each is None else str(each),
+    )
 
 
 def write_plan(plan: Plan) -> str:
@@ -108,6 +160,8 @@ def write_plan(plan: Plan) -> str:
             row["needs"] = [int(need) for need in assignment.needs]
         if assignment.each:
             row["each"] = int(assignment.each)
+        if assignment.replaces:
+            row["replaces"] = assignment.replaces
         rows.append(row)
     return json.dumps({"assignments": rows}, ensure_ascii=False)
 
@@ -117,37 +171,33 @@ def join(plan: Plan, reports: Mapping[str, Report]) -> str:
 
     A branch of a fan-out is written `value: output`. A failed report adds nothing: its error is not an answer.
     """
+    return conclude(plan, reports).text
+
+
+def conclude(plan: Plan, reports: Mapping[str, Report]) -> Answer:
+    """The joined answer, and the tool calls behind the outputs in it and behind all that these were made from."""
+    counted = sorted(settled(plan, reports).values(), key=lambda report: order(report.assignment.id))
     leaves = {leaf.id for leaf in plan.leaves}
-    parts = []
-    for report in sorted(reports.values(), key=lambda report: _order(report.assignment.id)):
-        if report.assignment.id.split(".")[0] in leaves and report.values:
-            output = ", ".join(report.values)
-            value = report.assignment.value
-            parts.append(output if value is None else f"{value}: {output}")
-    return "; ".join(parts)
+    given = [report for report in counted if report.assignment.place in leaves and report.values]
+    used = _behind(plan, {report.assignment.place for report in given})
+    evidence = [
+        span
+        for report in counted
+        if report.status == "ok" and report.assignment.place in used
+        for span in report.evidence
+    ]
+    return Answer(text="; ".join(map(_part, given)), evidence=tuple(dict.fromkeys(evidence)))
 
 
-def _assignment(row: Any, place: int, workers: set[str]) -> Assignment:
-    if not isinstance(row, dict) or not isinstance(row.get("goal"), str) or not row["goal"].strip():
-        raise UnreadableReplyError(f"assignment {place} has no goal")
-    if row.get("worker") not in workers:
-        raise UnreadableReplyError(
-            f"assignment {place} names worker {row.get('worker')!r}; there are: {', '.join(sorted(workers))}"
-        )
-    needs, each = row.get("needs", []), row.get("each")
-    if not isinstance(needs, list):
-        raise UnreadableReplyError(f"needs of assignment {place} must be a list of numbers")
-    for need in [*needs, *([] if each is None else [each])]:
-        if not isinstance(need, int) or not 1 <= need < place:
-            raise UnreadableReplyError(f"assignment {place} needs {need!r}; it can only need an earlier one")
-    return Assignment(
-        id=str(place),
-        worker=row["worker"],
-        goal=row["goal"],
-        needs=tuple(str(need) for need in dict.fromkeys(needs)),
-        each=None if each is None else str(each),
-    )
+def _part(report: Report) -> str:
+    output = ", ".join(report.values)
+    value = report.assignment.value
+    return output if value is None else f"{value}: {output}"
 
 
-def _order(assignment_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in assignment_id.split("."))
+def _behind(plan: Plan, places: set[str]) -> set[str]:
+    """`places` and all that they wait for, directly or not."""
+    for assignment in reversed(plan.assignments):
+        if places & {assignment.id, (assignment.replaces or "").partition(".")[0]}:
+            places = places.union(assignment.waits_for)
+    return places

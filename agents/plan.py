@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from journeyman.agents.budget import Spent
 from journeyman.traces.record import Record
 from journeyman.traces.trace import Status
 
@@ -17,6 +18,13 @@ class Assignment(Record):
     """An assignment over whose values this one fans out, one worker each; `{id}` in the goal is the value."""
     value: str | None = None
     """For one branch of a fan-out: the value it stands for."""
+    replaces: str | None = None
+    """A failed assignment or branch in whose place the output of this one is used; only a replan has such."""
+
+    @property
+    def place(self) -> str:
+        """The assignment's own number, for a branch too."""
+        return self.id.partition(".")[0]
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -27,12 +35,17 @@ class Plan(Record):
     """A directed acyclic graph of assignments; each waits only for ones before it."""
 
     assignments: tuple[Assignment, ...]
+    replans: tuple[int, ...] = ()
+    """How many assignments there were before each replan."""
 
     @property
     def leaves(self) -> tuple[Assignment, ...]:
-        """Assignments that nothing else waits for: their outputs are the answer."""
+        """Assignments that nothing else waits for: their outputs are the answer.
+
+        A replacement is none: its output is used in the place of what it replaces.
+        """
         waited = {need for assignment in self.assignments for need in assignment.waits_for}
-        return tuple(assignment for assignment in self.assignments if assignment.id not in waited)
+        return tuple(one for one in self.assignments if one.id not in waited and one.replaces is None)
 
 
 class Report(Record):
@@ -43,8 +56,10 @@ class Report(Record):
     output: JsonValue = None
     """The worker's answer: a string, or a list of strings for an agent with `output = "values"`."""
     evidence: tuple[str, ...] = ()
-    """Span ids of the tool calls that the output rests on."""
+    """Span ids of the tool calls that the output rests on: those that went well."""
     error: str | None = None
+    spent: Spent = Spent()
+    """What the work cost; the runtime fills it in."""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -52,3 +67,11 @@ class Report(Record):
         if self.status != "ok" or self.output is None:
             return ()
         return tuple(str(value) for value in self.output) if isinstance(self.output, list) else (str(self.output),)
+
+
+class Answer(Record):
+    """What a crew answers: outputs of reports as they are, and what they rest on."""
+
+    text: str
+    evidence: tuple[str, ...] = ()
+    """Span ids of the tool calls behind every output that the text was made from, in the order of the plan."""

@@ -20,8 +20,10 @@ def next_wave(plan: Plan, reports: Mapping[str, Report], *, max_branches: int) -
     """What follows from `reports` (by assignment id; branches of a fan-out are `2.1`, `2.2`, ...).
 
     A fan-out counts as failed when all its branches failed; what waits for it uses the branches that ended well.
-    A fan-out over no values has no branches and is done.
+    A fan-out over no values has no branches and is done. What was skipped starts after all once a replacement has
+    made good what it lacked; its new report takes the place of the old one.
     """
+    reports = settled(plan, reports)
     ready: list[Assignment] = []
     closed: dict[str, Report] = {}
     state: dict[str, tuple[str, ...] | None] = {}  # Output values by assignment; None while it is not done.
@@ -51,16 +53,59 @@ def next_wave(plan: Plan, reports: Mapping[str, Report], *, max_branches: int) -
     return Wave(ready=tuple(ready), closed=tuple(closed.values()))
 
 
+def settled(plan: Plan, reports: Mapping[str, Report]) -> dict[str, Report]:
+    """The reports as they count: replaced ones with their replacement's output, skipped ones only while they must be.
+
+    Reports of replacements stay beside what they replaced.
+    """
+    counted = dict(reports)
+    for one in reversed(plan.assignments):  # Backwards, because a replacement may itself have been replaced.
+        replacement = counted.get(one.id)
+        if one.replaces in counted and replacement is not None and replacement.status == "ok":
+            original = counted[one.replaces].assignment
+            counted[one.replaces] = replacement.model_copy(update={"assignment": original})
+    failed: set[str] = set()
+    for assignment in plan.assignments:
+        if failed.intersection(assignment.waits_for):
+            failed.add(assignment.id)
+            continue
+        if assignment.id in counted and counted[assignment.id].status == "skipped":
+            del counted[assignment.id]
+        own = [report for report in counted.values() if report.assignment.place == assignment.id]
+        if own and all(report.status != "ok" for report in own):
+            failed.add(assignment.id)
+    return counted
+
+
+def lost(plan: Plan, reports: Mapping[str, Report]) -> tuple[Report, ...]:
+    """Reports that did not end well, in the order of the plan, but for those that were made good since.
+
+    A replacement that failed is not counted beside what it should have replaced.
+    """
+    counted = settled(plan, reports)
+    replacements = {one.id for one in plan.assignments if one.replaces is not None}
+    return tuple(
+        report
+        for report in sorted(counted.values(), key=lambda report: order(report.assignment.id))
+        if report.status != "ok" and report.assignment.id not in replacements
+    )
+
+
+def order(assignment_id: str) -> tuple[int, ...]:
+    """A key that sorts ids as a plan does: 2 before 10, 2.2 before 2.10."""
+    return tuple(int(part) for part in assignment_id.split("."))
+
+
 def _branches(assignment: Assignment, outputs: Mapping[str, tuple[str, ...]]) -> list[Assignment]:
     results = {need: ", ".join(outputs[need]) for need in assignment.needs}
     each = assignment.each
     if each is None:
-        return [assignment.model_copy(update={"goal": _filled(assignment.goal, results)})]
+        return [assignment.model_copy(update={"goal": _filled(assignment, results)})]
     return [
         assignment.model_copy(
             update={
                 "id": f"{assignment.id}.{number}",
-                "goal": _filled(assignment.goal, results | {each: value}),
+                "goal": _filled(assignment, results | {each: value}),
                 "value": value,
             }
         )
@@ -68,9 +113,14 @@ def _branches(assignment: Assignment, outputs: Mapping[str, tuple[str, ...]]) ->
     ]
 
 
-def _filled(goal: str, results: Mapping[str, str]) -> str:
-    """`goal` with `{id}` replaced, in one pass: braces inside a result are text."""
-    return re.sub(r"\{(\d+)\}", lambda match: results.get(match[1], match[0]), goal)
+def _filled(assignment: Assignment, results: Mapping[str, str]) -> str:
+    """The goal with `{id}` replaced, in one pass: braces inside a result are text.
+
+    A worker sees nothing but its goal, so a result that the goal does not mention is put below it.
+    """
+    goal = assignment.goal
+    below = [f"Result of {id}: {result}" for id, result in results.items() if f"{{{id}}}" not in goal]
+    return "\n".join([re.sub(r"\{(\d+)\}", lambda match: results.get(match[1], match[0]), goal), *below])
 
 
 def _skipped(assignment: Assignment, lost: str) -> Report:

@@ -1,89 +1,169 @@
 """The worker: a loop of turns in which it calls tools until it answers.
 
 A turn is one JSON object: `{"<tool>": {<arguments>}}` or `{"answer": ...}`. Models without a tool-call template of
-their own can write it, and a server that decodes under a schema can hold them to it.
+their own can write it, and a server that decodes under a schema can hold them to it. An agent with `parallel_calls`
+over 1 writes its calls as a list of such objects. `agents/native.py` has the form of models with a template.
 """
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.calls import Calls, opening
+from journeyman.agents.calls import Calls, Used, opening, told
+from journeyman.agents.context import TokenCount, fit
+from journeyman.agents.model import ModelReply, ToolChoice
+from journeyman.agents.native import NativeForm
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
+from journeyman.agents.turn import ANSWER, Answering, Calling, RefusedAnswerError, answer_schema, keyed, read_output
+from journeyman.agents.verify import refusal
 from journeyman.tools.tool import Tool
 from journeyman.traces.messages import Message, ToolCall
-from journeyman.traces.record import Record
-
-ANSWER = "answer"
-MAX_VALUES = 32
-MAX_VALUE_CHARS = 400
 
 
-class Call(Record):
-    text: str
-    """As the model wrote it."""
-    tool: str
-    arguments: dict[str, Any]
+class Form(Protocol):
+    """How an agent is asked for a turn, and how what it said and what came of it is written down."""
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """Tools that the model's own template shows."""
+        ...
+
+    def choice(self, *, first: bool, last: bool) -> ToolChoice: ...
+
+    def schema(self, *, first: bool, last: bool) -> dict[str, Any] | None: ...
+
+    def read(self, reply: ModelReply, *, first: bool, last: bool) -> Calling | Answering: ...
+
+    def results(self, calls: Sequence[ToolCall], used: Sequence[Used]) -> tuple[Message, ...]: ...
 
 
-class Answer(Record):
-    output: str | list[str]
+async def work(
+    agent: Agent, assignment: Assignment, tools: Mapping[str, Tool], calls: Calls, earlier: Sequence[Message] = ()
+) -> Report:
+    """Does one assignment; raises `ModelError`, everything else that goes wrong is in the report.
 
-
-async def work(agent: Agent, assignment: Assignment, tools: dict[str, Tool], calls: Calls) -> Report:
-    """Does one assignment; raises `ModelError`, everything else that goes wrong is in the report."""
-    messages = opening(agent, calls.policy, assignment.goal)
+    A reply that cannot be used is told to the model, `limits.repairs` times; an answer that a verifier refuses costs a
+    turn. `earlier` is what the session said before this task.
+    """
+    form: Form = NativeForm(agent, tools) if agent.tool_calls == "native" else JsonForm(agent, tools)
+    count = TokenCount([tool.parameters for tool in form.tools])
+    messages = opening(agent, calls.policy, assignment.goal, earlier)
+    keep, turn, repairs = len(messages), 0, 0
     evidence: list[str] = []
-    error = None
-    for turn in range(agent.limits.turns):
-        schema = turn_schema(agent, tools, first=turn == 0, last=turn == agent.limits.turns - 1)
+    problem = None
+    while turn < agent.limits.turns and repairs <= agent.limits.repairs:
+        messages = fit(messages, agent.limits.prompt_tokens, count, keep=keep)
         try:
-            said = await calls.ask(messages, schema, lambda reply: read_turn(reply.content, agent, tools))
+            said = await _ask(agent, assignment, form, calls, messages, count, turn)
         except TruncatedReplyError as cut:
             return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=str(cut))
-        except UnreadableReplyError as unreadable:
-            error = str(unreadable)
-            # The reply itself stays out of the history: some servers refuse every later request over unparsed text.
-            messages = (*messages, Message(role="user", content=f"Your last reply was not usable: {error}"))
+        except RefusedAnswerError as refused:
+            turn, problem = turn + 1, str(refused)
+            messages = told((*messages, refused.message), f"Your answer was not accepted: {problem}")
             continue
-        if isinstance(said, Answer):
+        except UnreadableReplyError as unreadable:
+            repairs, problem = repairs + 1, str(unreadable)
+            # The reply itself stays out of the history: some servers refuse every later request over unparsed text.
+            messages = told(messages, f"Your last reply was not usable: {problem}")
+            continue
+        if isinstance(said, Answering):
             return Report(assignment=assignment, status="ok", output=said.output, evidence=tuple(evidence))
-        (used,) = await calls.use([ToolCall(id="", name=said.tool, arguments=said.arguments)])
-        evidence.append(used.span_id)
-        messages = (
-            *messages,
-            Message(role="assistant", content=said.text),
-            Message(role="user", content=f"{said.tool}: {used.result.content}"),
-        )
-    error = f"no answer in {agent.limits.turns} turns" + (f"; last: {error}" if error else "")
+        used = await calls.use(said.calls)
+        evidence += [one.span_id for one in used if one.result.status == "ok"]
+        messages = (*messages, said.message, *form.results(said.calls, used))
+        turn, problem = turn + 1, None
+    error = f"{repairs} unusable replies" if repairs > agent.limits.repairs else f"no answer in {turn} turns"
+    error += f"; last: {problem}" if problem else ""
     return Report(assignment=assignment, status="failed", evidence=tuple(evidence), error=error)
 
 
-def turn_schema(agent: Agent, tools: dict[str, Tool], *, first: bool, last: bool) -> dict[str, Any]:
+async def _ask(
+    agent: Agent,
+    assignment: Assignment,
+    form: Form,
+    calls: Calls,
+    messages: tuple[Message, ...],
+    count: TokenCount,
+    turn: int,
+) -> Calling | Answering:
+    first, last = turn == 0, turn == agent.limits.turns - 1
+
+    def read(reply: ModelReply) -> Calling | Answering:
+        count.learn(messages, reply.usage)
+        said = form.read(reply, first=first, last=last)
+        if isinstance(said, Answering) and (reason := refusal(agent.verify, said.output, assignment)) is not None:
+            # Refused within the call, so that the record of the call says so and nobody learns from the reply.
+            raise RefusedAnswerError(reason, said.message)
+        return said
+
+    schema = form.schema(first=first, last=last)
+    if not form.tools:
+        return await calls.ask(messages, schema, read)
+    choice = form.choice(first=first, last=last)
+    return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice)
+
+
+class JsonForm:
+    """How an agent with `tool_calls = "json"` is asked and understood."""
+
+    tools: Sequence[Tool] = ()
+
+    def __init__(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
+        self._agent = agent
+        self._known = tools
+
+    def choice(self, *, first: bool, last: bool) -> ToolChoice:
+        return "none"
+
+    def schema(self, *, first: bool, last: bool) -> dict[str, Any]:
+        return turn_schema(self._agent, self._known, first=first, last=last)
+
+    def read(self, reply: ModelReply, *, first: bool, last: bool) -> Calling | Answering:
+        return read_turn(reply.content, self._agent, self._known, first=first, last=last)
+
+    def results(self, calls: Sequence[ToolCall], used: Sequence[Used]) -> tuple[Message, ...]:
+        lines = [f"{call.name}: {one.result.content}" for call, one in zip(calls, used, strict=True)]
+        if len(lines) > 1:
+            lines = [f"{number}. {line}" for number, line in enumerate(lines, start=1)]
+        return (Message(role="user", content="\n".join(lines)),)
+
+
+def turn_schema(agent: Agent, tools: Mapping[str, Tool], *, first: bool, last: bool) -> dict[str, Any]:
     """JSON schema of what `agent` may say on a turn: any of its tools, an answer, or both."""
-    answer = _single(ANSWER, _answer_schema(agent))
     if not tools or last:
-        return answer
-    choices = [_single(name, _untitled(tool.parameters)) for name, tool in tools.items()]
+        return answer_schema(agent)
+    choices = [keyed(name, _untitled(tool.parameters)) for name, tool in tools.items()]
+    if agent.parallel_calls > 1:
+        one = choices[0] if len(choices) == 1 else {"anyOf": choices}
+        choices = [{"type": "array", "items": one, "minItems": 1, "maxItems": agent.parallel_calls}]
     if not (first and agent.tool_first):
-        choices.append(answer)
+        choices.append(answer_schema(agent))
     return choices[0] if len(choices) == 1 else {"anyOf": choices}
 
 
-def read_turn(text: str, agent: Agent, tools: dict[str, Tool]) -> Call | Answer:
-    """What a reply says; raises `UnreadableReplyError` with a reason the model can act on."""
+def read_turn(
+    text: str, agent: Agent, tools: Mapping[str, Tool], *, first: bool = False, last: bool = False
+) -> Calling | Answering:
+    """What a reply says; raises `UnreadableReplyError` with a reason the model can act on.
+
+    It is held to what `turn_schema` asks for, because not every server decodes under a schema.
+    """
     said = read_json(text)
-    if not isinstance(said, dict) or len(said) != 1:
-        raise UnreadableReplyError("it must be a JSON object with exactly one key: a tool's name, or answer")
-    (key, value), *_ = said.items()
-    if key == ANSWER:
-        return Answer(output=_output(value, agent))
-    if key not in tools:
-        raise UnreadableReplyError(f"there is no tool {key!r}; there are: {', '.join(tools) or 'none'}")
-    if not isinstance(value, dict):
-        raise UnreadableReplyError(f"the arguments of {key} must be a JSON object")
-    return Call(text=text, tool=key, arguments=value)
+    message = Message(role="assistant", content=text)
+    last = last or not tools
+    if isinstance(said, dict) and said.keys() == {ANSWER}:
+        if first and agent.tool_first and not last:
+            raise UnreadableReplyError(f"it must call a tool before it answers; there are: {', '.join(tools)}")
+        return Answering(message=message, output=read_output(said[ANSWER], agent))
+    calls = said if isinstance(said, list) and agent.parallel_calls > 1 else [said]
+    if not 1 <= len(calls) <= agent.parallel_calls:
+        raise UnreadableReplyError(f"it must have 1 to {agent.parallel_calls} calls")
+    wanted = tuple(_call(one, tools) for one in calls)
+    if last:
+        raise UnreadableReplyError('no tool can be called any more: reply with {"answer": ...}')
+    return Calling(message=message, calls=wanted)
 
 
 def write_call(tool: str, arguments: dict[str, Any]) -> str:
@@ -94,26 +174,15 @@ def write_answer(output: str | list[str]) -> str:
     return json.dumps({ANSWER: output}, ensure_ascii=False)
 
 
-def _output(value: Any, agent: Agent) -> str | list[str]:
-    if agent.output == "text":
-        if isinstance(value, str):
-            return value
-        raise UnreadableReplyError("answer must be a string")
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        # A small model that repeats itself would fan out over the same value twice.
-        return list(dict.fromkeys(value))
-    raise UnreadableReplyError("answer must be a list of strings")
-
-
-def _answer_schema(agent: Agent) -> dict[str, Any]:
-    if agent.output == "text":
-        return {"type": "string"}
-    value = {"type": "string", "minLength": 1, "maxLength": MAX_VALUE_CHARS}
-    return {"type": "array", "items": value, "maxItems": MAX_VALUES}
-
-
-def _single(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": {key: schema}, "required": [key], "additionalProperties": False}
+def _call(said: Any, tools: Mapping[str, Tool]) -> ToolCall:
+    if not isinstance(said, dict) or len(said) != 1:
+        raise UnreadableReplyError("it must be a JSON object with exactly one key: a tool's name, or answer")
+    ((name, arguments),) = said.items()
+    if name not in tools:
+        raise UnreadableReplyError(f"there is no tool {name!r}; there are: {', '.join(tools) or 'none'}")
+    if not isinstance(arguments, dict):
+        raise UnreadableReplyError(f"the arguments of {name} must be a JSON object")
+    return ToolCall(id="", name=name, arguments=arguments)
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Journeyman:
 
     def settle(self) -> None:
         self._log.close()
-        compact(self._folder, self._segments)
+        compact(self._folder, self._segments, processes=min(4, os.cpu_count() or 1))
 
     def ids(self, since_ns: int) -> list[str]:
         return self._store.ids(agent=AGENT, status="ok", since_ns=since_ns)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, TypeVar
@@ -143,12 +144,17 @@ class AdapterServer:
 
 
 def current_policies(workspace: Workspace) -> PolicyTable:
-    """What the journal has in service now."""
+    """What the journal has in service now, under what the project's `[agents]` says."""
     latest = Journal(workspace.journal).latest().values()
-    return PolicyTable(
-        agents={entry.agent: entry.policy for entry in latest},
-        digests={entry.policy: entry.digest for entry in latest if entry.digest is not None},
-    )
+    named = workspace.config.agents
+    chosen = {name: agent.policy for name, agent in named.items() if agent.policy is not None}
+    fallbacks = {name: agent.fallback for name, agent in named.items() if agent.fallback}
+    digests = {entry.policy: entry.digest for entry in latest if entry.digest is not None}
+    for policy in {*chosen.values(), *chain.from_iterable(fallbacks.values())} - digests.keys():
+        if "@" in policy:
+            digests[policy] = load_adapter(find_adapter(workspace.adapters, policy)).digest
+    promoted = {entry.agent: entry.policy for entry in latest}
+    return PolicyTable(agents=promoted | chosen, fallbacks=fallbacks, digests=digests)
 
 
 def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:

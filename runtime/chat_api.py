@@ -1,52 +1,60 @@
-"""vLLM's chat API over HTTP: a `ModelRequest` in, a `ModelReply` out, every failure a `ModelError`.
+"""The chat API over HTTP: a `ModelRequest` in, a `ModelReply` out, every failure a `ModelError`.
 
 Retries live here and nowhere else.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
-from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from pydantic import ValidationError
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
 
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.traces.errors import ConfigError, ModelError
-from journeyman.traces.messages import Message, Usage
-from journeyman.traces.record import Record
+from journeyman.runtime.chat_wire import (
+    Piece,
+    check_calls,
+    join_pieces,
+    read_complaint,
+    read_piece,
+    read_reply,
+    request_body,
+)
+from journeyman.traces.errors import ConfigError, ModelError, ModelFailure
 
 PATH = "/v1/chat/completions"
 
 LONGEST_WAIT_S = 8.0
+"""Between two attempts, also where the server wants to be left alone for longer."""
 
 # vLLM's HTTP server drops idle connections after 5 s; one that is dropped while it is picked up fails for nothing.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=3.0)
 
-
-class Piece(Record):
-    """A part of a reply that is streamed; adding the pieces up gives the `ModelReply`."""
-
-    content: str = ""
-    id: str
-    model: str
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    """In the last piece only."""
-    prompt_token_ids: tuple[int, ...] | None = None
-    """In the first piece only."""
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
+KINDS: dict[int, ModelFailure] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
+"""What an HTTP status means, where it is not plainly the server's failure (5xx) or its refusal (4xx)."""
 
 
 class ChatAPI:
     """A server's chat endpoint. One client for each event loop, and one for code without any."""
 
-    def __init__(self, base_url: str, *, api_key: str | None = None, retries: int = 3, wait_s: float = 0.5) -> None:
-        """`base_url` with or without `/v1`; `wait_s` is the mean of the first wait between two attempts."""
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        retries: int = 3,
+        wait_s: float = 0.5,
+        extensions: bool = True,
+    ) -> None:
+        """`base_url` with or without `/v1`; `wait_s` is the mean of the first wait between two attempts.
+
+        `extensions` asks for what only vLLM has: token ids, logprobs, and tool calls that obey any schema.
+        """
         try:
             url = httpx.URL(base_url.rstrip("/").removesuffix("/v1"))
         except httpx.InvalidURL as error:
@@ -57,10 +65,11 @@ class ChatAPI:
         """The address without user, password or path: for messages."""
         self._url = f"{str(url).rstrip('/')}{PATH}"
         self._key = api_key
+        self._extensions = extensions
         self._policy: dict[str, Any] = {
             "stop": stop_after_attempt(retries + 1),
-            "wait": wait_random_exponential(multiplier=2 * wait_s, max=LONGEST_WAIT_S),
-            "retry": retry_if_exception(lambda error: isinstance(error, ModelError) and error.retryable),
+            "wait": _Wait(wait_s),
+            "retry": retry_if_exception(_may_pass),
             "reraise": True,
         }
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
@@ -73,19 +82,24 @@ class ChatAPI:
     def complete_sync(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> ModelReply:
         return Retrying(**self._policy)(self._complete_sync, request, extra or {})
 
+    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        """Like `complete`, and shows the text as it is written. What fails after the first text is not retried."""
+        shown = False
+
+        def show(text: str) -> None:
+            nonlocal shown
+            shown = True
+            on_text(text)
+
+        policy = {**self._policy, "retry": retry_if_exception(lambda error: _may_pass(error) and not shown)}
+        return await AsyncRetrying(**policy)(self._stream_reply, request, show)
+
     async def stream(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> AsyncIterator[Piece]:
         """The reply as it is written. A failure before the first piece is retried, a later one is not."""
-        streaming = {**(extra or {}), "stream": True, "stream_options": {"include_usage": True}}
-        reply: httpx.Response = await AsyncRetrying(**self._policy)(self._open, request, streaming)
-        try:
-            async for line in reply.aiter_lines():
-                event = line.removeprefix("data:").strip()
-                if line.startswith("data:") and event != "[DONE]":
-                    yield self._piece(event)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error, request) from None
-        finally:
-            await reply.aclose()
+        reply: httpx.Response = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
+        async with aclosing(self._pieces(reply, request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
@@ -104,7 +118,7 @@ class ChatAPI:
                 client = self._async_client()
                 reply = await client.send(self._request(client, request, extra))
         except (httpx.HTTPError, TimeoutError) as error:
-            raise self._unreachable(error, request) from None
+            raise self._broken(error, request) from None
         return self._reply(reply, request)
 
     def _complete_sync(self, request: ModelRequest, extra: Mapping[str, Any]) -> ModelReply:
@@ -113,19 +127,46 @@ class ChatAPI:
         try:
             reply = self._client.send(self._request(self._client, request, extra))
         except httpx.HTTPError as error:
-            raise self._unreachable(error, request) from None
+            raise self._broken(error, request) from None
         return self._reply(reply, request)
+
+    async def _stream_reply(self, request: ModelRequest, show: Callable[[str], None]) -> ModelReply:
+        pieces: list[Piece] = []
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                async with aclosing(self._pieces(await self._open(request, {}), request)) as arriving:
+                    async for piece in arriving:
+                        pieces.append(piece)
+                        if piece.content:
+                            show(piece.content)
+        except TimeoutError as error:
+            raise self._broken(error, request) from None
+        if (reply := join_pieces(pieces)) is None:
+            raise ModelError(f"{self.shown} broke its reply off", kind="unreachable")
+        return check_calls(reply, request)
 
     async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Response:
         client = self._async_client()
+        streaming = {**extra, "stream": True, "stream_options": {"include_usage": True}}
         try:
-            reply = await client.send(self._request(client, request, extra), stream=True)
+            reply = await client.send(self._request(client, request, streaming), stream=True)
             if reply.is_success:
                 return reply
             await reply.aread()
         except httpx.HTTPError as error:
-            raise self._unreachable(error, request) from None
+            raise self._broken(error, request) from None
         raise self._refusal(reply, request)
+
+    async def _pieces(self, reply: httpx.Response, request: ModelRequest) -> AsyncGenerator[Piece]:
+        try:
+            async for line in _lines(reply):
+                event = line.removeprefix(b"data:").strip()
+                if line.startswith(b"data:") and event != b"[DONE]":
+                    yield self._piece(event)
+        except httpx.HTTPError as error:
+            raise self._broken(error, request) from None
+        finally:
+            await reply.aclose()
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -142,53 +183,36 @@ class ChatAPI:
             headers["traceparent"] = request.traceparent
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        body = {**request_body(request), **extra}
-        return client.build_request("POST", self._url, json=body, headers=headers, timeout=request.timeout_s)
+        body = {**request_body(request, extensions=self._extensions), **extra}
+        try:
+            return client.build_request("POST", self._url, json=body, headers=headers, timeout=request.timeout_s)
+        except ValueError as error:  # Half a surrogate pair, or a number that is none.
+            raise ModelError(f"the request cannot be written as JSON: {error}", kind="refused") from None
 
     def _reply(self, reply: httpx.Response, request: ModelRequest) -> ModelReply:
         if not reply.is_success:
             raise self._refusal(reply, request)
         try:
-            completion = _Completion.model_validate_json(reply.content)
+            return check_calls(read_reply(reply.content), request)
         except ValidationError:
             raise self._nonsense(reply.status_code) from None
-        choice = completion.choices[0]
-        return ModelReply(
-            id=completion.id,
-            model=completion.model,
-            content=choice.message.content or "",
-            finish_reason=choice.finish_reason,
-            usage=completion.usage.usage,
-            prompt_token_ids=completion.prompt_token_ids,
-            token_ids=choice.token_ids,
-            logprobs=None if choice.logprobs is None else choice.logprobs.values,
-        )
 
-    def _piece(self, event: str) -> Piece:
+    def _piece(self, event: bytes) -> Piece:
         try:
-            chunk = _Chunk.model_validate_json(event)
+            return read_piece(event)
         except ValidationError:
+            if said := read_complaint(event):
+                text = self._without_key(f"{self.shown} failed in the middle of its reply: {said}")
+                raise ModelError(text, kind="server_error", status=200) from None
             raise self._nonsense(200) from None
-        choice = chunk.choices[0] if chunk.choices else _ChunkChoice()
-        return Piece(
-            content=choice.delta.content or "",
-            id=chunk.id,
-            model=chunk.model,
-            finish_reason=choice.finish_reason,
-            usage=None if chunk.usage is None else chunk.usage.usage,
-            prompt_token_ids=chunk.prompt_token_ids,
-            token_ids=choice.token_ids or (),
-            logprobs=() if choice.logprobs is None else choice.logprobs.values,
-        )
 
     def _nonsense(self, status: int) -> ModelError:
-        return ModelError(
-            f"{self.shown} answered something that is not a chat completion: is a vLLM server there?", status=status
-        )
+        text = f"{self.shown} answered something that is not a chat completion: is a vLLM server there?"
+        return ModelError(text, kind="unusable", status=status)
 
     def _refusal(self, reply: httpx.Response, request: ModelRequest) -> ModelError:
         status = reply.status_code
-        said = _complaint(reply)
+        said = read_complaint(reply.content)
         if status == 404 and said:
             text = f"policy {request.policy!r} is not loaded in {self.shown}: {said}"
         elif status in {401, 403}:
@@ -197,131 +221,50 @@ class ChatAPI:
             )
         else:
             text = f"{self.shown} answered {status}: {said or 'is a vLLM server there?'}"
-        return ModelError(self._without_key(text), status=status, retryable=status == 429 or status >= 500)
+        kind = KINDS.get(status, "server_error" if status >= 500 else "refused")
+        return ModelError(self._without_key(text), kind=kind, status=status, wait_s=_asked_wait(reply))
 
-    def _unreachable(self, error: Exception, request: ModelRequest) -> ModelError:
+    def _broken(self, error: Exception, request: ModelRequest) -> ModelError:
         if isinstance(error, httpx.TimeoutException | TimeoutError):
-            return ModelError(f"{self.shown} did not answer within {request.timeout_s:g} s", retryable=True)
+            return ModelError(f"{self.shown} did not answer within {request.timeout_s:g} s", kind="timeout")
         reason = self._without_key(" ".join(str(error).split())) or type(error).__name__
-        return ModelError(
-            f"{self.shown} cannot be reached: {reason}", retryable=isinstance(error, httpx.TransportError)
-        )
+        if isinstance(error, httpx.TransportError):
+            return ModelError(f"{self.shown} cannot be reached: {reason}", kind="unreachable")
+        return ModelError(f"{self.shown} answered something that cannot be read: {reason}", kind="unusable")
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
 
-def request_body(request: ModelRequest) -> dict[str, Any]:
-    """`request` as the JSON body of the API, asking for token ids and logprobs."""
-    body: dict[str, Any] = {
-        "model": request.policy,
-        "messages": [_wire(message) for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "logprobs": True,
-        "return_token_ids": True,
-    }
-    if request.seed is not None:
-        body["seed"] = request.seed
-    if request.json_schema is not None:
-        schema = {"name": "reply", "schema": request.json_schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
+class _Wait:
+    """Random and growing from one attempt to the next; longer where the server asks for it."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._own = wait_random_exponential(multiplier=2 * wait_s, max=LONGEST_WAIT_S)
+
+    def __call__(self, state: RetryCallState) -> float:
+        error = None if state.outcome is None else state.outcome.exception()
+        asked = error.wait_s if isinstance(error, ModelError) else None
+        return max(self._own(state), min(asked or 0.0, LONGEST_WAIT_S))
 
 
-def _wire(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, ModelError) and error.retryable
 
 
-class _Error(BaseModel):
-    message: str
-
-
-class _Refusal(BaseModel):
-    error: _Error
-
-
-def _complaint(reply: httpx.Response) -> str:
-    """What the server says is wrong, in one line; empty where it says nothing we can read."""
+def _asked_wait(reply: httpx.Response) -> float | None:
+    """Seconds of the header `Retry-After`; its other form, a date, is left out."""
     try:
-        said = _Refusal.model_validate_json(reply.content).error.message
-    except ValidationError:
-        return ""
-    return " ".join(said.split())[:300]
+        return max(0.0, float(reply.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
 
 
-class _Cached(BaseModel):
-    cached_tokens: int | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prompt_tokens_details: _Cached | None = None
-
-    @property
-    def usage(self) -> Usage:
-        details = self.prompt_tokens_details or _Cached()
-        return Usage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
-            cached_tokens=details.cached_tokens or 0,
-        )
-
-
-class _Token(BaseModel):
-    logprob: float
-
-
-class _Logprobs(BaseModel):
-    content: list[_Token] | None = None
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        return tuple(token.logprob for token in self.content or ())
-
-
-class _Text(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Text
-    finish_reason: str
-    logprobs: _Logprobs | None = None
-    token_ids: tuple[int, ...] | None = None
-
-
-class _Completion(BaseModel):
-    id: str
-    model: str
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage
-    prompt_token_ids: tuple[int, ...] | None = None
-
-
-class _ChunkChoice(BaseModel):
-    delta: _Text = _Text()
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-    token_ids: tuple[int, ...] | None = None
-
-
-class _Chunk(BaseModel):
-    id: str
-    model: str
-    choices: list[_ChunkChoice]
-    usage: _Usage | None = None
-    prompt_token_ids: tuple[int, ...] | None = None
+async def _lines(reply: httpx.Response) -> AsyncIterator[bytes]:
+    """Lines that end in a newline: httpx would also break them at characters that JSON leaves as they are."""
+    rest = b""
+    async for part in reply.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest

@@ -16,9 +16,9 @@ GROUP = "journeyman.commands"
 
 PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
-    "1. Run": ["run"],
+    "1. Run": ["run", "runs"],
     "2. Record": ["traces", "label"],
-    "3. Learn": ["mine", "train"],
+    "3. Learn": ["mine", "train", "train-router"],
     "4. Prove": ["evaluate", "gate"],
     "5. Serve": ["adapters"],
 }

@@ -5,15 +5,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from journeyman.agents.model import BASE
+from journeyman.runtime.models import AgentConfig, ModelConfig
+from journeyman.runtime.routing import RoutingConfig
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Config, parse_config, read_toml
 from journeyman.traces.reports.prices import Price
 
 if TYPE_CHECKING:
+    from journeyman.runtime.runstore import RunStore
     from journeyman.traces.storage.store import TraceStore
 
 PROJECT_FILE = "journeyman.toml"
@@ -37,6 +41,9 @@ class ServerConfig(Config):
     """Requests decoded together."""
     kv_cache_gb: float = 2.0
     """CPU build only: memory for the KV cache, in GiB."""
+    tool_call_parser: str | None = None
+    """How vLLM reads the tool calls of this model's own template, e.g. `hermes`; agents with `tool_calls = "native"`
+    need it. None where the model has no such template."""
     start_timeout_s: float = 600.0
     traces: bool = True
     """The server's own span of each request is recorded: its time in the queue, in prefill and in decode."""
@@ -83,13 +90,51 @@ class TracesConfig(Config):
     """Power that energy is estimated with where the machine has no counter; None gives no estimate."""
 
 
+class RunsConfig(Config):
+    """Table `[runs]`: where runs are kept so that they can be taken up again, and for how long.
+
+    What is kept there holds prompts and replies whole, whatever `[traces] content` says: a run goes on from them.
+    """
+
+    store: str | None = None
+    """A path of an SQLite file, or a `postgresql://` URL without a password (libpq reads `PGPASSWORD`); None for
+    `runs.db` in the workspace."""
+    durability: Literal["async", "sync"] = "async"
+    """`sync` waits for the disk at each write, so that power loss takes nothing; kill -9 takes nothing with either."""
+    keep_days: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Runs that ended longer ago are deleted when the store is opened; their traces stay."""
+
+
 class ProjectConfig(Config):
     """`journeyman.toml`, which is optional: every key has a default."""
 
     server: ServerConfig = ServerConfig()
     traces: TracesConfig = TracesConfig()
+    runs: RunsConfig = RunsConfig()
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
+    """Policies that other servers answer for, by name."""
+    agents: dict[str, AgentConfig] = Field(default_factory=dict)
+    """Which policies answer whom; an agent without a row has what was promoted, else the base model."""
+    routing: RoutingConfig | None = None
     mlflow: str | None = None
     """MLflow tracking URI; None for a SQLite store in the workspace."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> Self:
+        for name in self.models:
+            if name == BASE or "@" in name:
+                raise ValueError(f"models.{name}: the workspace's server answers for that; choose another name")
+        for policy in self._named_policies():
+            if policy != BASE and "@" not in policy and policy not in self.models:
+                have = ", ".join((BASE, *self.models))
+                raise ValueError(f"unknown policy {policy!r}; have {have}, and adapters such as worker@8")
+        return self
+
+    def _named_policies(self) -> Iterator[str]:
+        for agent in self.agents.values():
+            yield from agent.fallback if agent.policy is None else (agent.policy, *agent.fallback)
+        if self.routing is not None:
+            yield from (policy for policy in (self.routing.small, self.routing.large) if policy is not None)
 
 
 class Workspace:
@@ -129,6 +174,17 @@ class Workspace:
         return TraceStore(self.spans, self.labels, segments=None if segments == self.spans else str(segments))
 
     @property
+    def runs(self) -> "RunStore":
+        """Runs that can be taken up again; `await open()` it in each event loop."""
+        from journeyman.runtime.runstore import RunStore
+
+        config = self.config.runs
+        place: Path | str = self.root / "runs.db"
+        if config.store is not None:
+            place = config.store if "://" in config.store else self.root.parent / config.store
+        return RunStore(place, durability=config.durability, keep_days=config.keep_days)
+
+    @property
     def adapters(self) -> Path:
         """One folder for each adapter version, e.g. `worker@8`."""
         return self.root / "adapters"
@@ -141,6 +197,11 @@ class Workspace:
     def journal(self) -> Path:
         """The promotion journal."""
         return self.root / "journal.jsonl"
+
+    @property
+    def router(self) -> Path:
+        """The classifier that chooses between a small and a large model."""
+        return self.root / "router.json"
 
     @property
     def server(self) -> Path:

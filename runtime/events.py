@@ -1,13 +1,17 @@
 """Events: what `Runtime.stream` tells while a run goes on, in the order in which it happens."""
 
-from typing import Literal
+from typing import Any, Literal
 
+from journeyman.agents.budget import Spent
 from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.runtime.questions import Question
 from journeyman.traces.record import Record
-from journeyman.traces.trace import Outcome
+from journeyman.traces.trace import CallStatus, Outcome
 
 
 class PlanMade(Record):
+    """Also after replanning: the whole plan then, with what was done before."""
+
     kind: Literal["plan"] = "plan"
     plan: Plan
 
@@ -17,11 +21,29 @@ class WorkerStarted(Record):
     assignment: Assignment
 
 
+class Token(Record):
+    """A piece of a reply while it is written; only where the run was asked for `tokens`."""
+
+    kind: Literal["token"] = "token"
+    agent: str
+    assignment: str | None
+    text: str
+
+
+class ToolCalled(Record):
+    kind: Literal["tool_call"] = "tool_call"
+    agent: str
+    assignment: str | None
+    tool: str
+    arguments: dict[str, Any]
+
+
 class ToolUsed(Record):
     kind: Literal["tool"] = "tool"
     agent: str
+    assignment: str | None
     tool: str
-    status: str
+    status: CallStatus
 
 
 class ReportFiled(Record):
@@ -29,9 +51,30 @@ class ReportFiled(Record):
     report: Report
 
 
+class SpentSoFar(Record):
+    """After each model call."""
+
+    kind: Literal["usage"] = "usage"
+    spent: Spent
+
+
+class Asked(Record):
+    """A person is asked; the run waits for the answer after what else can be done is done."""
+
+    kind: Literal["question"] = "question"
+    question: Question
+
+
+class Answered(Record):
+    """The answer, before the run's last records are written."""
+
+    kind: Literal["answer"] = "answer"
+    answer: str
+
+
 class Ended(Record):
     kind: Literal["ended"] = "ended"
     outcome: Outcome
 
 
-Event = PlanMade | WorkerStarted | ToolUsed | ReportFiled | Ended
+Event = PlanMade | WorkerStarted | Token | ToolCalled | ToolUsed | ReportFiled | SpentSoFar | Asked | Answered | Ended

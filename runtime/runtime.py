@@ -1,28 +1,36 @@
-"""The runtime: runs tasks with a crew, and records every step."""
+"""The runtime: runs tasks with a crew, records every step, and takes up again what was interrupted."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from journeyman.agents.agent import Crew, load_crew
 from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.config import Workspace, find_workspace
-from journeyman.runtime.events import Ended, Event
+from journeyman.runtime.events import Event
+from journeyman.runtime.execution import Execution
+from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
+from journeyman.runtime.memory import Memory
+from journeyman.runtime.models import model_table
 from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.questions import Consent
 from journeyman.runtime.recording import Recording
-from journeyman.runtime.run import Run
-from journeyman.traces import attributes as a
-from journeyman.traces.energy import read_counters
+from journeyman.runtime.routing import Router
+from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.reports.prices import Price
 from journeyman.traces.trace import Outcome, Task
-from journeyman.traces.tracer import Span, Tracer
+from journeyman.traces.tracer import Tracer
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+    from langgraph.runtime import RunControl
+
+    from journeyman.runtime.subgraph import CrewState
 
 
 class Runtime:
@@ -32,7 +40,8 @@ class Runtime:
         outcome = await runtime.run("Who directed the five highest-grossing films?")
 
     `policies` is a table, or a function that gives the table of the moment: each run asks once, when it starts.
-    `base_digest` is that of the model's weights, for the record.
+    `base_digest` is that of the model's weights, for the record. With `runs`, a run is kept while it goes on: it can
+    wait for a person and be taken up again by another process; without, it lives in memory and is faster.
     """
 
     def __init__(
@@ -42,21 +51,39 @@ class Runtime:
         model: Model | ModelTable,
         tracer: Tracer | None = None,
         policies: PolicyTable | Callable[[], PolicyTable] | Mapping[str, str] | None = None,
+        router: Router | None = None,
+        prices: Mapping[str, Price] | None = None,
+        runs: RunStore | None = None,
+        memory: Memory | None = None,
         base_digest: str | None = None,
+        crew_path: Path | None = None,
         seed: int = 0,
         temperature: float = 0.0,
         concurrency: int = 32,
     ) -> None:
         self.crew = crew
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
-        self._tracer = tracer or Tracer()
-        self._policies = _policy_source(policies)
-        self._base_digest = base_digest
-        self._seed = seed
-        self._temperature = temperature
+        self.runs = runs
+        """Where runs are kept; None for a runtime whose runs end with the process."""
         self._concurrency = concurrency
         self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self._graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._recording: Recording | None = None
+        self._execution = Execution(
+            crew=crew,
+            crew_path=None if crew_path is None else str(crew_path.resolve()),
+            models=self._models,
+            tracer=tracer or Tracer(),
+            policies=_policy_source(policies),
+            router=router,
+            prices=prices or {},
+            base_digest=base_digest,
+            seed=seed,
+            temperature=temperature,
+            memory=memory or Memory(runs, crew.memory),
+            runs=runs,
+            graph=self._graph,
+        )
 
     @classmethod
     def open(
@@ -69,7 +96,7 @@ class Runtime:
         temperature: float = 0.0,
         concurrency: int = 32,
     ) -> Self:
-        """A runtime on the workspace's server and span log, with the policies its journal has in service.
+        """A runtime on the workspace's server, span log and run store, with the policies its journal has in service.
 
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
@@ -80,15 +107,19 @@ class Runtime:
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
         )
+        config = place.config
         server = None if attach else running(place)
         recording = Recording(place, compacts=True)
-        model = ChatVLLM(base_url=attach if server is None else server.url)
         runtime = cls(
             crew if isinstance(crew, Crew) else load_crew(Path(crew)),
-            model=model,
+            model=model_table(ChatVLLM(base_url=attach if server is None else server.url), config.models),
             tracer=recording.tracer,
             policies=lambda: current_policies(place),
+            router=None if config.routing is None else Router.open(config.routing, place.router),
+            prices=config.traces.prices,
+            runs=place.create().runs,
             base_digest=None if server is None else server.model_digest,
+            crew_path=None if isinstance(crew, Crew) else Path(crew),
             seed=seed,
             temperature=temperature,
             concurrency=concurrency,
@@ -96,18 +127,39 @@ class Runtime:
         runtime._recording = recording
         return runtime
 
-    async def run(self, task: Task | str) -> Outcome:
-        """Runs one task to its end. What goes wrong is in the outcome; only a record that can't be kept raises."""
-        return await self._run(_task(task), lambda event: None)
+    async def run(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
+        """Runs one task to its end. What goes wrong is in the outcome; only a record that can't be kept raises.
 
-    def run_sync(self, task: Task | str) -> Outcome:
+        The same `run_id` twice never runs twice: a run that ended gives back its outcome, one that was interrupted goes
+        on, and one that another process is at raises `RunBusyError`. It needs a run store.
+        """
+        return await self._run(_task(task), run_id)
+
+    async def resume(self, run_id: str, answers: Mapping[str, str | Consent] | None = None) -> Outcome:
+        """Goes on with a run that was interrupted or waits; `answers` are by question id, beside those given before.
+
+        An answer is a text, or a `Consent` where yes or no is wanted. Raises `ConfigError`.
+        """
+        if self.runs is None:
+            raise ConfigError("this runtime keeps no runs that could be resumed: give it `runs=RunStore(...)`")
+        if (known := await self.find(run_id)) is None:
+            raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
+        return await self._run(known.task, run_id, answers=answers)
+
+    def run_sync(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
-        return _in_own_loop(self._run_and_close(_task(task)))
+        return run_in_own_loop(self._run_and_close(_task(task), run_id))
 
-    async def stream(self, task: Task | str) -> AsyncIterator[Event]:
-        """The events of one run, the last one `Ended`. Leaving the loop early cancels the run."""
+    async def stream(
+        self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one run, the last one `Ended`. Leaving the loop early cancels the run.
+
+        With `tokens`, replies are streamed too: a `Token` for each piece of each agent's reply.
+        """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        running = asyncio.create_task(self._run(_task(task), queue.put_nowait))
+        work = self._run(_task(task), run_id, emit=queue.put_nowait, shows_tokens=tokens)
+        running = asyncio.create_task(work)
         running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:
@@ -117,114 +169,127 @@ class Runtime:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    def stream_sync(
+        self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
+    ) -> Generator[Event, None, None]:
+        """`stream` for code without an event loop, and safe inside one."""
+        return iterate_in_own_loop(lambda: self._stream_and_close(_task(task), run_id, tokens))
+
+    async def find(self, run_id: str) -> RunRecord | None:
+        """What is kept of a run; None for one that there is not."""
+        return None if self.runs is None else await (await self.runs.open()).get(run_id)
+
+    async def left(self) -> list[RunRecord]:
+        """Runs of this crew that were interrupted or wait, and that nobody is at now."""
+        found: list[RunRecord] = []
+        if self.runs is not None:
+            runs = await self.runs.open()
+            for status in WAITING:
+                for known in await runs.find(status):
+                    if known.crew == self.crew.name and not await runs.alive(known.id):
+                        found.append(known)
+        return found
+
+    async def cancel(self, run_id: str) -> None:
+        """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
+        if self.runs is None:
+            raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
+        await self.runs.open()
+        await self.runs.change(run_id, lambda known: known.model_copy(update={"cancel": True}))
+
+    def drain(self, reason: str = "drained") -> None:
+        """Stops every run at its next step, where nothing is lost; they end `paused` and can be resumed."""
+        self._control.request_drain(reason)
+
+    def as_graph(self) -> "CompiledStateGraph[CrewState, None, CrewState, CrewState]":
+        """The crew as a compiled LangGraph graph, to be run as it is or put into another graph as a node.
+
+        It takes `prompt` or `messages`, and gives `answer`, `outcome` and the answer as a message.
+        """
+        from journeyman.runtime.subgraph import crew_graph
+
+        def stream(prompt: str, session: str | None) -> AsyncGenerator[Event, None]:
+            return self.stream(Task(id=uuid4().hex[:12], prompt=prompt, session=session))
+
+        return crew_graph(self.crew.name, stream)
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._models.aclose()
+        await self.aclose()
         self.close()
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop; the next run opens new ones."""
+        self._graphs.pop(asyncio.get_running_loop(), None)
+        await self._models.aclose()
+        if self.runs is not None:
+            await self.runs.aclose()
 
     def close(self) -> None:
         """Closes what `open` opened; views get a few seconds for what is on its way to them."""
         if self._recording is not None:
             self._recording.close()
 
-    async def _run_and_close(self, task: Task) -> Outcome:
-        try:
-            return await self.run(task)
-        finally:
-            await self._models.aclose()
+    async def _run(
+        self,
+        task: Task,
+        run_id: str | None,
+        *,
+        emit: Callable[[Event], None] = lambda event: None,
+        shows_tokens: bool = False,
+        answers: Mapping[str, str | Consent] | None = None,
+    ) -> Outcome:
+        if self.runs is not None:
+            await self.runs.open()
+        elif run_id is not None:
+            raise ConfigError("a run id needs a run store: give the runtime `runs=RunStore(...)`")
+        return await self._execution.run(
+            task,
+            run_id=run_id,
+            gate=self._gate(),
+            control=self._control,
+            emit=emit,
+            shows_tokens=shows_tokens,
+            answers={
+                question: word.model_dump(mode="json") if isinstance(word, Consent) else word
+                for question, word in (answers or {}).items()
+            },
+        )
 
-    @cached_property
+    async def _run_and_close(self, task: Task, run_id: str | None) -> Outcome:
+        try:
+            return await self._run(task, run_id)
+        finally:
+            await self.aclose()
+
+    async def _stream_and_close(self, task: Task, run_id: str | None, tokens: bool) -> AsyncGenerator[Event, None]:
+        try:
+            async for event in self.stream(task, run_id=run_id, tokens=tokens):
+                yield event
+        finally:
+            await self.aclose()
+
     def _graph(self) -> Any:
         from journeyman.runtime.graph import compile_graph  # LangGraph takes a second to import.
 
-        return compile_graph()
+        loop = asyncio.get_running_loop()
+        if loop not in self._graphs:
+            self._graphs[loop] = compile_graph(None if self.runs is None else self.runs.checkpointer)
+        return self._graphs[loop]
+
+    @cached_property
+    def _control(self) -> "RunControl":
+        from langgraph.runtime import RunControl
+
+        return RunControl()
 
     def _gate(self) -> asyncio.Semaphore:
         """The limit on model calls in flight, one for each event loop that runs come from."""
         for loop in [loop for loop in self._gates if loop.is_closed()]:
             del self._gates[loop]
         return self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
-
-    async def _run(self, task: Task, emit: Callable[[Event], None]) -> Outcome:
-        name = self.crew.name
-        attributes = {a.OPERATION: "invoke_workflow", a.WORKFLOW_NAME: name}
-        with self._tracer.span(f"invoke_workflow {name}", parent=None, attributes=attributes) as workflow:
-            # Agents must never see the reference; the record keeps it, so that scores can be made later.
-            workflow.set({a.TASK: task.model_dump_json()})
-            started = perf_counter()
-            run = Run(
-                task=task,
-                crew=self.crew,
-                models=self._models,
-                tracer=self._tracer,
-                policies=self._policies(),
-                gate=self._gate(),
-                base_digest=self._base_digest,
-                seed=self._seed,
-                temperature=self._temperature,
-                emit=emit,
-                root=workflow,
-            )
-            workflow.set(run.attributes)
-            with _metered(workflow):
-                state = await self._under_orchestrator(run)
-            outcome = Outcome(
-                task_id=task.id,
-                trace_id=workflow.trace_id,
-                status=state["status"],
-                answer=state.get("answer", ""),
-                error=state.get("error"),
-                usage=run.usage,
-                model_calls=run.model_calls,
-                tool_calls=run.tool_calls,
-                seconds=perf_counter() - started,
-            )
-            workflow.set({a.OUTCOME: outcome.model_dump_json(), a.STATUS: outcome.status})
-            if outcome.status != "ok":
-                workflow.fail(outcome.status, outcome.error or outcome.status)
-        emit(Ended(outcome=outcome))
-        return outcome
-
-    async def _under_orchestrator(self, run: Run) -> dict[str, Any]:
-        orchestrator = self.crew.orchestrator
-        if orchestrator is None:
-            return await self._invoke(run)
-        attributes = {
-            a.OPERATION: "invoke_agent",
-            **run.attributes,
-            a.AGENT_NAME: orchestrator.name,
-            a.AGENT_DESCRIPTION: orchestrator.description or None,
-        }
-        with self._tracer.span(f"invoke_agent {orchestrator.name}", parent=run.root, attributes=attributes) as span:
-            run.root = span
-            state = await self._invoke(run)
-            span.set({a.STATUS: state["status"]})
-            span.set_json(a.OUTPUT, state.get("answer", ""))
-            if state["status"] != "ok":
-                span.fail(state["status"], state.get("error") or state["status"])
-        return state
-
-    async def _invoke(self, run: Run) -> dict[str, Any]:
-        from journeyman.runtime.graph import MAX_WAVES
-
-        state: dict[str, Any] = await self._graph.ainvoke({}, context=run, config={"recursion_limit": 2 * MAX_WAVES})
-        return state
-
-
-@contextmanager
-def _metered(workflow: Span) -> Iterator[None]:
-    """Writes down what the machine's energy counters say before and after, where it has any."""
-    before = read_counters()
-    try:
-        yield
-    finally:
-        after = read_counters()
-        if before is not None and after is not None and before.source == after.source:
-            workflow.set(
-                {a.ENERGY_START: before.joules, a.ENERGY: after.joules, a.ENERGY_SOURCE: after.source},
-            )
 
 
 def _policy_source(
@@ -238,25 +303,3 @@ def _policy_source(
 
 def _task(task: Task | str) -> Task:
     return task if isinstance(task, Task) else Task(id=uuid4().hex[:12], prompt=task)
-
-
-def _in_own_loop(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

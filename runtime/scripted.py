@@ -1,41 +1,71 @@
 """A model that says what it was told to: for tests and for trying a crew without a server."""
 
+import asyncio
+import re
 from collections.abc import Callable, Sequence
 
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.traces.errors import ModelError
-from journeyman.traces.messages import Usage
+from journeyman.traces.messages import Message, Usage
 
 
 class ScriptedModel:
-    """Answers with `replies` in turn, or with what a function makes of each request. Tokens are counted as words."""
+    """Answers with `replies` in turn, or with what a function makes of each request.
+
+    A reply is a text, a message (for one with tool calls of its own), or an error to be raised. Tokens are counted as
+    words; a text with more words than `max_tokens` is cut off, as a server would.
+    """
 
     provider = "scripted"
     demonstrates = False
 
-    def __init__(self, replies: Sequence[str | Exception] | Callable[[ModelRequest], str]) -> None:
+    def __init__(
+        self,
+        replies: Sequence[str | Message | Exception] | Callable[[ModelRequest], str | Message],
+        *,
+        latency_s: float = 0.0,
+    ) -> None:
         self._replies = replies if callable(replies) else list(replies)
+        self._latency_s = latency_s
         self.requests: list[ModelRequest] = []
         """Every request so far, oldest first."""
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         self.requests.append(request)
-        content = self._reply(request)
-        return ModelReply(
-            id=f"scripted-{len(self.requests)}",
-            model=request.policy,
-            content=content,
-            finish_reason="stop",
-            usage=Usage(
-                input_tokens=sum(len(message.content.split()) for message in request.messages),
-                output_tokens=len(content.split()),
-            ),
-        )
+        number = len(self.requests)
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        return self._reply(request, number)
+
+    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        """Shows the text word by word."""
+        reply = await self.complete(request)
+        for word in _words(reply.content):
+            on_text(word)
+            await asyncio.sleep(0)
+        return reply
 
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    def _reply(self, request: ModelRequest) -> str:
+    def _reply(self, request: ModelRequest, number: int) -> ModelReply:
+        said = self._said(request)
+        message = Message(role="assistant", content=said) if isinstance(said, str) else said
+        words = _words(message.content)
+        kept = words[: request.max_tokens]
+        whole = "tool_calls" if message.tool_calls else "stop"
+        return ModelReply(
+            id=f"scripted-{number}",
+            model=request.policy,
+            content="".join(kept),
+            tool_calls=message.tool_calls,
+            finish_reason=whole if len(kept) == len(words) else "length",
+            usage=Usage(
+                input_tokens=sum(len(message.content.split()) for message in request.messages), output_tokens=len(kept)
+            ),
+        )
+
+    def _said(self, request: ModelRequest) -> str | Message:
         if callable(self._replies):
             return self._replies(request)
         if not self._replies:
@@ -44,3 +74,8 @@ class ScriptedModel:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def _words(text: str) -> list[str]:
+    """With the white space around them, so that they add up to the text."""
+    return re.findall(r"\s*\S+\s*|\s+", text)

@@ -1,6 +1,6 @@
 """`ChatVLLM`: a vLLM server as a langchain chat model and as our own `Model`, token ids and logprobs kept."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -8,12 +8,14 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.messages import ChatMessage as RoleMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr, SecretStr
 
 from journeyman.agents.model import BASE, ModelReply, ModelRequest
-from journeyman.runtime.chat_api import ChatAPI, Piece
-from journeyman.traces.errors import ConfigError
+from journeyman.runtime.chat_api import ChatAPI
+from journeyman.runtime.chat_wire import Piece
+from journeyman.traces.errors import ConfigError, ModelError
 from journeyman.traces.messages import Message, Role, ToolCall, Usage
 
 ROLES: dict[str, Role] = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
@@ -41,13 +43,17 @@ class ChatVLLM(BaseChatModel):
     retry_wait_s: float = Field(default=0.5, ge=0)
     """Mean wait before the first retry; it doubles, with jitter, up to 8 s."""
     api_key: SecretStr | None = None
+    extensions: bool = True
+    """Whether it is asked for what only vLLM has: token ids, logprobs, and tool calls that obey any schema."""
 
     _api: ChatAPI = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         key = None if self.api_key is None else self.api_key.get_secret_value()
-        self._api = ChatAPI(self.base_url, api_key=key, retries=self.retries, wait_s=self.retry_wait_s)
+        self._api = ChatAPI(
+            self.base_url, api_key=key, retries=self.retries, wait_s=self.retry_wait_s, extensions=self.extensions
+        )
 
     @property
     def provider(self) -> str:
@@ -59,6 +65,9 @@ class ChatVLLM(BaseChatModel):
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         return await self._api.complete(request)
+
+    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        return await self._api.stream_reply(request, on_text)
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
@@ -143,8 +152,11 @@ def _message(message: BaseMessage) -> Message:
 
 
 def _result(reply: ModelReply) -> ChatResult:
+    if reply.unreadable is not None:
+        raise ModelError(f"a reply of {reply.model} is unusable: {reply.unreadable}", kind="unusable")
     message = AIMessage(
         content=reply.content,
+        tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=call.id) for call in reply.tool_calls],
         id=reply.id,
         usage_metadata=_usage(reply.usage),
         response_metadata=_metadata(reply.id, reply.model, reply.finish_reason),
@@ -166,6 +178,10 @@ def _chunk(piece: Piece) -> AIMessageChunk:
     }
     return AIMessageChunk(
         content=piece.content,
+        tool_call_chunks=[
+            tool_call_chunk(name=part.name or None, args=part.arguments, id=part.id or None, index=part.index)
+            for part in piece.call_parts
+        ],
         id=piece.id,
         usage_metadata=None if piece.usage is None else _usage(piece.usage),
         # In one piece only: adding messages up would repeat the text of each.

@@ -45,7 +45,7 @@ def embedded_model() -> Path:
 def vllm_server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
     """A real vLLM with LoRA on, in a workspace of its own, on a free port; `.url` is where it answers."""
     workspace = Workspace(tmp_path_factory.mktemp("served") / ".journeyman")
-    config = ServerConfig(model=str(embedded_model), port=_free_port(), kv_cache_gb=1.0)
+    config = ServerConfig(model=str(embedded_model), port=_free_port(), kv_cache_gb=1.0, tool_call_parser="hermes")
     try:
         yield server.start(workspace, config)
     finally:

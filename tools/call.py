@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from journeyman.tools.context import ToolContext
 from journeyman.tools.parameters import InvalidArgumentsError
@@ -29,7 +29,8 @@ async def call_tool(tool: Tool, arguments: dict[str, Any], context: ToolContext 
     A plain function runs in a thread of its own, so a hundred calls wait side by side. Python cannot stop a thread:
     one that outlives its time is left behind, its result is dropped, and neither the loop nor the process waits for
     it at the end. What must be stopped for certain belongs into an async function or a process.
-    `context` is given to a function that has a parameter for it.
+    `context` is given to a function that has a parameter for it. A function that stands in for another tool may return
+    a `CallResult` itself.
     """
     try:
         valid = tool.arguments.read(arguments)
@@ -41,11 +42,12 @@ async def call_tool(tool: Tool, arguments: dict[str, Any], context: ToolContext 
     return CallResult(status=status, content=_cut(content, tool.max_chars))
 
 
-async def _contained(tool: Tool, arguments: dict[str, Any]) -> tuple[Literal["ok", "failed", "timeout"], str]:
+async def _contained(tool: Tool, arguments: dict[str, Any]) -> tuple[CallStatus, str]:
     timer = asyncio.timeout(tool.timeout_s)
     try:
         async with timer:
-            return "ok", str(await _invoke(tool, arguments))
+            said = await _invoke(tool, arguments)
+            return (said.status, said.content) if isinstance(said, CallResult) else ("ok", str(said))
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():

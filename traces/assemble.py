@@ -34,14 +34,17 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
     """The trace of spans that share a trace id; their order and repetition do not matter.
 
     What a crashed run never wrote is absent: without the workflow's span there is no task and no outcome, and turns
-    whose agent's span is missing form a trajectory without a status. Raises `StoreError` where there is no span at all
-    or an attribute does not hold what its name says.
+    whose agent's span is missing form a trajectory without a status. A run that was taken up again has a workflow span
+    for each part: the one that ended last says how it ended, and the times are of all parts together. Raises
+    `StoreError` where there is no span at all or an attribute does not hold what its name says.
     """
     known = _distinct(spans)
     if not known:
         raise StoreError("a trace needs at least one span")
     ordered = sorted(known.values(), key=_rank)
-    root = next((span for span in ordered if _operation(span) == "invoke_workflow"), None)
+    root = max((span for span in ordered if _operation(span) == "invoke_workflow"), key=_end_rank, default=None)
+    # A server's own account of a call is by another clock.
+    own = [span for span in ordered if _operation(span) is not None] or ordered
     try:
         return Trace(
             trace_id=ordered[0].trace_id,
@@ -50,8 +53,8 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             trajectories=_trajectories(ordered, known),
             outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
             labels=tuple(sorted(labels, key=lambda label: label.at_ns)),
-            started_ns=ordered[0].start_ns if root is None else root.start_ns,
-            ended_ns=max(span.end_ns for span in ordered) if root is None else root.end_ns,
+            started_ns=own[0].start_ns,
+            ended_ns=max(span.end_ns for span in own),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -151,6 +154,10 @@ def _distinct(spans: Iterable[SpanRecord]) -> dict[str, SpanRecord]:
 
 def _rank(span: SpanRecord) -> tuple[int, int, str]:
     return span.start_ns, span.end_ns, span.span_id
+
+
+def _end_rank(span: SpanRecord) -> tuple[int, int, str]:
+    return span.end_ns, span.start_ns, span.span_id
 
 
 def _full_rank(span: SpanRecord) -> tuple[int, str]:

@@ -64,6 +64,7 @@ ATTEMPT = "journeyman.attempt"  # 1 for the first try of an assignment
 RUN_ID = "journeyman.run.id"  # the same on every part of a run that was interrupted and taken up again
 POLICY_REASON = "journeyman.policy.reason"  # why this policy was asked: a route, or what the one before it failed of
 DECISIONS = "journeyman.decisions"  # of guardrails, permissions and people on what the span did, as JSON
+REPLAY_OF = "journeyman.replay.of"  # on every span of a replay: the id of the trace that it repeats
 BUDGET = "journeyman.budget"  # what was left of the run's budget, as JSON
 ENERGY = "journeyman.energy.joules"  # reading of the machine's counters when the run ended, and as it began
 ENERGY_START = "journeyman.energy.start_joules"

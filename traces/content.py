@@ -28,7 +28,7 @@ METADATA = frozenset(
     | {a.REQUEST_MODEL, a.RESPONSE_ID, a.RESPONSE_MODEL, a.FINISH_REASONS, a.ERROR_TYPE, a.TOKEN_MODALITY}
     | {a.ASSIGNMENT_ID, a.STATUS, a.TOOL_STATUS, a.ADAPTER_DIGEST, a.BASE_DIGEST, a.BUDGET, a.ENERGY_SOURCE}
     | {a.EVALUATION_NAME, a.EVALUATION_LABEL, a.LABEL_SOURCE, a.LABEL_SOURCE_TYPE}
-    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED}
+    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.RUN_ID, a.REPLAY_OF, a.POLICY_REASON}
 )
 """What the runtime says of a span. Whatever is in neither of the two sets is content, unless it is a number."""
 
@@ -128,6 +128,8 @@ def _without_texts(span: SpanRecord, content: Literal["digest", "off"], *, ids: 
             attributes[name] = _bare_task(value, mask, key)
         elif name == a.OUTCOME:
             attributes[name] = _bare_outcome(value, mask, key)
+        elif name == a.DECISIONS:
+            attributes[name] = _bare_decisions(value, mask)
         elif content == "digest" and name not in TOKENS and name != a.EVENTS:
             attributes[name] = value if name == a.PROMPT_DIGEST else _digest(value)
     attributes[a.CONTENT] = content
@@ -148,6 +150,13 @@ def _bare_outcome(value: JsonValue, mask: _Mask, key: _Mask) -> str:
     texts = {name: mask(text) or None for name in ("answer", "error") if isinstance(text := outcome.get(name), str)}
     kept = {name: text for name, text in texts.items() if text is not None}
     return json.dumps({"task_id": key(_as_text(outcome.get("task_id"))), **counts, **kept})
+
+
+def _bare_decisions(value: JsonValue, mask: _Mask) -> str:
+    """Who decided what stays, so that an audit needs no texts; a reason may quote one."""
+    decisions = json.loads(value) if isinstance(value, str) else value
+    rows = [one for one in decisions if isinstance(one, dict)] if isinstance(decisions, list) else []
+    return json.dumps([{**row, "reason": mask(_as_text(row.get("reason")))} for row in rows])
 
 
 def _with_ids(value: JsonValue, ids: Mapping[str, str], attributes: Mapping[str, JsonValue]) -> JsonValue:

@@ -2,7 +2,8 @@
 
     JourneymanError
     ├── ConfigError      what a user wrote or asked for (exit code 2)
-    ├── ModelError       a model call that failed; knows its HTTP status and whether a retry may help
+    ├── ModelError       a model call that failed; knows which kind of failure it is, and its HTTP status
+    ├── OverBudgetError  a call that the run's budget has no room for; knows the limit (exit code 5)
     ├── ToolError        what a tool says when it cannot do what it was asked
     ├── StoreError       a record that could not be written or read
     ├── DeliveryError    an endpoint that did not take a copy of the record; knows whether a retry may help
@@ -13,7 +14,18 @@
 Messages are one line: what was wrong, and what would be right.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+ModelFailure = Literal["unreachable", "timeout", "rate_limited", "server_error", "refused", "unusable"]
+"""Why a model call failed.
+
+`unreachable`: no connection, or it broke. `timeout`: no whole reply in time. `rate_limited`: HTTP 429. `server_error`:
+HTTP 5xx. `refused`: the server will not answer this request, whenever it is asked (HTTP 4xx). `unusable`: an answer
+came that is no chat completion.
+"""
+
+PASSING: frozenset[ModelFailure] = frozenset({"unreachable", "timeout", "rate_limited", "server_error"})
+"""Kinds that may be over when the same request is sent again."""
 
 
 class JourneymanError(Exception):
@@ -27,11 +39,28 @@ class ConfigError(JourneymanError, ValueError):
 
 
 class ModelError(JourneymanError):
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, kind: ModelFailure = "refused", status: int | None = None, wait_s: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.kind: ModelFailure = kind
         self.status = status
         """HTTP status, where the server answered at all."""
-        self.retryable = retryable
+        self.wait_s = wait_s
+        """Seconds after which the server wants to be asked again, where it says so."""
+
+    @property
+    def retryable(self) -> bool:
+        return self.kind in PASSING
+
+
+class OverBudgetError(JourneymanError):
+    exit_code = 5
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """Which one: `tokens`, `model_calls`, `tool_calls`, `seconds` or `cost`."""
 
 
 class ToolError(JourneymanError):

@@ -88,6 +88,17 @@ def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
     return _read(replies[0]) if replies else None
 
 
+def plain_messages(value: JsonValue) -> Iterator[dict[str, Any]]:
+    """Messages of an attribute as `model_dump(exclude_none=True)` gives them, but faster; raises like `read_prompt`."""
+    for message in _list(value):
+        role, parts = _opened(message)
+        text = _only_text(parts)
+        if text is None:
+            yield _read_parts(role, parts).model_dump(exclude_none=True)
+        else:
+            yield {"role": role, "content": text, "tool_calls": ()}
+
+
 def write_result(content: str) -> str:
     """A tool's result as the conventions want it, a JSON object; `read_result` gives `content` back as it is."""
     return _text({"content": content})
@@ -112,13 +123,18 @@ def _written(message: Message) -> dict[str, JsonValue]:
 
 
 def _read(message: JsonValue) -> Message:
+    role, parts = _opened(message)
+    text = _only_text(parts)
+    return _read_parts(role, parts) if text is None else Message(role=role, content=text)
+
+
+def _opened(message: JsonValue) -> tuple[Role, list[JsonValue]]:
     if not isinstance(message, dict) or not isinstance(parts := message.get("parts"), list):
         raise ValueError("a message must be an object with a role and a list of parts")
     role = message.get("role")
     if role not in ROLES:
         raise ValueError(f"a message has the role {role!r}; it must be {', '.join(ROLES)}")
-    text = _only_text(parts)
-    return _read_parts(role, parts) if text is None else Message(role=role, content=text)
+    return role, parts
 
 
 def _only_text(parts: Sequence[JsonValue]) -> str | None:

@@ -53,6 +53,10 @@ class Pattern(NamedTuple):
     def hinted(self, text: str) -> bool:
         return not self.hints or any(hint in text for hint in self.hints)
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each secret in `text`."""
+        return [_secret(match) for match in self.expression.finditer(text) if self.check(match)]
+
     def redact(self, text: str, found: set[str]) -> str:
         """`text` with `[redacted:kind]` for what matches; then the kind is added to `found`."""
 

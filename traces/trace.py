@@ -9,11 +9,12 @@ from journeyman.traces.messages import Message, Usage
 from journeyman.traces.record import Record
 
 Status = Literal[
-    "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input"
+    "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input", "paused"
 ]
 """How an agent's work ended. The runtime says so, never the model.
 
-`blocked`: a guardrail or a permission stood in the way. `needs_input`: it waits for a person, and can be resumed.
+`blocked`: a guardrail stood in the way. A run that is `needs_input` waits for a person; one that is `paused` was asked to
+stop where nothing is lost. Both can be taken up again.
 """
 
 Ending = Literal[Status, "unfinished"]
@@ -47,6 +48,7 @@ class Outcome(Record):
 
     task_id: str
     trace_id: str
+    run_id: str = ""
     status: Status
     answer: str = ""
     error: str | None = None
@@ -54,7 +56,10 @@ class Outcome(Record):
     usage: Usage = Usage()
     model_calls: int = 0
     tool_calls: int = 0
+    cost: float = 0.0
+    """Money, by the workspace's price table."""
     seconds: float = 0.0
+    """Of this part of the run, where it was taken up again."""
 
 
 class ToolResult(Record):

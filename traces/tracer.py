@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 from opentelemetry import trace as otel
@@ -105,13 +106,16 @@ class Tracer:
         parent: Span | None,
         kind: Kind = "internal",
         attributes: Mapping[str, AttributeValue | None] | None = None,
+        trace_id: str | None = None,
     ) -> Iterator[Span]:
         """A span around the block; an exception that leaves the block marks it failed and travels on.
 
-        Parents are explicit: context variables lose them in LangGraph's fan-out.
+        Parents are explicit: context variables lose them in LangGraph's fan-out. `trace_id` is for a root span that
+        goes on with a trace.
         """
         context = Context() if parent is None else parent.context
-        span = Span(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
+        with _trace_id(trace_id):
+            span = Span(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
         span.set(attributes or {})
         try:
             yield span
@@ -129,7 +133,21 @@ class _Ids(IdGenerator):
         return secrets.randbits(64) or 1
 
     def generate_trace_id(self) -> int:
-        return secrets.randbits(128) or 1
+        named = _TRACE_ID.get()
+        return (secrets.randbits(128) or 1) if named is None else int(named, 16)
+
+
+_TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Of the root span that is being started: the SDK asks its id generator, which takes no arguments."""
+
+
+@contextmanager
+def _trace_id(named: str | None) -> Iterator[None]:
+    token = _TRACE_ID.set(named)
+    try:
+        yield
+    finally:
+        _TRACE_ID.reset(token)
 
 
 class _Writer(SpanProcessor):

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from journeyman.agents.orchestrator import MAX_ASSIGNMENTS
+from journeyman.agents.agent import MAX_ASSIGNMENTS
 from journeyman.agents.plan import Assignment, Plan
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Record

@@ -81,6 +81,7 @@ def lookup_crew(split: Split, *, examples: bool = True) -> Crew:
         name=ORCHESTRATOR,
         instructions=PLAN_INSTRUCTIONS,
         examples=_plan_examples() if examples else (),
+        replans=0,  # Its adapter learns from plans alone: it would meet a replan unprepared.
         limits=Limits(turns=2, tokens=192, seconds=PATIENCE_S),
     )
     return Crew(

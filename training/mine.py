@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
+from pydantic_core import to_json
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import trajectory_refusal
-from journeyman.traces.messages import Message, read_prompt, read_reply
+from journeyman.traces.messages import plain_messages, read_prompt
 from journeyman.traces.record import Config, Record
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.samples import Dataset, SFTSample, sample_line, write_lines
+from journeyman.training.samples import Dataset, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
 
@@ -50,16 +51,15 @@ class Mined(Record):
 def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collection[str] | None = None) -> Mined:
     """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
     mining = Mining(store, agent, config, ids)
-    found = list(mining)
-    named = zip(found, mining.span_ids, strict=True)
-    samples = tuple(sample.model_copy(update={"span_ids": span_ids}) for sample, span_ids in named)
+    first_ones = list(mining)
+    samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
     return Mined(samples=samples, refused=mining.refused)
 
 
 def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
     """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
     with tempfile.TemporaryFile() as first_ones:
-        first_ones.writelines(map(sample_line, mining))
+        first_ones.writelines(mining)
         first_ones.seek(0)
         lines = map(_naming, first_ones, mining.span_ids)
         return write_lines(lines, folder, name) if mining.turns else None
@@ -79,8 +79,8 @@ class Mining:
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
 
-    def __iter__(self) -> Iterator[SFTSample]:
-        """The first of each distinct row, naming the one span that it is from."""
+    def __iter__(self) -> Iterator[bytes]:
+        """The line of each distinct row, as `sample_line` writes it, naming the first span that it is from."""
         self._counted.clear()
         self._span_ids.clear()
         scores = self._scores()
@@ -93,7 +93,7 @@ class Mining:
         for values in self._store.turns(_Turn._fields, **wanted):
             turn = _Turn._make(values)
             row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
-            if isinstance(row, SFTSample):
+            if isinstance(row, bytes):
                 yield row
             elif row is not None:
                 self._counted[row] += 1
@@ -132,27 +132,28 @@ class Mining:
             return f"label {config.label} is no number"
         return None if score >= config.min_score else f"{config.label} below {config.min_score:g}"
 
-    def _row(self, turn: "_Turn") -> SFTSample | str | None:
-        """The row if it is a new one, else None; or why there is none."""
+    def _row(self, turn: "_Turn") -> bytes | str | None:
+        """The line of the row if it is a new one, else None; or why there is none."""
         system = self._store.texts.get(turn.system_digest) if turn.system_digest else turn.system_instructions
         if turn.system_digest and system is None:
             return UNREADABLE
         try:
-            reply = read_reply({a.OUTPUT_MESSAGES: turn.output_messages})
+            reply = next(plain_messages(turn.output_messages), None)
             if reply is None:
                 return UNREADABLE
-            if turn.demonstration and not reply.content:
+            completion: str = reply["content"]
+            if turn.demonstration and not completion:
                 # A reply that is only tool calls has no text to write a prompt's continuation with.
                 return "empty reply"
-            known = self._span_ids.get(contents := _contents(turn, system, reply))
+            known = self._span_ids.get(contents := _contents(turn, completion))
             if known is not None:
                 known.append(turn.span_id)
                 return None
-            messages = (*_system(system), *read_prompt({a.INPUT_MESSAGES: turn.input_messages}))
+            line = _line(turn, (*_system(system), *plain_messages(turn.input_messages)), completion)
         except ValueError:
             return UNREADABLE
         self._span_ids[contents] = [turn.span_id]
-        return _sample(turn, messages, reply)
+        return line
 
 
 class _Turn(NamedTuple):
@@ -180,34 +181,38 @@ def _turn_refusal(turn: _Turn) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _system(instructions: str | None) -> tuple[Message, ...]:
-    return () if instructions is None else read_prompt({a.SYSTEM_INSTRUCTIONS: instructions})
+def _system(instructions: str | None) -> tuple[dict[str, Any], ...]:
+    messages = () if instructions is None else read_prompt({a.SYSTEM_INSTRUCTIONS: instructions})
+    return tuple(message.model_dump(exclude_none=True) for message in messages)
 
 
-def _contents(turn: _Turn, system: str | None, reply: Message) -> bytes:
+def _contents(turn: _Turn, completion: str) -> bytes:
     """A digest of all that makes a row another one."""
-    hashed = sha256(repr((turn.policy, system, turn.input_messages, reply.content)).encode())
-    for ids in () if turn.demonstration else (turn.prompt_token_ids, turn.token_ids):
-        hashed.update(b"" if ids is None else ids.tobytes() + b"|")
-    return hashed.digest()[:16]
+    system = turn.system_digest or turn.system_instructions or ""
+    ids = [b"" if one is None else one.tobytes() for one in _ids(turn)]
+    texts = (turn.policy or "", system, turn.input_messages or "", completion, *(str(len(one)) for one in ids), "")
+    return sha256("\0".join(texts).encode() + b"".join(ids)).digest()[:16]
 
 
-def _sample(turn: _Turn, messages: tuple[Message, ...], reply: Message) -> SFTSample:
-    ids = (None, None) if turn.demonstration else (turn.prompt_token_ids, turn.token_ids)
-    prompt_token_ids, token_ids = (None if one is None else tuple(one.tolist()) for one in ids)
-    return SFTSample(
+def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) -> bytes:
+    prompt_token_ids, token_ids = (None if one is None else one.tolist() for one in _ids(turn))
+    return plain_line(
         agent=turn.agent,
         policy=turn.policy or "",
         trace_id=turn.trace_id,
-        span_ids=(turn.span_id,),
+        span_ids=[turn.span_id],
         messages=messages,
-        completion=reply.content,
+        completion=completion,
         prompt_token_ids=prompt_token_ids,
         token_ids=token_ids,
     )
 
 
+def _ids(turn: _Turn) -> "tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]":
+    """A demonstration is text alone."""
+    return (None, None) if turn.demonstration else (turn.prompt_token_ids, turn.token_ids)
+
+
 def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
-    if len(span_ids) == 1:
-        return line
-    return sample_line(SFTSample.model_validate_json(line).model_copy(update={"span_ids": span_ids}))
+    """The line with all its spans in the place of the first. No text can hold the key: there its quotes are escaped."""
+    return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)

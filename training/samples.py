@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import to_json
 
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
@@ -84,6 +85,15 @@ def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]
 
 def sample_line(sample: SFTSample) -> bytes:
     return sample.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def plain_line(**fields: Any) -> bytes:
+    """The same of a sample's fields as plain values, which nobody checks: for many samples at once."""
+    known = {name: value for name, value in {**_DEFAULTS, **fields}.items() if value is not None}
+    return to_json(known, inf_nan_mode="null") + b"\n"
+
+
+_DEFAULTS = {name: field.get_default() for name, field in SFTSample.model_fields.items()}
 
 
 def read_samples(path: Path) -> list[SFTSample]:

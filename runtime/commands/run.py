@@ -5,12 +5,15 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 
 from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.draining import drains
 from journeyman.runtime.events import Ended, Event, PlanMade, ReportFiled
+from journeyman.runtime.runstore import WAITING
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.tasks import BrokenLine, read_tasks
 from journeyman.traces.errors import ConfigError
@@ -25,12 +28,16 @@ def run(
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")] = 8,
     attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")] = 0,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="The same id never runs twice: it goes on")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="The conversation it is part of")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Who asks")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run one task, or every task of a file, with a crew.
 
-    With --tasks and --out, tasks whose outcomes are already in the file are not run again.
+    With --tasks and --out, tasks whose outcomes are already in the file are not run again, and what was interrupted
+    goes on. SIGTERM stops where nothing is lost.
     """
     if (question is None) == (tasks is None):
         raise ConfigError(
@@ -39,11 +46,14 @@ def run(
     runtime = Runtime.open(crew, workspace=find_workspace(workspace), attach=attach, seed=seed)
     if tasks is None:
         assert question is not None
-        outcome = asyncio.run(_one(runtime, question))
-        emit(outcome, as_json, lambda: _show(outcome))
-        raise typer.Exit(_exit([outcome], []))
+        task = Task(id=run_id or uuid4().hex[:12], prompt=question, session=session, user=user)
+        outcome = asyncio.run(_one(runtime, task, run_id))
+        emit(outcome, as_json, lambda: show_outcome(outcome))
+        raise typer.Exit(exit_code([outcome], []))
     if results is None:
         raise ConfigError("--tasks needs --out FILE for the outcomes")
+    if run_id is not None or session is not None or user is not None:
+        raise ConfigError("--run-id, --session and --user are for a single question: in a task file they are keys")
     found, broken = read_tasks(tasks)
     for line in broken:
         notes.print(f"{tasks}, line {line.number}: {line.reason}: left out", markup=False)
@@ -59,12 +69,18 @@ def run(
         as_json,
         lambda: out.print(f"{summary['ok']} of {len(found)} tasks ok, outcomes in {results}", soft_wrap=True),
     )
-    raise typer.Exit(_exit(outcomes, broken))
+    raise typer.Exit(exit_code(outcomes, broken))
 
 
-async def _one(runtime: Runtime, question: str) -> Outcome:
-    async with runtime:
-        async for event in runtime.stream(question):
+async def _one(runtime: Runtime, task: Task, run_id: str | None) -> Outcome:
+    async with runtime, drains(runtime):
+        if (
+            run_id is not None
+            and (known := await runtime.find(run_id)) is not None
+            and known.task.prompt == task.prompt
+        ):
+            task = known.task
+        async for event in runtime.stream(task, run_id=run_id):
             if isinstance(event, Ended):
                 return event.outcome
             _note(event)
@@ -72,20 +88,25 @@ async def _one(runtime: Runtime, question: str) -> Outcome:
 
 
 async def _many(runtime: Runtime, tasks: list[Task], path: Path, concurrency: int) -> list[Outcome]:
-    """Runs the tasks that `path` has no outcome of; each outcome is written the moment it is there."""
+    """Runs the tasks that `path` has no outcome of; each outcome is written the moment it is there.
+
+    A run that waits for a person, or was stopped, has none yet.
+    """
     done = {outcome.task_id: outcome for outcome in _read_outcomes(path)}
     outcomes = [done[task.id] for task in tasks if task.id in done]
     places = asyncio.Semaphore(concurrency)
-    async with runtime:
+    async with runtime, drains(runtime):
+        left = {known.task.model_dump_json(): known.id for known in await runtime.left()}
         with path.open("a", encoding="utf-8") as file, progress() as bar:
             row = bar.add_task("tasks", total=len(tasks), completed=len(outcomes))
 
             async def one(task: Task) -> None:
                 async with places:
-                    outcome = await runtime.run(task)
-                file.write(outcome.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                    outcome = await runtime.run(task, run_id=left.get(task.model_dump_json()))
+                if outcome.status not in WAITING:
+                    file.write(outcome.model_dump_json() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                 outcomes.append(outcome)
                 bar.advance(row)
 
@@ -122,9 +143,12 @@ def _note(event: Event) -> None:
         notes.print(f"  {report.assignment.id}  {report.assignment.goal} → {said}", style="dim", markup=False)
 
 
-def _show(outcome: Outcome) -> None:
+def show_outcome(outcome: Outcome) -> None:
     if outcome.error is not None:
         notes.print(f"{outcome.status}: {outcome.error}", markup=False)
+    if outcome.status in WAITING:
+        then = "journeyman runs show" if outcome.status == "needs_input" else "journeyman runs resume"
+        notes.print(f"go on with: {then} {outcome.run_id}", markup=False)
     out.print(outcome.answer, markup=False, soft_wrap=True)
     notes.print(
         f"trace {outcome.trace_id[:12]} · {outcome.model_calls} model calls, {outcome.tool_calls} tool calls, "
@@ -134,10 +158,15 @@ def _show(outcome: Outcome) -> None:
     )
 
 
-def _exit(outcomes: list[Outcome], broken: list[BrokenLine]) -> Exit:
+def exit_code(outcomes: list[Outcome], broken: list[BrokenLine]) -> Exit:
     """Partial where something, but not everything, came out well."""
-    if any(outcome.status == "over_budget" for outcome in outcomes):
+    statuses = {outcome.status for outcome in outcomes}
+    if "needs_input" in statuses:
+        return Exit.NEEDS_INPUT
+    if "over_budget" in statuses:
         return Exit.OVER_BUDGET
+    if "paused" in statuses:
+        return Exit.PARTIAL
     good = sum(outcome.status == "ok" for outcome in outcomes)
     flawed = len(broken) + sum(outcome.status != "ok" or outcome.error is not None for outcome in outcomes)
     if not flawed:

@@ -17,7 +17,8 @@ def sql_command(
     query: Annotated[
         str,
         typer.Argument(
-            metavar="QUERY", help="One SELECT, over spans, traces, trajectories, turns, tool_calls and labels"
+            metavar="QUERY",
+            help="One SELECT, over spans, traces, trajectories, turns, tool_calls, decisions and labels",
         ),
     ],
     workspace: WorkspaceOption = None,

@@ -1,5 +1,6 @@
 """`journeyman traces compact` and `doctor`: the record made small, and the record looked after."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ def compact_command(workspace: WorkspaceOption = None, as_json: JsonOption = Fal
     place = find_workspace(workspace)
     config, segments = place.config.traces, Segments(place.segments)
     with told() as tell:
-        done = compact(place.spans, segments, progress=tell)
+        done = compact(place.spans, segments, processes=min(4, os.cpu_count() or 1), progress=tell)
         if config.keep_days is not None or config.keep_gb is not None:
             ended = retain(
                 place.store, place.spans, place.labels, segments, keep_days=config.keep_days, keep_gb=config.keep_gb

@@ -40,6 +40,23 @@ def test_a_crew_is_read_with_its_agents_tools_and_default_instructions(tmp_path:
     assert list(read.tools) == ["calculator"]
 
 
+def test_a_crew_says_how_calls_are_written_what_is_verified_and_how_often_it_replans(tmp_path: Path) -> None:
+    read = crew(
+        tmp_path,
+        'verify = ["number"]'
+        + GOOD.replace("limits =", "replans = 3\njudge = true\nlimits =").replace(
+            "tools = [", 'parallel_calls = 4\ntool_calls = "native"\nverify = ["integer", "json:loads"]\ntools = ['
+        ),
+    )
+    assert read.orchestrator is not None
+    assert (read.verify, read.orchestrator.replans, read.orchestrator.judge) == (("number",), 3, True)
+    (worker,) = read.workers
+    assert (worker.parallel_calls, worker.tool_calls, worker.verify) == (4, "native", ("integer", "json:loads"))
+    assert "JSON" not in worker.instructions
+    several = crew(tmp_path, GOOD.replace("tools = [", "parallel_calls = 4\ntools = ["))
+    assert "a list of calls" in several.workers[0].instructions
+
+
 def test_a_tool_may_be_any_function_that_can_be_imported(tmp_path: Path) -> None:
     text = GOOD.replace('use = "calculator"', 'use = "journeyman.tools.calculator:calculator"')
     assert list(crew(tmp_path, text).tools) == ["calculator"]
@@ -58,6 +75,12 @@ def test_a_tool_may_be_any_function_that_can_be_imported(tmp_path: Path) -> None
         ('name = "counting"', "name = ", "not valid TOML"),
         ("[workers.sums]", "[workers.orchestrator]", "two agents of the name 'orchestrator'"),
         ("tokens = 300", "tokens = 0", "greater than or equal to 1"),
+        (
+            'name = "counting"',
+            'name = "counting"\nverify = ["whole"]',
+            "unknown verifier 'whole'; have integer, number",
+        ),
+        ("[workers.sums]", "[workers.sums]\nreplans = 1", "unknown key 'workers.sums.replans'"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_file_and_what_is_wrong(

@@ -1,59 +1,30 @@
 """The worker's loop, with a scripted desk in place of the runtime's."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import json
+from itertools import pairwise
+from typing import Any
 
 import jsonschema
 import pytest
 
 from journeyman.agents.agent import Agent, Example, Limits
-from journeyman.agents.calls import Used, opening
-from journeyman.agents.model import BASE, ModelReply
+from journeyman.agents.calls import opening
+from journeyman.agents.model import BASE
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError
+from journeyman.agents.turn import Answering
 from journeyman.agents.worker import read_turn, turn_schema, work, write_answer, write_call
-from journeyman.tools.call import call_tool
 from journeyman.tools.tool import Tool, tool
-from journeyman.traces.messages import Message, ToolCall, Usage
-
-T = TypeVar("T")
+from journeyman.traces.errors import ToolError
+from journeyman.traces.messages import Message
 
 
 @tool
 def facts(query: str) -> str:
     """Looks facts up."""
+    if query == "nothing":
+        raise ToolError("there is nothing")
     return f"about {query}"
-
-
-class Desk:
-    """Replies in turn, tools for real."""
-
-    policy = "worker@1"
-
-    def __init__(self, *replies: str, truncated: bool = False) -> None:
-        self.replies = list(replies)
-        self.truncated = truncated
-        self.seen: list[tuple[Message, ...]] = []
-
-    async def ask(
-        self,
-        messages: tuple[Message, ...],
-        schema: dict[str, Any] | None,
-        read: Callable[[ModelReply], T],
-        tools: Sequence[Tool] = (),
-    ) -> T:
-        self.seen.append(messages)
-        if self.truncated:
-            raise TruncatedReplyError("a reply was cut off at 9 tokens")
-        return read(
-            ModelReply(id="1", model="worker@1", content=self.replies.pop(0), finish_reason="stop", usage=Usage())
-        )
-
-    async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
-        return [
-            Used(result=await call_tool(TOOLS[call.name], dict(call.arguments)), span_id=f"span-{call.name}")
-            for call in wanted
-        ]
 
 
 TOOLS: dict[str, Tool] = {"facts": facts}
@@ -61,45 +32,138 @@ AGENT = Agent(name="lookup", instructions="Look it up.", tools=("facts",), outpu
 GOAL = Assignment(id="1", worker="lookup", goal="How tall is it?")
 
 
-async def do(desk: Desk, agent: Agent = AGENT) -> Report:
+def changed(**fields: object) -> Agent:
+    return Agent.model_validate(AGENT.model_dump() | fields)
+
+
+async def do(desk: Any, agent: Agent = AGENT) -> Report:
+    desk.tools = TOOLS
     return await work(agent, GOAL, TOOLS, desk)
 
 
-async def test_a_worker_uses_a_tool_and_answers_with_its_evidence() -> None:
-    desk = Desk(write_call("facts", {"query": "height"}), write_answer(["61.6"]))
-    report = await do(desk)
+async def test_a_worker_uses_a_tool_and_answers_with_its_evidence(desk: Any) -> None:
+    at_work = desk(write_call("facts", {"query": "height"}), write_answer(["61.6"]))
+    report = await do(at_work)
     assert (report.status, report.output, report.evidence) == ("ok", ["61.6"], ("span-facts",))
-    assert desk.seen[1][-1] == Message(role="user", content="facts: about height")
+    assert at_work.seen[1][-1] == Message(role="user", content="facts: about height")
 
 
-async def test_an_unreadable_reply_is_told_to_the_model_and_stays_out_of_the_history() -> None:
-    desk = Desk("{broken", write_answer(["61.6"]))
-    assert (await do(desk)).status == "ok"
-    assert "not valid JSON" in desk.seen[1][-1].content
-    assert all("{broken" not in message.content for message in desk.seen[1])
+async def test_an_output_does_not_rest_on_a_call_that_failed(desk: Any) -> None:
+    report = await do(desk(write_call("facts", {"query": "nothing"}), write_answer([])))
+    assert (report.status, report.evidence) == ("ok", ())
 
 
-async def test_an_unknown_tool_is_told_to_the_model_with_the_tools_there_are() -> None:
-    desk = Desk(write_call("serch", {"query": "x"}), write_answer(["1"]))
-    assert (await do(desk)).status == "ok"
-    assert "there is no tool 'serch'; there are: facts" in desk.seen[1][-1].content
+async def test_an_unreadable_reply_is_told_to_the_model_and_stays_out_of_the_history(desk: Any) -> None:
+    at_work = desk("{broken", write_answer(["61.6"]))
+    assert (await do(at_work)).status == "ok"
+    assert "not valid JSON" in at_work.seen[1][-1].content
+    assert all("{broken" not in message.content for message in at_work.seen[1])
 
 
-async def test_wrong_arguments_become_a_result_that_the_model_can_act_on() -> None:
-    desk = Desk(write_call("facts", {"q": "x"}), write_answer(["1"]))
-    assert (await do(desk)).status == "ok"
-    assert desk.seen[1][-1].content.startswith("facts: facts was not called")
+async def test_an_unknown_tool_is_told_to_the_model_with_the_tools_there_are(desk: Any) -> None:
+    at_work = desk(write_call("serch", {"query": "x"}), write_answer(["1"]))
+    assert (await do(at_work)).status == "ok"
+    assert "there is no tool 'serch'; there are: facts" in at_work.seen[1][-1].content
 
 
-async def test_a_reply_cut_short_is_a_truncated_report() -> None:
-    report = await do(Desk(truncated=True))
+async def test_no_prompt_has_two_messages_of_the_user_in_a_row(desk: Any) -> None:
+    call = write_call("facts", {"query": "x"})
+    at_work = desk("{broken", call, "[]", write_answer(["x"]), write_answer(["2"]))
+    assert (await do(at_work, changed(verify=("integer",)))).status == "ok"
+    for messages in at_work.seen:
+        assert all(one.role != other.role for one, other in pairwise(messages))
+
+
+async def test_wrong_arguments_become_a_result_that_the_model_can_act_on(desk: Any) -> None:
+    at_work = desk(write_call("facts", {"q": "x"}), write_answer(["1"]))
+    assert (await do(at_work)).status == "ok"
+    assert at_work.seen[1][-1].content.startswith("facts: facts was not called")
+
+
+async def test_a_reply_cut_short_is_a_truncated_report(desk: Any) -> None:
+    report = await do(desk(TruncatedReplyError("a reply was cut off at 9 tokens")))
     assert (report.status, report.output) == ("truncated", None)
 
 
-async def test_no_answer_in_all_turns_is_a_failed_report() -> None:
-    report = await do(Desk(*[write_call("facts", {"query": "x"})] * 3))
-    assert report.status == "failed"
-    assert report.error == "no answer in 3 turns"
+async def test_unusable_replies_are_asked_for_again_a_bounded_number_of_times(desk: Any) -> None:
+    at_work = desk("{broken", "[]", "3", write_answer(["never asked for"]))
+    report = await do(at_work)
+    assert (report.status, len(at_work.seen)) == ("failed", 3)
+    assert report.error == (
+        "3 unusable replies; last: it must be a JSON object with exactly one key: a tool's name, or answer"
+    )
+
+
+async def test_a_repair_takes_no_turn_from_the_work(desk: Any) -> None:
+    at_work = desk("{broken", write_call("facts", {"query": "x"}), "{broken", write_answer(["1"]))
+    assert (await do(at_work, changed(limits=Limits(turns=2)))).status == "ok"
+
+
+async def test_on_the_last_turn_a_call_is_refused_and_an_answer_asked_for(desk: Any) -> None:
+    call = write_call("facts", {"query": "x"})
+    at_work = desk(call, call, call, write_answer(["1"]))
+    assert (await do(at_work)).output == ["1"]
+    assert at_work.seen[3][-1].content.endswith('no tool can be called any more: reply with {"answer": ...}')
+
+
+async def test_a_first_turn_that_must_call_a_tool_is_held_to_it_where_the_server_does_not(desk: Any) -> None:
+    at_work = desk(write_answer(["a guess"]), write_call("facts", {"query": "x"}), write_answer(["1"]))
+    report = await do(at_work, changed(tool_first=True))
+    assert (report.output, report.evidence) == (["1"], ("span-facts",))
+    assert at_work.schemas[0] == at_work.schemas[1]
+
+
+async def test_an_answer_that_a_verifier_refuses_is_told_why_and_tried_again(desk: Any) -> None:
+    at_work = desk(write_answer(["tall"]), write_answer(["61.6"]))
+    report = await do(at_work, changed(verify=("number",)))
+    assert (report.status, report.output) == ("ok", ["61.6"])
+    assert at_work.seen[1][-2:] == (
+        Message(role="assistant", content='{"answer": ["tall"]}'),
+        Message(role="user", content="Your answer was not accepted: 'tall' is not a number"),
+    )
+
+
+async def test_an_output_that_was_never_accepted_is_not_given_out(desk: Any) -> None:
+    report = await do(desk(*[write_answer(["tall"])] * 3), changed(verify=("number",)))
+    assert (report.status, report.output) == ("failed", None)
+    assert report.error == "no answer in 3 turns; last: 'tall' is not a number"
+
+
+async def test_a_valid_empty_answer_is_not_a_failure(desk: Any) -> None:
+    report = await do(desk(write_answer([])), changed(verify=("number",)))
+    assert (report.status, report.output) == ("ok", [])
+
+
+async def test_several_calls_of_a_turn_are_made_and_their_results_told_apart(desk: Any) -> None:
+    calls = json.dumps([{"facts": {"query": "height"}}, {"facts": {"query": "age"}}])
+    at_work = desk(calls, write_answer(["61.6", "88"]))
+    report = await do(at_work, changed(parallel_calls=2))
+    assert (report.status, report.evidence) == ("ok", ("span-facts", "span-facts"))
+    assert at_work.seen[1][-1].content == "1. facts: about height\n2. facts: about age"
+    jsonschema.validate(json.loads(calls), at_work.schemas[0])
+
+
+async def test_more_calls_than_a_turn_may_ask_for_are_refused(desk: Any) -> None:
+    calls = json.dumps([{"facts": {"query": "x"}}] * 3)
+    at_work = desk(calls, write_answer(["1"]))
+    await do(at_work, changed(parallel_calls=2))
+    assert at_work.seen[1][-1].content.endswith("it must have 1 to 2 calls")
+
+
+async def test_a_history_that_outgrows_its_budget_loses_what_is_oldest(desk: Any) -> None:
+    @tool(name="facts")
+    def long_facts(query: str) -> str:
+        """Looks facts up."""
+        return f"about {query}\n" + "and so on " * 40
+
+    at_work = desk(*[write_call("facts", {"query": str(n)}) for n in range(3)], write_answer(["1"]))
+    at_work.tools = {"facts": long_facts}
+    agent = changed(limits=Limits(turns=4, prompt_tokens=200))
+    assert (await work(agent, GOAL, at_work.tools, at_work)).status == "ok"
+    last = at_work.seen[-1]
+    assert last[:2] == at_work.seen[0]
+    assert [message.content.split("\n")[1][:8] for message in last[3::2]] == ["[left ou", "[left ou", "and so o"]
+    assert last[-1].content == "facts: about 2\n" + "and so on " * 40
 
 
 def test_the_last_turn_takes_an_answer_only_and_a_first_turn_may_demand_a_tool() -> None:
@@ -114,9 +178,23 @@ def test_the_last_turn_takes_an_answer_only_and_a_first_turn_may_demand_a_tool()
         jsonschema.validate(answer, turn_schema(demanding, TOOLS, first=True, last=False))
 
 
+def test_the_schema_of_an_agent_with_one_call_a_turn_is_what_adapters_were_trained_under() -> None:
+    call = (
+        '{"type": "object", "properties": {"facts": {"additionalProperties": false, "properties": '
+        '{"query": {"type": "string"}}, "required": ["query"], "type": "object"}}, "required": ["facts"], '
+        '"additionalProperties": false}'
+    )
+    answer = (
+        '{"type": "object", "properties": {"answer": {"type": "array", "items": {"type": "string", "minLength": 1, '
+        '"maxLength": 400}, "maxItems": 32}}, "required": ["answer"], "additionalProperties": false}'
+    )
+    assert json.dumps(turn_schema(AGENT, TOOLS, first=False, last=False)) == f'{{"anyOf": [{call}, {answer}]}}'
+
+
 def test_a_repeated_value_counts_once() -> None:
     said = read_turn('{"answer": ["a", "b", "a"]}', AGENT, TOOLS)
-    assert said.model_dump() == {"output": ["a", "b"]}
+    assert isinstance(said, Answering)
+    assert said.output == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -131,3 +209,16 @@ def test_examples_are_shown_to_the_base_model_only() -> None:
     agent = AGENT.model_copy(update={"examples": (Example(user="q", assistant="a"),)})
     assert [message.content for message in opening(agent, BASE, "goal")] == ["Look it up.", "q", "a", "goal"]
     assert [message.content for message in opening(agent, "lookup@1", "goal")] == ["Look it up.", "goal"]
+
+
+async def test_all_prompts_of_an_agent_begin_with_the_same_bytes(desk: Any) -> None:
+    agent = changed(examples=({"user": "q", "assistant": '{"answer": ["a"]}'},), instructions="Look it up.\nAlways.")
+    openings = []
+    for goal in ("How tall is it?", "How old is it?"):
+        at_work = desk(write_call("facts", {"query": goal}), write_answer(["1"]), tools=TOOLS, policy=BASE)
+        await work(agent, Assignment(id="1", worker="lookup", goal=goal), TOOLS, at_work)
+        first, second = (json.dumps([message.model_dump() for message in messages]) for messages in at_work.seen)
+        assert second.startswith(first.removesuffix("]"))
+        openings.append(first)
+    shared = json.dumps([message.model_dump() for message in opening(agent, BASE, "")[:-1]]).removesuffix("]")
+    assert all(one.startswith(shared) for one in openings)

@@ -42,3 +42,10 @@ def test_what_the_environment_says_of_opentelemetry_does_not_lose_a_span() -> No
     assert "OTEL_SDK_DISABLED" not in env and "OTEL_TRACES_SAMPLER" not in env
     assert env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
     assert env["NO_PROXY"] == env["no_proxy"] == "corp,127.0.0.1"
+
+
+def test_a_parser_of_tool_calls_is_named_with_what_it_needs(tmp_path: Path) -> None:
+    line = command("model", ServerConfig(tool_call_parser="hermes"), "vllm", tmp_path)
+    at = line.index("--tool-call-parser")
+    assert line[at - 1 : at + 2] == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    assert "--tool-call-parser" not in command("model", ServerConfig(), "vllm", tmp_path)

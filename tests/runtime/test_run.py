@@ -45,7 +45,7 @@ LOOKUP = Agent(
 )
 CREW = Crew(
     name="films",
-    orchestrator=Agent(name="orchestrator", instructions="Plan."),
+    orchestrator=Agent(name="orchestrator", instructions="Plan.", replans=0),
     workers=(LOOKUP,),
     tools={"facts": facts},
 )

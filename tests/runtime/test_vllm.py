@@ -10,9 +10,9 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from pydantic import SecretStr
 
-from journeyman.agents.model import Model, ModelRequest
+from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
 from journeyman.runtime.vllm import ChatVLLM
-from journeyman.traces.errors import ConfigError, ModelError
+from journeyman.traces.errors import PASSING, ConfigError, ModelError, ModelFailure
 from journeyman.traces.messages import Message, ToolCall
 
 REQUEST = ModelRequest(policy="worker@1", messages=(Message(role="user", content="hi"),), seed=3)
@@ -67,8 +67,9 @@ class Server:
     """A server on a socket that gives the next of its replies to each request, the last one for ever."""
 
     def __init__(self) -> None:
-        self.replies: list[bytes | float] = [OK]
-        """Bytes to send; b"" drops the connection, a number waits as many seconds and then drops it."""
+        self.replies: list[bytes | float | list[bytes]] = [OK]
+        """Bytes to send; b"" drops the connection, a number waits as many seconds and then drops it, and a list is sent
+        bit by bit, a tenth of a second apart."""
         self.requests: list[Seen] = []
         self.asked = asyncio.Event()
         self.url = ""
@@ -82,9 +83,12 @@ class Server:
             reply = self.replies[0] if len(self.replies) == 1 else self.replies.pop(0)
             if isinstance(reply, float):
                 await asyncio.sleep(reply)
-            else:
-                writer.write(reply)
+                return
+            pause_s = 0.1 if isinstance(reply, list) else 0.0
+            for part in reply if isinstance(reply, list) else [reply]:
+                writer.write(part)
                 await writer.drain()
+                await asyncio.sleep(pause_s)
         finally:
             writer.close()
 
@@ -174,6 +178,48 @@ async def test_retries_are_bounded(server: Server, connect: Connect) -> None:
     assert "engine is dead" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (refusal(400, "too long"), "refused"),
+        (refusal(401, "who are you"), "refused"),
+        (refusal(404, "no such model"), "refused"),
+        (refusal(408, "slow client"), "timeout"),
+        (refusal(429, "busy"), "rate_limited"),
+        (refusal(500, "broke"), "server_error"),
+        (refusal(504, "gave up"), "timeout"),
+        (answer(302, b""), "refused"),
+        (answer(200, b"<html>"), "unusable"),
+        (b"", "unreachable"),
+        (5.0, "timeout"),
+        (OK[:-20], "unreachable"),
+        (OK.replace(b"Connection: close", b"Content-Encoding: gzip"), "unusable"),
+    ],
+)
+async def test_every_failure_has_its_kind(
+    server: Server, connect: Connect, reply: bytes | float, kind: ModelFailure
+) -> None:
+    server.replies = [reply]
+    error = await refused(connect(retries=0).complete(REQUEST.model_copy(update={"timeout_s": 0.3})))
+    assert (error.kind, error.retryable) == (kind, kind in PASSING)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(b"0.4", True), (b"Wed, 21 Oct 2026 07:28:00 GMT", False)])
+async def test_a_server_that_says_how_long_to_wait_is_left_alone(
+    server: Server, connect: Connect, asked: bytes, waits: bool
+) -> None:
+    server.replies = [refusal(429, "busy").replace(b"Connection: close", b"Retry-After: " + asked), OK]
+    began = time.monotonic()
+    await connect(retries=1).complete(REQUEST)
+    assert (time.monotonic() - began >= 0.4) is waits
+
+
+async def test_a_text_that_no_server_could_read_is_refused(server: Server, connect: Connect) -> None:
+    broken = (Message(role="user", content="half a pair: \ud800"),)
+    error = await refused(connect().complete(REQUEST.model_copy(update={"messages": broken})))
+    assert (error.kind, server.requests) == ("refused", [])
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_a_refusal_is_not_tried_again(server: Server, connect: Connect, status: int) -> None:
     server.replies = [refusal(status, "no\nand\nno")]
@@ -204,10 +250,14 @@ async def test_nonsense_is_said_to_be_no_chat_completion(server: Server, connect
     assert (error.retryable, len(server.requests)) == (False, 1)
 
 
+def drips(reply: bytes) -> list[bytes]:
+    return [reply[start : start + 40] for start in range(0, len(reply), 40)]
+
+
 async def test_a_reply_that_drips_in_is_given_up_in_time(server: Server, connect: Connect) -> None:
-    server.replies = [OK[:-20]]
+    server.replies = [drips(OK)]
     error = await refused(connect(retries=0).complete(REQUEST.model_copy(update={"timeout_s": 0.3})))
-    assert error.retryable
+    assert error.kind == "timeout"
 
 
 async def test_a_slow_server_is_given_up_in_time(server: Server, connect: Connect) -> None:
@@ -314,3 +364,133 @@ async def test_a_stream_that_turns_to_nonsense_is_a_model_error(server: Server, 
             pass
 
     assert "not a chat completion" in str(await refused(read()))
+
+
+TOOL = {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {}}}
+WITH_TOOLS = REQUEST.model_copy(update={"tools": (TOOL,)})
+
+
+def called(*arguments: str, content: str | None = None) -> bytes:
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": "add", "arguments": text}}
+        for number, text in enumerate(arguments)
+    ]
+    message = {"role": "assistant", "content": content, "tool_calls": calls}
+    return answer(200, completion(choices=[{"message": message, "finish_reason": "tool_calls"}]))
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "none"])
+async def test_tools_go_out_in_the_api_s_form(server: Server, connect: Connect, choice: ToolChoice) -> None:
+    await connect().complete(WITH_TOOLS.model_copy(update={"tool_choice": choice}))
+    await connect().complete(WITH_TOOLS.model_copy(update={"parallel_calls": False}))
+    body, single = (request.body for request in server.requests)
+    assert body["tools"] == [{"type": "function", "function": {**TOOL, "strict": True}}]
+    assert body["tool_choice"] == choice
+    assert "parallel_tool_calls" not in body and single["parallel_tool_calls"] is False
+
+
+async def test_a_request_without_tools_says_nothing_of_them(server: Server, connect: Connect) -> None:
+    await connect().complete(REQUEST)
+    assert not {"tools", "tool_choice"} & server.requests[0].body.keys()
+
+
+async def test_calls_come_back_parsed(server: Server, connect: Connect) -> None:
+    server.replies = [called('{"a": 1}', "")]
+    reply = await connect().complete(WITH_TOOLS)
+    assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [
+        ("c0", "add", {"a": 1}),
+        ("c1", "add", {}),
+    ]
+    assert (reply.content, reply.unreadable, reply.finish_reason) == ("", None, "tool_calls")
+
+
+@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "3", '{"a": "\\ud800"}'])
+async def test_calls_of_which_one_cannot_be_read_are_all_left_out(
+    server: Server, connect: Connect, arguments: str
+) -> None:
+    server.replies = [called('{"a": 1}', arguments)]
+    reply = await connect().complete(WITH_TOOLS)
+    assert reply.tool_calls == ()
+    assert reply.unreadable is not None and reply.unreadable.startswith("the arguments of add")
+
+
+async def test_a_call_that_the_server_left_in_the_text_is_no_answer(server: Server, connect: Connect) -> None:
+    left = completion(choices=[{"message": {"content": '<tool_call>{"name": "add", '}, "finish_reason": "stop"}])
+    server.replies = [answer(200, left)]
+    assert (await connect().complete(WITH_TOOLS)).unreadable is not None
+    assert (await connect().complete(REQUEST)).unreadable is None
+
+
+LAST = {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+
+
+async def streamed(model: StreamingModel, request: ModelRequest = REQUEST) -> tuple[ModelReply, list[str]]:
+    shown: list[str] = []
+    return await model.stream_reply(request, shown.append), shown
+
+
+async def test_a_streamed_reply_is_shown_as_it_is_written_and_comes_whole(server: Server, connect: Connect) -> None:
+    first = {"choices": [{"delta": {"role": "assistant", "content": ""}}], "prompt_token_ids": [1, 2]}
+    # A line separator is a character of the text, and no end of an event.
+    server.replies = [refusal(503, "not yet"), events(first, token("hel\u2028", 7), token("lo", 8, "stop"), LAST)]
+    reply, shown = await streamed(connect())
+    assert (reply.content, shown, reply.finish_reason) == ("hel\u2028lo", ["hel\u2028", "lo"], "stop")
+    assert (reply.prompt_token_ids, reply.token_ids, reply.logprobs) == ((1, 2), (7, 8), (-0.5, -0.5))
+    assert reply.usage.tokens == 4
+    assert server.requests[-1].body["stream_options"] == {"include_usage": True}
+
+
+async def test_streamed_calls_are_put_together(server: Server, connect: Connect) -> None:
+    def part(index: int, finish: str | None = None, **function: str) -> dict[str, Any]:
+        call = {"index": index, "function": function} | ({"id": f"c{index}"} if "name" in function else {})
+        return {"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": finish}]}
+
+    pieces = (
+        part(0, name="add"),
+        part(0, arguments='{"a"'),
+        part(0, arguments=": 1}"),
+        part(1, "tool_calls", name="sub"),
+    )
+    server.replies = [events(*pieces, LAST)]
+    reply, shown = await streamed(connect(), WITH_TOOLS)
+    assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [
+        ("c0", "add", {"a": 1}),
+        ("c1", "sub", {}),
+    ]
+    assert shown == []
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (events(token("hel", 7)), "unreachable"),
+        (events(token("hel", 7), {"error": {"message": "the engine died", "code": 500}}), "server_error"),
+        (events(token("hel", 7), {"oops": 1}), "unusable"),
+    ],
+)
+async def test_a_stream_that_breaks_after_its_first_text_is_not_begun_again(
+    server: Server, connect: Connect, end: bytes, kind: ModelFailure
+) -> None:
+    server.replies = [end, OK]
+    assert (await refused(streamed(connect()))).kind == kind
+    assert len(server.requests) == 1
+
+
+async def test_a_stream_that_breaks_before_any_text_is_begun_again(server: Server, connect: Connect) -> None:
+    dead = events({"error": {"message": "the engine died", "code": 500}})
+    server.replies = [dead, events(token("lo", 8, "stop"), LAST)]
+    reply, _ = await streamed(connect())
+    assert (reply.content, len(server.requests)) == ("lo", 2)
+
+
+async def test_a_stream_that_drips_is_given_up_in_time(server: Server, connect: Connect) -> None:
+    server.replies = [drips(events(token("hel", 7), token("lo", 8, "stop"), LAST))]
+    error = await refused(streamed(connect(retries=0), REQUEST.model_copy(update={"timeout_s": 0.3})))
+    assert error.kind == "timeout"
+
+
+async def test_langchain_sees_the_calls(server: Server, connect: Connect) -> None:
+    server.replies = [called('{"a": 1}'), called("{")]
+    reply = await connect().ainvoke("hi", tools=[{"type": "function", "function": TOOL}])
+    assert [(call["name"], call["args"]) for call in reply.tool_calls] == [("add", {"a": 1})]
+    assert (await refused(connect().ainvoke("hi"))).kind == "unusable"

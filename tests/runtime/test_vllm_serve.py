@@ -63,6 +63,61 @@ async def test_a_reply_that_is_cut_off_says_so(vllm_server: ServerState) -> None
     assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 2)
 
 
+async def test_a_streamed_reply_is_the_reply_itself(vllm_server: ServerState) -> None:
+    model, shown = ChatVLLM(base_url=vllm_server.url), list[str]()
+    greedy = REQUEST.model_copy(update={"temperature": 0.0})
+    streamed = await model.stream_reply(greedy, shown.append)
+    whole = await model.complete(greedy)
+    await model.aclose()
+    assert len(shown) > 1 and "".join(shown) == streamed.content == whole.content
+    assert (streamed.token_ids, streamed.prompt_token_ids) == (whole.token_ids, whole.prompt_token_ids)
+    assert streamed.logprobs is not None and len(streamed.logprobs) == len(streamed.token_ids or ())
+    assert streamed.usage.output_tokens == whole.usage.output_tokens
+
+
+COLOURS = {"type": "string", "enum": ["red", "green", "blue"]}
+PAINT = {
+    "name": "paint",
+    "description": "Paints the wall.",
+    "parameters": {
+        "type": "object",
+        "properties": {"colour": COLOURS},
+        "required": ["colour"],
+        "additionalProperties": False,
+    },
+}
+WITH_TOOLS = REQUEST.model_copy(update={"tools": (PAINT,), "max_tokens": 64, "parallel_calls": False})
+
+
+async def test_a_model_without_a_template_for_it_can_be_made_to_call_a_tool(vllm_server: ServerState) -> None:
+    reply = await ask(vllm_server.url, WITH_TOOLS.model_copy(update={"tool_choice": "required"}))
+    (call,) = reply.tool_calls
+    assert call.name == "paint" and call.arguments["colour"] in COLOURS["enum"] and call.id
+    assert (reply.unreadable, reply.finish_reason) == (None, "tool_calls")
+    assert reply.token_ids and len(reply.token_ids) == reply.usage.output_tokens
+
+
+async def test_a_streamed_call_is_the_call_itself(vllm_server: ServerState) -> None:
+    model, shown = ChatVLLM(base_url=vllm_server.url), list[str]()
+    required = WITH_TOOLS.model_copy(update={"tool_choice": "required", "temperature": 0.0})
+    streamed = await model.stream_reply(required, shown.append)
+    whole = await model.complete(required)
+    await model.aclose()
+    assert [call.arguments for call in streamed.tool_calls] == [call.arguments for call in whole.tool_calls]
+
+
+async def test_a_call_and_its_result_may_stand_in_the_history(vllm_server: ServerState) -> None:
+    reply = await ask(vllm_server.url, WITH_TOOLS.model_copy(update={"tool_choice": "required"}))
+    (call,) = reply.tool_calls
+    history = (
+        *REQUEST.messages,
+        Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls),
+        Message(role="tool", content="painted", tool_call_id=call.id),
+    )
+    last = WITH_TOOLS.model_copy(update={"messages": history, "tool_choice": "none"})
+    assert (await ask(vllm_server.url, last)).tool_calls == ()
+
+
 async def test_a_prompt_seen_before_is_read_from_the_cache(vllm_server: ServerState) -> None:
     words = " ".join(f"word{number}" for number in range(200))
     long = REQUEST.model_copy(update={"messages": (Message(role="user", content=words),), "max_tokens": 2})

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import SPAN_VERSION, LogReader, SpanLog, SpanRecord
+from journeyman.traces.log import SPAN_VERSION, LogReader, SpanLog, SpanRecord, utc_day
 from journeyman.traces.storage.background import compact_in_background
-from journeyman.traces.storage.bulk import write_segments
 from journeyman.traces.storage.columns import to_spans, to_table
 from journeyman.traces.storage.compact import Compaction, compact, sole_compactor
 from journeyman.traces.storage.segments import Segments
@@ -41,6 +40,14 @@ def write_log(spans: Path, *records: SpanRecord) -> Path:
     log.append_many(records, sync=True)
     log.close()
     return log.path
+
+
+def write_segments(records: Iterable[SpanRecord], segments: Segments) -> list[str]:
+    """A segment for each day, as if their log had been compacted."""
+    days: dict[str, list[SpanRecord]] = {}
+    for record in records:
+        days.setdefault(utc_day(record.start_ns), []).append(record)
+    return [segments.write(to_table(of_day, segments.texts)) for of_day in days.values()]
 
 
 def everything(spans: Path) -> list[SpanRecord]:

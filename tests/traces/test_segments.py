@@ -9,7 +9,6 @@ import pytest
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError
 from journeyman.traces.log import SpanLog, SpanRecord
-from journeyman.traces.storage.bulk import write_segments
 from journeyman.traces.storage.columns import to_spans, to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segment_file import NEWER, Footer
@@ -81,7 +80,7 @@ def test_a_segment_takes_over_the_moment_it_is_there(root: str | Path, span: Spa
 
 def test_a_segment_is_found_by_the_time_of_its_spans(root: str | Path, span: SpanRecord) -> None:
     segments = Segments(root)
-    first, second = write_segments(some_spans(span, 3) + some_spans(span, 3, day=1), segments)
+    first, second = (segments.write(to_table(some_spans(span, 3, day=day))) for day in (0, 1))
     assert segments.paths() == [first, second]
     assert segments.paths(since_ns=START_NS + 2) == [first, second]
     assert segments.paths(since_ns=START_NS + 3) == [second]

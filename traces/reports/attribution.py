@@ -11,6 +11,8 @@ Kind = Literal[
     "tool failed",
     "tool given invalid arguments",
     "tool timed out",
+    "tool call refused",
+    "tool call of unknown effect",
     "reply not usable",
     "reply cut off",
     "model call failed",
@@ -19,11 +21,14 @@ Kind = Literal[
     "agent failed",
     "agent timed out",
     "over budget",
+    "blocked",
+    "cancelled",
     "run failed",
     "wrong answer, no step failed",
+    "waits to be taken up again",
     "never finished",
 ]
-"""What went wrong; the last three are also of runs in which no step says that it failed."""
+"""What went wrong; those from `blocked` on are also of runs in which no step says that it failed."""
 
 
 class Break(Record):
@@ -79,14 +84,19 @@ def attribute(store: TraceStore, scope: Scope) -> Attribution:
 def failure_kind(
     *, operation: str | None, error_type: str | None, finish_reason: str | None = None, status: str | None = None
 ) -> Kind:
-    """What kind of failure a span is; `status` is the run's own, for one in which no span failed."""
+    """What kind of failure a span is; `status` is the run's own: it tells of a call that was cancelled why it was, and
+    speaks for a run in which no span failed."""
     why = (error_type or "").lower()
+    if "cancelled" in why and "cancelled" in (why, status):
+        return "cancelled"
+    if "budget" in why:
+        return "over budget"
     late = "timeout" in why or "timed_out" in why or "cancelled" in why
     match operation:
         case "execute_tool":
             if late:
                 return "tool timed out"
-            return "tool given invalid arguments" if why == "invalid" else "tool failed"
+            return _TOOL_CALLS.get(why, "tool failed")
         case "chat":
             if finish_reason == "length" or "truncated" in why:
                 return "reply cut off"
@@ -96,16 +106,26 @@ def failure_kind(
         case "plan":
             return "agent timed out" if late else "no plan"
         case "invoke_agent":
-            if "budget" in why:
-                return "over budget"
-            return "agent timed out" if late else "agent failed"
+            return _ENDINGS.get(why) or ("agent timed out" if late else "agent failed")
         case None:
             return _WITHOUT_FAILURE.get(status or "", "run failed")
         case _:
-            return "run failed"
+            return _ENDINGS.get(why, "run failed")
 
 
-_WITHOUT_FAILURE: dict[str, Kind] = {"ok": "wrong answer, no step failed", "unfinished": "never finished"}
+_TOOL_CALLS: dict[str, Kind] = {
+    "invalid": "tool given invalid arguments",
+    "denied": "tool call refused",
+    "unknown": "tool call of unknown effect",
+}
+_ENDINGS: dict[str, Kind] = {"over_budget": "over budget", "blocked": "blocked", "cancelled": "cancelled"}
+_WITHOUT_FAILURE: dict[str, Kind] = {
+    **_ENDINGS,
+    "ok": "wrong answer, no step failed",
+    "unfinished": "never finished",
+    "needs_input": "waits to be taken up again",
+    "paused": "waits to be taken up again",
+}
 
 
 def _merged(one: Break, other: Break) -> Break:
@@ -118,7 +138,7 @@ _FIRST_ERRORS = """
     SELECT trace_id, span_id, parent_id, operation, agent, tool, error_type, finish_reason,
         if(operation IN ('chat', 'execute_tool'), start_ns, end_ns) AS failed_ns
     FROM spans SEMI JOIN unsolved USING (trace_id)
-    WHERE status = 'error' AND operation IS NOT NULL
+    WHERE status = 'error' AND operation IS NOT NULL AND coalesce(error_type, '') NOT IN ('needs_input', 'paused')
     QUALIFY row_number() OVER (PARTITION BY trace_id ORDER BY end_ns, start_ns DESC, span_id) = 1
 )
 , called AS MATERIALIZED (

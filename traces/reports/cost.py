@@ -165,27 +165,28 @@ FROM turns SEMI JOIN chosen USING (trace_id)
 GROUP BY agent, policy ORDER BY sum(input_tokens + output_tokens) DESC NULLS LAST, agent, policy
 """
 
-# A counter is the machine's, so runs beside each other read the same joules. Each run counts for the part of its time
-# that no run begun before it has covered.
+# A counter is the machine's, so runs beside each other read the same joules. Each run counts for the time that no run
+# begun before it has covered; one that was taken up again has readings for each time.
 _ENERGY = f"""
 , readings AS (
-    SELECT trace_id, attributes::JSON ->> '$."{a.ENERGY}"' AS joules,
+    SELECT trace_id, span_id, attributes::JSON ->> '$."{a.ENERGY}"' AS joules,
         attributes::JSON ->> '$."{a.ENERGY_START}"' AS start_joules,
         attributes::JSON ->> '$."{a.ENERGY_SOURCE}"' AS source
     FROM spans SEMI JOIN chosen USING (trace_id)
     WHERE operation = 'invoke_workflow' AND contains(attributes, '{a.ENERGY_START}')
 )
 , measured AS (
-    SELECT started_ns, ended_ns, joules::DOUBLE - start_joules::DOUBLE AS joules, source,
-        max(ended_ns) OVER (
-            PARTITION BY source ORDER BY started_ns, ended_ns ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    SELECT trace_id, coalesce(start_ns, started_ns) AS began_ns, coalesce(end_ns, ended_ns) AS over_ns,
+        joules::DOUBLE - start_joules::DOUBLE AS joules, source,
+        max(over_ns) OVER (
+            PARTITION BY source ORDER BY began_ns, over_ns ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS covered_ns
-    FROM chosen LEFT JOIN readings USING (trace_id)
+    FROM chosen LEFT JOIN run_parts USING (trace_id) LEFT JOIN readings USING (trace_id, span_id)
 )
 , alone AS (
-    SELECT *, greatest(0, ended_ns - greatest(started_ns, coalesce(covered_ns, started_ns))) AS alone_ns FROM measured
+    SELECT *, greatest(0, over_ns - greatest(began_ns, coalesce(covered_ns, began_ns))) AS alone_ns FROM measured
 )
-SELECT source, count(*) AS runs, sum(alone_ns) / 1e9 AS seconds,
-    coalesce(sum(joules * alone_ns / nullif(ended_ns - started_ns, 0)), 0.0) AS joules
+SELECT source, count(DISTINCT trace_id) AS runs, sum(alone_ns) / 1e9 AS seconds,
+    coalesce(sum(joules * alone_ns / nullif(over_ns - began_ns, 0)), 0.0) AS joules
 FROM alone GROUP BY source ORDER BY source NULLS LAST
 """

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from journeyman.traces.record import Record
-from journeyman.traces.reports.scope import Scope
+from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 
 
@@ -30,15 +30,16 @@ class Latency(Record):
 
 
 def latency(store: TraceStore, scope: Scope) -> tuple[Latency, ...]:
-    """Whole runs, then each agent with its model calls, then each tool. Unfinished runs and work are left out."""
+    """Whole runs, then each agent with its model calls, then each tool. What is not over is left out."""
     runs = scope.ask(
-        store, f"SELECT 'all' AS name, count(*) AS count, {_quantiles('seconds')} FROM chosen {_FINISHED} {_SOME}"
+        store, f"SELECT 'all' AS name, count(*) AS count, {_quantiles('seconds')} FROM chosen WHERE {OVER} {_SOME}"
     )
     agents = scope.ask(
         store,
         f"""
         SELECT agent AS name, count(*) AS count, {_quantiles("(end_ns - start_ns) / 1e9")}
-        FROM agents SEMI JOIN chosen USING (trace_id) WHERE run_status IS NOT NULL GROUP BY 1 ORDER BY 1
+        FROM (SELECT *, coalesce(run_status, 'unfinished') AS status FROM agents) AS works
+        SEMI JOIN chosen USING (trace_id) WHERE {OVER} GROUP BY 1 ORDER BY 1
         """,
     )
     calls = scope.ask(
@@ -60,7 +61,6 @@ def latency(store: TraceStore, scope: Scope) -> tuple[Latency, ...]:
     return tuple(_latency(kind, row) for kind, rows in named for row in rows)
 
 
-_FINISHED = "WHERE status <> 'unfinished'"
 _SOME = "HAVING count(*) > 0"
 
 

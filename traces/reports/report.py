@@ -9,7 +9,7 @@ from journeyman.traces.reports.cost import Cost, cost
 from journeyman.traces.reports.critical_path import CriticalPath, critical_path
 from journeyman.traces.reports.latency import Latency, latency
 from journeyman.traces.reports.prices import Price
-from journeyman.traces.reports.scope import EVERYTHING, Scope
+from journeyman.traces.reports.scope import EVERYTHING, OVER, Scope
 from journeyman.traces.reports.steps import Compounding, compounding
 from journeyman.traces.reports.success import (
     Success,
@@ -71,5 +71,5 @@ def report(
 
 
 def _slowest(store: TraceStore, scope: Scope) -> CriticalPath | None:
-    query = "SELECT trace_id FROM chosen WHERE status <> 'unfinished' ORDER BY seconds DESC, trace_id LIMIT 1"
+    query = f"SELECT trace_id FROM chosen WHERE {OVER} ORDER BY seconds DESC, trace_id LIMIT 1"
     return next((critical_path(store.get(row["trace_id"])) for row in scope.ask(store, query)), None)

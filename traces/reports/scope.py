@@ -7,6 +7,9 @@ from journeyman.traces.storage.conditions import Conditions, found
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Ending
 
+OVER = "status NOT IN ('unfinished', 'needs_input', 'paused')"
+"""Test for runs that are over: the others still run, died, or can be taken up again."""
+
 SOLVED = "CASE WHEN score IS NULL THEN status = 'ok' ELSE score >= 1 END"
 """A scored run is solved where nothing is missing, one that nobody scored where the runtime says that it ended well."""
 

@@ -6,7 +6,7 @@ right add up to a wrong answer. The difference is the compounding gap.
 """
 
 from journeyman.traces.record import Record
-from journeyman.traces.reports.scope import Scope
+from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 
 
@@ -55,7 +55,7 @@ def compounding(store: TraceStore, scope: Scope) -> Compounding:
     )
 
 
-_POSITIONS = """
+_POSITIONS = f"""
 , judged AS (
     SELECT trace_id, span_id, max_by(number, at_ns) AS score FROM labels
     WHERE name = 'score' AND span_id IS NOT NULL GROUP BY ALL
@@ -64,7 +64,7 @@ _POSITIONS = """
     SELECT row_number() OVER run AS position, lead(span_id) OVER run IS NULL AS last,
         spans.status = 'ok' AND coalesce(judged.score >= 1, true) AS is_right
     FROM spans
-    SEMI JOIN (SELECT trace_id FROM chosen WHERE status <> 'unfinished') AS finished USING (trace_id)
+    SEMI JOIN (SELECT trace_id FROM chosen WHERE {OVER}) AS finished USING (trace_id)
     LEFT JOIN judged USING (trace_id, span_id)
     WHERE operation IN ('chat', 'execute_tool')
     WINDOW run AS (PARTITION BY spans.trace_id ORDER BY spans.start_ns, spans.span_id)
@@ -73,7 +73,7 @@ SELECT position, count(*) AS steps, count(*) FILTER (is_right) AS "right", count
 FROM steps GROUP BY position ORDER BY position
 """
 
-_SOLVED = """
+_SOLVED = f"""
 SELECT count(*) FILTER (solved) AS solved FROM chosen
-WHERE status <> 'unfinished' AND (model_calls > 0 OR tool_calls > 0)
+WHERE {OVER} AND (model_calls > 0 OR tool_calls > 0)
 """

@@ -1,7 +1,7 @@
 """Success: how many runs ended well and were solved, by family, agent, policy and day."""
 
 from journeyman.traces.record import Record
-from journeyman.traces.reports.scope import Scope
+from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 
 
@@ -62,7 +62,7 @@ def success_by_agent(store: TraceStore, scope: Scope) -> tuple[Success, ...]:
         , parts AS (SELECT DISTINCT trace_id, agent FROM spans WHERE agent <> '')
         , ended AS (
             SELECT trace_id, agent, count(*) AS works, count(*) FILTER (run_status = 'ok') AS works_ok
-            FROM agents WHERE run_status IS NOT NULL GROUP BY ALL
+            FROM (SELECT *, coalesce(run_status, 'unfinished') AS status FROM agents) WHERE {OVER} GROUP BY ALL
         )
         SELECT agent AS name, {_COLUMNS},
             coalesce(sum(works), 0)::BIGINT AS works, coalesce(sum(works_ok), 0)::BIGINT AS works_ok

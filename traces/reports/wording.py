@@ -11,7 +11,8 @@ from journeyman.traces.messages import Usage
 SHORT = 160
 """Characters of a text that are shown when it is not shown in full."""
 
-COLOURS = {"ok": "green", "failed": "red", "timeout": "red", "invalid": "red", "skipped": "dim"}
+COLOURS = {"ok": "green"} | dict.fromkeys(("failed", "timeout", "invalid", "blocked", "denied"), "red")
+COLOURS |= dict.fromkeys(("skipped", "cancelled"), "dim")
 """Every other status is yellow."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -8,33 +8,25 @@ import fcntl
 import os
 import secrets
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import LogReader, parse_line
 from journeyman.traces.record import Record
-from journeyman.traces.storage.bulk import SEGMENT_ROWS, tables_by_day
+from journeyman.traces.storage.layout import Progress, deleted_traces, lay_out, without
 from journeyman.traces.storage.segment_file import GROUP_ROWS, Segment
-from journeyman.traces.storage.segments import Segments, Snapshot
-from journeyman.traces.texts import sync_folder
-from journeyman.traces.tombstones import Tombstones
+from journeyman.traces.storage.segments import Segments
 
 LOCK = "compact.lock"
 
-_BATCH_BYTES = 64 * 2**20
-_BATCH_FILES = 256
-"""At most so much of the log becomes a segment at once."""
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it is done, and how much there is."""
+SEGMENT_ROWS = 262_144
+"""Spans of a full segment; those of half that size or less may be joined."""
 
 
 class Compaction(Record):
@@ -65,19 +57,27 @@ class Compaction(Record):
 
 
 def compact(
-    spans: Path, segments: Segments, *, fan_in: int = 2, purge: bool = True, progress: Progress | None = None
+    spans: Path,
+    segments: Segments,
+    *,
+    fan_in: int = 2,
+    purge: bool = True,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> Compaction:
     """Compacts the log in `spans` into `segments`, in bounded memory; a second one at the same time returns at once.
 
     Small segments of a day are joined where at least `fan_in` are there; `purge` looks for deleted traces in segments
-    too. Raises `StoreError` if the disk or the network refuses; then nothing is lost, and the next one goes on.
+    too. A large log is laid out by so many `processes` at once. Raises `StoreError` if the disk or the network refuses;
+    then nothing is lost, and the next one goes on.
     """
     if not spans.exists():
         return Compaction()
     with sole_compactor(spans) as origin:
         if origin is None:
             return Compaction(busy=True)
-        return _Compactor(spans, segments, origin, progress or (lambda what, done, total: None)).run(fan_in, purge)
+        compactor = _Compactor(spans, segments, origin, progress or (lambda what, done, total: None))
+        return compactor.run(fan_in, purge, processes)
 
 
 @contextmanager
@@ -111,14 +111,17 @@ class _Compactor:
         self._segments = segments
         self._origin = origin
         self._progress = progress
-        self._deleted = pa.array(sorted(Tombstones(spans).trace_ids()), pa.string())
-        self._counts: dict[str, int] = defaultdict(int)
+        self._deleted = deleted_traces(spans)
+        self._counts: Counter[str] = Counter()
 
-    def run(self, fan_in: int, purge: bool) -> Compaction:
+    def run(self, fan_in: int, purge: bool, processes: int) -> Compaction:
         self._counts["bytes_before"] = self._size()
         for partial in self._segments.partials():
             partial.unlink(missing_ok=True)
-        self._compact_files()
+        files = self._segments.snapshot(self._spans).files
+        self._counts.update(
+            lay_out(self._spans, self._segments, self._origin, files, processes=processes, progress=self._progress)
+        )
         self._delete_superseded()
         if purge and len(self._deleted):
             self._purge()
@@ -130,65 +133,6 @@ class _Compactor:
         snapshot = self._segments.snapshot(self._spans)
         segments = sum(segment.size for segment in snapshot.segments + snapshot.superseded)
         return segments + sum(path.stat().st_size for path in snapshot.files)
-
-    def _compact_files(self) -> None:
-        snapshot = self._segments.snapshot(self._spans)
-        done = 0
-        batch: list[tuple[Path, IO[bytes]]] = []
-        for path in snapshot.files:
-            self._progress("log files", done, len(snapshot.files))
-            done += 1
-            handle = _closed(path)
-            if handle is None:
-                self._counts["live"] += 1
-                continue
-            batch.append((path, handle))
-            size = sum(os.fstat(handle.fileno()).st_size for _, handle in batch)
-            if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
-                self._compact_batch(batch, snapshot)
-                batch = []
-        self._compact_batch(batch, snapshot)
-        self._progress("log files", done, len(snapshot.files))
-
-    def _compact_batch(self, batch: list[tuple[Path, IO[bytes]]], snapshot: Snapshot) -> None:
-        days: dict[str, list[pa.Table]] = defaultdict(list)
-        sources: dict[str, list[str]] = defaultdict(list)
-        finished = []
-        try:
-            for path, _ in batch:
-                with suppress(_KeptError):
-                    for day, parts in self._read(path, snapshot).items():
-                        days[day] += parts
-                        sources[day].append(path.name)
-                    finished.append(path)
-            for day, parts in days.items():
-                self._write([pa.concat_tables(parts)], sources[day])
-            for path in finished:
-                path.unlink(missing_ok=True)
-            # Durably, before their segments are replaced themselves and can no longer speak for them.
-            sync_folder(self._spans)
-        finally:
-            for _, handle in batch:
-                handle.close()
-        self._counts["files"] += len(finished)
-
-    def _read(self, path: Path, snapshot: Snapshot) -> dict[str, list[pa.Table]]:
-        """What is left of a file to be put into segments, by day."""
-        reader = LogReader(self._spans, files=[path], replaced=snapshot.replaced)
-        days: dict[str, list[pa.Table]] = defaultdict(list)
-        for day, table in tables_by_day(reader, self._segments):
-            kept = self._without_deleted(table)
-            if kept.num_rows:
-                days[day].append(kept)
-        if reader.damage.refused or reader.damage.texts:
-            self._counts["kept"] += 1
-            raise _KeptError
-        torn = reader.damage.torn + reader.damage.corrupt
-        if torn:
-            _set_aside(path)
-        self._counts["torn"] += torn
-        self._counts["spans"] += sum(part.num_rows for parts in days.values() for part in parts)
-        return days
 
     def _delete_superseded(self) -> None:
         """Also what a crash, or a failure, left behind."""
@@ -258,40 +202,9 @@ class _Compactor:
         return True
 
     def _without_deleted(self, table: pa.Table) -> pa.Table:
-        if not len(self._deleted):
-            return table
-        kept = table.filter(pc.invert(pc.is_in(table["trace_id"], self._deleted)))
+        kept = without(table, self._deleted)
         self._counts["deleted"] += table.num_rows - kept.num_rows
         return kept
-
-
-class _KeptError(Exception):
-    """A closed log file stays as it is."""
-
-
-def _closed(path: Path) -> IO[bytes] | None:
-    """The file, locked, if no process writes it any more."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise StoreError(f"span log {path} cannot be read: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-def _set_aside(path: Path) -> None:
-    """Keeps the damaged records of a log file, for whoever can make sense of them."""
-    folder = path.parent / "damaged"
-    folder.mkdir(exist_ok=True)
-    with path.open("rb") as file, (folder / path.name).open("wb") as copy:
-        copy.writelines(line for line in file if parse_line(line, {})[1] in ("torn", "corrupt") and line != b"\n")
-        copy.flush()
-        os.fsync(copy.fileno())
-    sync_folder(folder)
 
 
 def _in_windows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypedDict
 
+from journeyman.traces.storage.relations import last_parts
 from journeyman.traces.trace import Ending
 
 
@@ -27,7 +28,7 @@ class Conditions(TypedDict, total=False):
     text: str | None
     """Part of a message, of an agent's goal, of the task's prompt or of the answer, in exactly these letters."""
     since_ns: int | None
-    """Earliest start."""
+    """Earliest start; a run that was taken up again counts from then, and so does who took part in it."""
     until_ns: int | None
     """Latest start, not included."""
     ids: Collection[str] | None
@@ -46,16 +47,26 @@ def found(conditions: Conditions) -> Query:
     """A query for `trace_id` and `started_ns` of the traces that meet the conditions, in no order."""
     given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
     tests = [test for name, write in _TESTS.items() if name in given for test in write(given)]
-    # A run that ended has a workflow span, whose row is enough; only the others need a look at all their spans.
-    source = "workflows" if _OF_WORKFLOW & given.keys() and given.get("status") != "unfinished" else _ANY
+    source = _ended(given) if _has_ended(given) else Query(_ANY, [])
     where = " AND ".join(test.sql for test in tests) or "true"
     return Query(
-        f"SELECT trace_id, start_ns AS started_ns FROM {source} WHERE {where}",
-        [parameter for test in tests for parameter in test.parameters],
+        f"SELECT trace_id, start_ns AS started_ns FROM {source.sql} WHERE {where}",
+        [parameter for part in (source, *tests) for parameter in part.parameters],
     )
 
 
-_OF_WORKFLOW = frozenset({"status", "family", "session", "user"})
+def _has_ended(given: dict[str, Any]) -> bool:
+    """Whether every run that is asked for has a workflow span; only the others need a look at all their spans."""
+    return "status" in given and given["status"] != "unfinished"
+
+
+def _ended(given: dict[str, Any]) -> Query:
+    """What is needed of the view `workflows`, less what is too old, which DuckDB cannot skip by itself."""
+    of_whom = [f'"{name}"' for name in ("family", "session", "user") if name in given]
+    texts = ["prompt", "answer"] if "text" in given else []
+    parts = last_parts(["start_ns", "run_status", *of_whom, *texts])
+    return Query(f"({parts} WHERE start_ns >= ? GROUP BY trace_id)", [_earliest(given)])
+
 
 _ANY = """(
     SELECT trace_id, coalesce(workflows.start_ns, spanned.start_ns) AS start_ns,
@@ -97,26 +108,38 @@ def _test(name: str, sql: str) -> Callable[[dict[str, Any]], list[Query]]:
     return lambda given: [Query(sql, [list(given[name]) if name == "ids" else given[name]])]
 
 
-def _part(name: str, test: str) -> Callable[[dict[str, Any]], list[Query]]:
-    """A trace with such a span. None starts before its trace, which lets DuckDB skip the older ones; clocks of several
-    machines may differ, but not by an hour."""
+def _whose(name: str) -> Callable[[dict[str, Any]], list[Query]]:
+    """A run that is of something: all its spans say so, also where it died before its workflow span was written."""
 
     def query(given: dict[str, Any]) -> list[Query]:
-        earliest = given.get("since_ns", 0) - CLOCKS_NS
-        return [
-            Query(f"trace_id IN (SELECT trace_id FROM spans WHERE start_ns >= ? AND {test})", [earliest, given[name]])
-        ]
+        of_workflow = Query(f'"{name}" = ?', [given[name]])
+        if _has_ended(given):
+            return [of_workflow]
+        (of_span,) = _part(name, f'"{name}" = ?')(given)
+        return [Query(f"({of_workflow.sql} OR {of_span.sql})", of_workflow.parameters + of_span.parameters)]
 
     return query
+
+
+def _part(name: str, test: str) -> Callable[[dict[str, Any]], list[Query]]:
+    """A trace with such a span."""
+    sql = f"trace_id IN (SELECT trace_id FROM spans WHERE start_ns >= ? AND {test})"
+    return lambda given: [Query(sql, [_earliest(given), given[name]])]
+
+
+def _earliest(given: dict[str, Any]) -> int:
+    """No span starts before its trace, which lets DuckDB skip the older ones; clocks of several machines may differ,
+    but not by an hour."""
+    return int(given.get("since_ns", 0)) - CLOCKS_NS
 
 
 _TESTS: dict[str, Callable[[dict[str, Any]], list[Query]]] = {
     "since_ns": _test("since_ns", "start_ns >= ?"),
     "until_ns": _test("until_ns", "start_ns < ?"),
     "status": lambda given: [_status(given["status"])],
-    "family": _test("family", "family = ?"),
-    "session": _test("session", "session = ?"),
-    "user": _test("user", '"user" = ?'),
+    "family": _whose("family"),
+    "session": _whose("session"),
+    "user": _whose("user"),
     "ids": _test("ids", "trace_id IN (SELECT unnest(?::VARCHAR[]))"),
     "agent": _part("agent", "agent = ?"),
     "policy": _part("policy", "operation = 'chat' AND policy = ?"),

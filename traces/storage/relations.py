@@ -47,8 +47,8 @@ instructions are here only where they are not among the texts that `system_diges
 SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"
 SPANS_LESS_DELETED = f"{SPANS} WHERE trace_id NOT IN (SELECT trace_id FROM deleted)"
 
-WORKFLOWS = f"""
-CREATE OR REPLACE VIEW workflows AS
+RUN_PARTS = f"""
+CREATE OR REPLACE VIEW run_parts AS
 SELECT trace_id, span_id, start_ns, end_ns, workflow AS crew, run_status, coalesce(run_status, 'unfinished') AS status,
     coalesce(task_id, {_field(a.TASK, "id")}) AS task_id, coalesce(family, {_field(a.TASK, "family")}) AS family,
     coalesce(session, {_field(a.TASK, "session")}) AS session, coalesce("user", {_field(a.TASK, "user")}) AS "user",
@@ -56,10 +56,30 @@ SELECT trace_id, span_id, start_ns, end_ns, workflow AS crew, run_status, coales
 FROM spans WHERE operation = 'invoke_workflow'
 """
 
+
+def last_parts(columns: Sequence[str]) -> str:
+    """To be grouped by `trace_id`: of each run the part that ended last, which says how the run ended."""
+    last = [f"arg_max_null({name}, end_ns) AS {name}" for name in columns]
+    return f"SELECT trace_id, {', '.join(last)} FROM run_parts"
+
+
+_OF_A_RUN = (
+    *("span_id", "start_ns", "end_ns", "crew", "run_status", "status"),
+    *("task_id", "family", "session", '"user"', "prompt", "answer"),
+)
+
+WORKFLOWS = f"CREATE OR REPLACE VIEW workflows AS {last_parts(_OF_A_RUN)} GROUP BY trace_id"
+
+# A server's own account of a call, which has no operation, is by another clock. `seconds` is the time in which the run
+# was at work: what lies between its parts, when it waited for a person, does not count.
 TRACES = """
 CREATE OR REPLACE VIEW traces AS
 WITH counted AS (
-    SELECT trace_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
+    SELECT trace_id, coalesce(min(start_ns) FILTER (operation IS NOT NULL), min(start_ns)) AS started_ns,
+        coalesce(max(end_ns) FILTER (operation IS NOT NULL), max(end_ns)) AS ended_ns,
+        sum(end_ns - start_ns) FILTER (operation = 'invoke_workflow') AS worked_ns,
+        min(task_id) AS named_task, min(family) AS named_family, min(session) AS named_session,
+        min("user") AS named_user,
         coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
         coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens,
         coalesce(sum(cached_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS cached_tokens,
@@ -70,9 +90,10 @@ WITH counted AS (
     SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
     WHERE name = 'score' AND span_id IS NULL GROUP BY trace_id
 )
-SELECT trace_id, crew, task_id, family, session, "user", coalesce(status, 'unfinished') AS status,
-    coalesce(start_ns, first_ns) AS started_ns, coalesce(end_ns, last_ns) AS ended_ns,
-    (ended_ns - started_ns) / 1e9 AS seconds,
+SELECT trace_id, crew, coalesce(task_id, named_task) AS task_id, coalesce(family, named_family) AS family,
+    coalesce(session, named_session) AS session, coalesce("user", named_user) AS "user",
+    coalesce(status, 'unfinished') AS status, started_ns, ended_ns,
+    coalesce(worked_ns, ended_ns - started_ns) / 1e9 AS seconds,
     input_tokens, output_tokens, cached_tokens, model_calls, tool_calls, score
 FROM counted LEFT JOIN workflows USING (trace_id) LEFT JOIN scores USING (trace_id)
 """
@@ -157,6 +178,15 @@ SELECT trace_id, span_id, trajectory_id, agent, tool,
 FROM calls WHERE operation = 'execute_tool'
 """
 
+DECISIONS = f"""
+CREATE OR REPLACE VIEW decisions AS
+SELECT trace_id, span_id, agent, tool, start_ns AS started_ns, unnest(
+    TRY_CAST(TRY_CAST({_attribute(a.DECISIONS)} AS JSON)
+        AS STRUCT(source VARCHAR, name VARCHAR, place VARCHAR, action VARCHAR, reason VARCHAR)[]),
+    recursive := true)
+FROM spans
+"""
+
 TRAJECTORIES = """
 CREATE OR REPLACE VIEW trajectories AS
 WITH counted AS (
@@ -176,5 +206,5 @@ SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,
 FROM agents FULL JOIN counted ON counted.trace_id = agents.trace_id AND counted.trajectory_id = agents.span_id
 """
 
-RELATIONS = (WORKFLOWS, TRACES, ABOVE, AGENTS, CALLS, ENGINES, TURNS, TOOL_CALLS, TRAJECTORIES)
+RELATIONS = (RUN_PARTS, WORKFLOWS, TRACES, ABOVE, AGENTS, CALLS, ENGINES, TURNS, TOOL_CALLS, DECISIONS, TRAJECTORIES)
 """In an order in which each needs earlier ones only."""

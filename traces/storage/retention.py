@@ -15,7 +15,8 @@ from journeyman.traces.labels import LabelLog
 from journeyman.traces.record import Record
 from journeyman.traces.rows import RowFile
 from journeyman.traces.storage.columns import REPEATED
-from journeyman.traces.storage.compact import Compaction, Progress, compact, sole_compactor
+from journeyman.traces.storage.compact import Compaction, compact, sole_compactor
+from journeyman.traces.storage.layout import Progress
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.texts import Texts
 from journeyman.traces.tombstones import Tombstones

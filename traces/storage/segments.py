@@ -69,6 +69,7 @@ class Segments:
 
     def __init__(self, root: str | Path) -> None:
         """Credentials of object storage come from the environment; raises `ConfigError` for an unknown kind of URL."""
+        self.root = str(root)
         self.filesystem, self._root = filesystem_of(root)
         self.local = is_local(root)
         self.texts = Texts(root)

@@ -125,6 +125,9 @@ class TraceStore:
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The answer to one SELECT over the views of `relations`; `?` stands for a parameter.
 
+        A span that was recorded twice, as when an exporter sends again what had arrived, is two rows of `spans` and of
+        what counts them; `SELECT DISTINCT` tells them apart. Traces and mined turns have it once.
+
         Raises `ConfigError`, in DuckDB's words, for a query that it cannot answer.
         """
         self._database.check_is_question(query)

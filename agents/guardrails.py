@@ -1,0 +1,252 @@
+"""Guardrails: checks of the texts that go into and come out of agents, tool calls and the answer.
+
+A check is a plain callable, sync or async: `check(text, context)` gives None where nothing is wrong, a reason, or a
+`Finding` that also says which characters to take out. Its guardrail says what then happens:
+
+- `block`: the text goes no further;
+- `redact`: what was found is replaced by `[redacted:<name>]`, the whole text where the check named no characters;
+- `warn`: nothing changes, the trace tells;
+- `ask`: a person decides.
+
+A check that fails (raises, runs out of time, or gives something else) blocks, because nobody knows what it would have
+said; one that could only warn gives a warning. Plain functions run in the event loop, so they must be quick: a check
+that waits for something must be async.
+"""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, Field, JsonValue, field_serializer, field_validator, model_validator
+
+from journeyman.agents.decision import Decision, Place
+from journeyman.traces.record import Record
+
+Action = Literal["block", "redact", "warn", "ask"]
+
+AGENTS: frozenset[Place] = frozenset({"agent", "call", "result", "output"})
+"""Where an agent is known."""
+TOOLS: frozenset[Place] = frozenset({"call", "result"})
+"""Where a tool is known."""
+
+
+class CheckContext(Record):
+    """What a check may know besides the text."""
+
+    place: Place
+    agent: str | None = None
+    tool: str | None = None
+    evidence: tuple[str, ...] = ()
+    """Texts that an output or an answer may rest on, e.g. what tools gave."""
+
+
+class Finding(Record):
+    """What a check found."""
+
+    reason: str
+    """In one line; it goes to the trace and to whoever is told, so it should not quote the text."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Characters to take out, each a start and an end; they may overlap."""
+
+
+Found: TypeAlias = str | Finding | None
+Check: TypeAlias = Callable[[str, CheckContext], Found | Awaitable[Found]]
+
+
+class Guardrail(Record):
+    """A check, where it is made, and what happens when it finds something."""
+
+    name: str
+    """What decisions in the trace and marks in a text call it."""
+    check: Check
+    at: tuple[Place, ...] = Field(min_length=1)
+    action: Action = "block"
+    agents: tuple[str, ...] = ()
+    """Only for these agents; empty for all."""
+    tools: tuple[str, ...] = ()
+    """Only for calls and results of these tools; empty for all."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds that an async check may take; a plain function cannot be stopped."""
+
+    @field_validator("at", "agents", "tools", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _can_apply(self) -> Self:
+        for field, places in (("agents", AGENTS), ("tools", TOOLS)):
+            if getattr(self, field) and (lost := [place for place in self.at if place not in places]):
+                raise ValueError(f"guardrail {self.name!r}: there are no {field} at {lost[0]!r}; leave out one of them")
+        return self
+
+    @field_serializer("check")
+    def _written(self, check: Check) -> JsonValue:
+        kind = check if inspect.isroutine(check) else type(check)
+        written: dict[str, JsonValue] = {"check": f"{kind.__module__}:{kind.__qualname__}"}
+        return written | check.model_dump(mode="json") if isinstance(check, BaseModel) else written
+
+    def check_names(self, agents: Collection[str], tools: Collection[str]) -> None:
+        """Raises `ValueError` for an agent or a tool that the crew has not: the guardrail would guard nothing."""
+        for kind, named, known in (("agent", self.agents, agents), ("tool", self.tools, tools)):
+            if lost := [name for name in named if name not in known]:
+                have = ", ".join(known) or "none"
+                raise ValueError(f"guardrail {self.name!r}: unknown {kind} {lost[0]!r}; the crew has: {have}")
+
+    def applies(self, context: CheckContext) -> bool:
+        return (
+            context.place in self.at
+            and (not self.agents or context.agent in self.agents)
+            and (not self.tools or context.tool in self.tools)
+        )
+
+
+class Guarded(Record):
+    """A text after its checks."""
+
+    text: str
+    """What may go on; empty where it was blocked."""
+    decisions: tuple[Decision, ...] = ()
+    blocked: str | None = None
+    """Why the text goes no further."""
+    ask: str | None = None
+    """What a person must decide before `text` goes on."""
+
+
+class Guards:
+    """The guardrails of a crew, ready to check."""
+
+    def __init__(self, guardrails: Iterable[Guardrail] = ()) -> None:
+        self._guardrails = tuple(guardrails)
+
+    def __bool__(self) -> bool:
+        return bool(self._guardrails)
+
+    def watch(self, place: Place) -> bool:
+        """Whether anything is checked there."""
+        return place in self._places
+
+    @cached_property
+    def stopping(self) -> Self:
+        """Those that may stop or change a text: it must not go on before they have answered."""
+        return type(self)(one for one in self._guardrails if one.action != "warn")
+
+    @cached_property
+    def warning(self) -> Self:
+        """Those that only warn: they may run beside the work."""
+        return type(self)(one for one in self._guardrails if one.action == "warn")
+
+    async def check(
+        self,
+        place: Place,
+        text: str,
+        *,
+        agent: str | None = None,
+        tool: str | None = None,
+        evidence: Sequence[str] = (),
+    ) -> Guarded:
+        """All checks of one place, run at once on the same text; never raises what a check raises.
+
+        A block outweighs a question, and both outweigh what is taken out, which is taken out in any case.
+        """
+        if place not in self._places:
+            return Guarded(text=text)
+        context = CheckContext(place=place, agent=agent, tool=tool, evidence=tuple(evidence))
+        chosen = [one for one in self._guardrails if one.applies(context)]
+        found = await asyncio.gather(*(_ask(one, text, context) for one in chosen))
+        return _combined(text, [(one, what) for one, what in zip(chosen, found, strict=True) if what], place)
+
+    async def check_json(
+        self,
+        place: Place,
+        value: JsonValue,
+        *,
+        agent: str | None = None,
+        tool: str | None = None,
+        evidence: Sequence[str] = (),
+    ) -> tuple[JsonValue, Guarded]:
+        """Like `check`, for arguments or an output: a string is checked as it is, anything else as JSON.
+
+        Gives the value that may go on. Where JSON is not readable any more after what was taken out, it is blocked.
+        """
+        if place not in self._places:
+            return value, Guarded(text=value if isinstance(value, str) else "")
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        guarded = await self.check(place, text, agent=agent, tool=tool, evidence=evidence)
+        if guarded.blocked is not None or guarded.text == text:
+            return value, guarded
+        if isinstance(value, str):
+            return guarded.text, guarded
+        try:
+            kept = json.loads(guarded.text)
+        except ValueError:
+            kept = None
+        if type(kept) is not type(value):
+            lost = "what was to be taken out cannot be taken out of JSON"
+            return value, guarded.model_copy(update={"text": "", "blocked": lost, "ask": None})
+        return kept, guarded
+
+    @cached_property
+    def _places(self) -> frozenset[Place]:
+        return frozenset(place for one in self._guardrails for place in one.at)
+
+
+class _Failed(Record):
+    """A check that gave no answer."""
+
+    reason: str
+
+
+async def _ask(guardrail: Guardrail, text: str, context: CheckContext) -> Finding | _Failed | None:
+    try:
+        found = guardrail.check(text, context)
+        if inspect.isawaitable(found):
+            async with asyncio.timeout(guardrail.timeout_s):
+                found = await found
+    except Exception as error:
+        # The message could quote the text.
+        return _Failed(reason=f"the check {guardrail.name!r} failed ({type(error).__name__})")
+    if found is None or isinstance(found, Finding):
+        return found
+    if isinstance(found, str):
+        return Finding(reason=found)
+    return _Failed(reason=f"the check {guardrail.name!r} gave a {type(found).__name__}, not None, a str or a Finding")
+
+
+def _combined(text: str, found: Sequence[tuple[Guardrail, Finding | _Failed]], place: Place) -> Guarded:
+    decisions: list[Decision] = []
+    spans: list[tuple[int, int, str]] = []
+    for guardrail, what in found:
+        action = guardrail.action
+        if isinstance(what, _Failed) and action != "warn":
+            action = "block"
+        decisions.append(
+            Decision(source="guardrail", name=guardrail.name, place=place, action=action, reason=what.reason)
+        )
+        if action == "redact" and isinstance(what, Finding):
+            spans += [(start, end, guardrail.name) for start, end in what.spans or ((0, len(text)),)]
+    blocked = _reasons(decisions, "block")
+    return Guarded(
+        text="" if blocked else _without(text, spans),
+        decisions=tuple(decisions),
+        blocked=blocked,
+        ask=None if blocked else _reasons(decisions, "ask"),
+    )
+
+
+def _reasons(decisions: Sequence[Decision], action: Action) -> str | None:
+    return "; ".join(f"{one.name}: {one.reason}" for one in decisions if one.action == action) or None
+
+
+def _without(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    """`text` with a mark for each span; spans that overlap become one."""
+    kept: list[str] = []
+    at = 0
+    for start, end, name in sorted(spans):
+        if start >= at:
+            kept += [text[at:start], f"[redacted:{name}]"]
+        at = max(at, end)
+    return "".join([*kept, text[at:]])

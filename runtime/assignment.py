@@ -1,0 +1,102 @@
+"""One worker on one assignment, from its goal to its report. Whatever goes wrong in it is in the report."""
+
+import asyncio
+
+from langgraph.errors import GraphBubbleUp
+
+from journeyman.agents.agent import Agent
+from journeyman.agents.plan import Assignment, Report
+from journeyman.agents.worker import work
+from journeyman.runtime.asking import checked
+from journeyman.runtime.calls import RecordedCalls
+from journeyman.runtime.events import WorkerStarted
+from journeyman.runtime.run import Run
+from journeyman.runtime.steps import Steps
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ModelError, OverBudgetError, StoreError
+from journeyman.traces.tracer import AttributeValue, Span
+
+
+async def report_on(run: Run, assignment: Assignment) -> Report:
+    """Raises `StoreError`, and what LangGraph stops a node with while a person is asked."""
+    run.emit(WorkerStarted(assignment=assignment))
+    agent = run.crew.worker(assignment.worker)
+    steps = await run.steps(assignment.id)
+    await run.take_over(assignment)
+    waiting: GraphBubbleUp | None = None
+    with run.tracer.span(
+        f"invoke_agent {agent.name}", parent=run.root, attributes=_attributes(run, agent, assignment)
+    ) as span:
+        calls = RecordedCalls(run, agent, span, steps, goal=assignment.goal, assignment=assignment.id)
+        try:
+            report = await _contained(run, agent, assignment, steps, calls)
+        except GraphBubbleUp as asked:
+            waiting = asked
+            span.set({a.STATUS: "needs_input"})
+        else:
+            _record(span, report)
+    if waiting is not None:
+        raise waiting
+    return report.model_copy(update={"spent": calls.spent})
+
+
+async def _contained(run: Run, agent: Agent, assignment: Assignment, steps: Steps, calls: RecordedCalls) -> Report:
+    seconds = run.seconds(agent)
+    # A task of its own: what cancels the work from within ends this worker, and not the run.
+    working = asyncio.ensure_future(_guarded(run, agent, assignment, steps, calls))
+    try:
+        async with asyncio.timeout(seconds):
+            return await working
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return Report(assignment=assignment, status="cancelled", error="it was cancelled from within")
+    except TimeoutError:
+        return Report(assignment=assignment, status=run.out_of_time(agent), error=f"no answer after {seconds:g} s")
+    except (StoreError, GraphBubbleUp):
+        raise  # What cannot be recorded must not go on, and a question is no failure.
+    except OverBudgetError as error:
+        return Report(assignment=assignment, status="over_budget", error=str(error))
+    except ModelError as error:
+        return Report(assignment=assignment, status="failed", error=str(error))
+    except Exception as error:
+        return Report(assignment=assignment, status="failed", error=f"{type(error).__name__}: {error}")
+
+
+async def _guarded(run: Run, agent: Agent, assignment: Assignment, steps: Steps, calls: RecordedCalls) -> Report:
+    goal = await checked(run, steps, "agent", assignment.goal, agent=agent.name)
+    if goal.blocked is not None:
+        return Report(assignment=assignment, status="blocked", error=f"the goal was refused: {goal.blocked}")
+    tools = {name: run.crew.tools[name] for name in agent.tools}
+    earlier = run.history if run.crew.orchestrator is None else ()
+    asked = assignment.model_copy(update={"goal": goal.text})
+    report = await work(agent, asked, tools, calls, earlier)
+    report = report.model_copy(update={"assignment": assignment})
+    if report.status != "ok" or not run.guards.watch("output"):
+        return report
+    evidence = [run.evidence[span_id] for span_id in report.evidence if span_id in run.evidence]
+    output, guarded = await run.guards.check_json("output", report.output, agent=agent.name, evidence=evidence)
+    run.decide(guarded.decisions)
+    if (withheld := guarded.blocked or guarded.ask) is not None:
+        return Report(assignment=assignment, status="blocked", error=f"the output was withheld: {withheld}")
+    return report.model_copy(update={"output": output})
+
+
+def _attributes(run: Run, agent: Agent, assignment: Assignment) -> dict[str, AttributeValue | None]:
+    return {
+        a.OPERATION: "invoke_agent",
+        **run.attributes,
+        a.AGENT_NAME: agent.name,
+        a.AGENT_DESCRIPTION: agent.description or None,
+        a.ASSIGNMENT_ID: assignment.id,
+        a.ATTEMPT: run.attempt,
+        a.GOAL: assignment.goal,
+    }
+
+
+def _record(span: Span, report: Report) -> None:
+    span.set({a.STATUS: report.status})
+    span.set_json(a.OUTPUT, report.output)
+    if report.error is not None:
+        span.fail(report.status, report.error)

@@ -1,0 +1,42 @@
+"""`journeyman mcp`: the crew as a server of the Model Context Protocol."""
+
+import asyncio
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from journeyman.runtime.config import find_workspace
+from journeyman.runtime.console import WorkspaceOption, notes
+from journeyman.traces.errors import ConfigError
+
+
+def mcp_command(
+    crew: Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")] = Path("crew.toml"),
+    http: Annotated[
+        int | None, typer.Option("--http", metavar="PORT", min=0, max=65535, help="Serve over HTTP; 0 for a free port")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; there is no login")] = "127.0.0.1",
+    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")] = 0,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Offer the crew to MCP clients: over standard input and output, or with --http over HTTP.
+
+    A client's entry is a command, such as: journeyman mcp --crew /path/to/crew.toml -C /path/to/.journeyman
+    """
+    if find_spec("mcp") is None:
+        raise ConfigError("an MCP server needs the package mcp: pip install 'journeyman[mcp]'")
+    from journeyman.runtime.mcp_server import PATH, listen, serve
+    from journeyman.runtime.runtime import Runtime
+
+    runtime = Runtime.open(crew, workspace=find_workspace(workspace), attach=attach, seed=seed)
+    listening = None if http is None else listen(host, http)
+    if listening is not None:
+        address, port = listening.getsockname()[:2]
+        notes.print(f"crew {runtime.crew.name} at http://{address}:{port}{PATH}: Ctrl-C ends it", markup=False)
+    try:
+        asyncio.run(serve(runtime, listening))
+    except KeyboardInterrupt:
+        return  # It is how serving ends.

@@ -1,0 +1,91 @@
+"""`journeyman memory`: what is remembered of users and sessions, and forgetting it."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.memory import Memory, Remembered
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.reports.wording import line
+
+app = typer.Typer(no_args_is_help=True, help="Show and delete what agents remember of users and sessions.")
+
+UserOption = Annotated[str | None, typer.Option(help="Of this user")]
+SessionOption = Annotated[str | None, typer.Option(help="Of this session")]
+
+
+@app.command("list")
+def list_memory(
+    user: UserOption = None,
+    session: SessionOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the turns of sessions and the notes of agents, oldest first."""
+    place = find_workspace(workspace)
+    found = asyncio.run(_find(place, user, session))
+    emit(found, as_json, lambda: out.print(_table(found)) if found else None)
+    if not found:
+        notes.print(f"nothing is remembered in {place.root}", markup=False)
+
+
+@app.command("forget")
+def forget(
+    user: UserOption = None,
+    session: SessionOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what is remembered of a user, of a session, or of a user in a session; the record of runs stays."""
+    if user is None and session is None:
+        raise ConfigError("say whose memory: --user or --session")
+    place = find_workspace(workspace)
+    if not yes:
+        _confirm(len(asyncio.run(_find(place, user, session))))
+    forgotten = asyncio.run(forget_memory(place, user=user, session=session))
+    emit({"forgotten": forgotten}, as_json, lambda: out.print(f"forgotten: {forgotten} turns and notes"))
+
+
+async def forget_memory(place: Workspace, *, user: str | None = None, session: str | None = None) -> int:
+    """Deletes what the workspace remembers of a user or a session, and returns how much it was."""
+    runs = place.runs
+    try:
+        return await Memory(runs).forget(user=user, session=session)
+    finally:
+        await runs.aclose()
+
+
+async def _find(place: Workspace, user: str | None, session: str | None) -> list[Remembered]:
+    runs = place.runs
+    try:
+        return await Memory(runs).find(user=user, session=session)
+    finally:
+        await runs.aclose()
+
+
+def _confirm(entries: int) -> None:
+    if not sys.stdin.isatty():
+        notes.print(f"{entries} turns and notes would be deleted for good: say --yes")
+        raise typer.Exit(Exit.NEEDS_INPUT)
+    typer.confirm(f"Delete {entries} turns and notes for good?", abort=True, err=True)
+
+
+def _table(found: list[Remembered]) -> Table:
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("WHEN", "WHAT", "USER", "SESSION"):
+        grid.add_column(name, no_wrap=True)
+    grid.add_column("TEXT", overflow="ellipsis", no_wrap=True)
+    for entry in found:
+        when = datetime.fromtimestamp(entry.at_ns / 1e9, UTC).astimezone()
+        text = entry.text if entry.answer is None else f"{entry.text} → {entry.answer}"
+        cells = (f"{when:%Y-%m-%d %H:%M}", entry.kind, entry.user or "-", entry.session or "-", text)
+        grid.add_row(*(Text(line(cell)) for cell in cells))
+    return grid

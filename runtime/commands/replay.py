@@ -1,0 +1,138 @@
+"""`journeyman replay`: a recorded run again, from its record alone or live from some step on, and what differs."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.reports.diff import Diff, diff
+from journeyman.traces.reports.diff_table import diff_table
+from journeyman.traces.trace import Outcome, Trace
+
+if TYPE_CHECKING:
+    from journeyman.agents.agent import Crew
+    from journeyman.agents.model import ModelTable
+    from journeyman.runtime.policies import PolicyTable
+    from journeyman.runtime.replay import Fork, Replay
+
+ENDS = {"ok": Exit.OK, "over_budget": Exit.OVER_BUDGET, "needs_input": Exit.NEEDS_INPUT}
+
+
+def replay_command(
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="Trace id, or the start of one")],
+    span: Annotated[
+        str | None, typer.Option("--from", metavar="SPAN", help="Go on live from this agent, model call or tool call")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="[AGENT=]POLICY",
+            help="Who answers the agent then; without AGENT, that of SPAN; repeatable",
+        ),
+    ] = None,
+    crew: Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")] = Path("crew.toml"),
+    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Sampling seed of live model calls")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Also what is the same, and whole texts")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recorded run again and compare the two step by step.
+
+    Model and tools answer from the record; nothing is called, and it ends with 1 where the runs parted. With --from,
+    what began later than that step is asked of the model server and the tools, and the end is the run's own.
+    """
+    from journeyman.agents.agent import load_crew
+    from journeyman.runtime.replay import find_fork
+
+    place = find_workspace(workspace)
+    recorded = place.store.get(trace)
+    fork = None if span is None else find_fork(recorded, span)
+    if fork is None and policy:
+        raise ConfigError("--policy needs --from SPAN: what is answered from the record asks nobody")
+    outcome = asyncio.run(_again(place, recorded, load_crew(crew), fork, _policies(policy or [], fork), attach, seed))
+    found = diff(recorded, place.store.get(outcome.trace_id))
+    same = found.first is None and recorded.outcome is not None and outcome.status == recorded.outcome.status
+    emit(
+        {"outcome": outcome, "same": same, "diff": found},
+        as_json,
+        lambda: _show(outcome, found, full),
+    )
+    raise typer.Exit((Exit.OK if same else Exit.FAILED) if fork is None else _exit(outcome))
+
+
+async def _again(
+    place: Workspace,
+    trace: Trace,
+    crew: "Crew",
+    fork: "Fork | None",
+    policies: dict[str, str],
+    attach: str | None,
+    seed: int,
+) -> Outcome:
+    from journeyman.runtime.recording import Recording
+    from journeyman.runtime.replay import Replay, ReplaySink
+    from journeyman.runtime.runtime import Runtime
+    from journeyman.traces.content import ContentPolicy
+    from journeyman.traces.tracer import Tracer
+
+    live, digest = (None, None) if fork is None else _live(place, attach)
+    replay = Replay(trace, crew, fork=fork, live=live, policies=policies)
+    with Recording(place) as recording:
+        # The recording has the workspace's own content policy.
+        tracer = Tracer(ReplaySink(recording, trace.trace_id), content=ContentPolicy("full", ()))
+        async with Runtime(
+            replay.crew,
+            model=replay.models,
+            tracer=tracer,
+            policies=_table(place, replay, policies.values()),
+            memory=replay.memory,
+            prices=place.config.traces.prices,
+            base_digest=digest,
+            seed=seed,
+        ) as runtime:
+            return await runtime.run(replay.task)
+
+
+def _live(place: Workspace, attach: str | None) -> "tuple[ModelTable, str | None]":
+    """The models of the workspace, and the digest of its server's base model."""
+    from journeyman.runtime.models import model_table
+    from journeyman.runtime.server import running
+    from journeyman.runtime.vllm import ChatVLLM
+
+    server = None if attach else running(place)
+    model = ChatVLLM(base_url=attach if server is None else server.url)
+    return model_table(model, place.config.models), None if server is None else server.model_digest
+
+
+def _policies(given: list[str], fork: "Fork | None") -> dict[str, str]:
+    """Agent to policy, from `AGENT=POLICY` and `POLICY`."""
+    pairs = [one.rpartition("=") for one in given]
+    return {agent or (fork.agent if fork else ""): policy for agent, _, policy in pairs}
+
+
+def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "PolicyTable":
+    """Those who answered then, with the digests of the adapters that are asked instead; raises `AdapterError`."""
+    from journeyman.runtime.adapter import find_adapter, load_adapter
+
+    digests = {one: load_adapter(find_adapter(place.adapters, one)).digest for one in policies if "@" in one}
+    return replay.policies.model_copy(update={"digests": {**replay.policies.digests, **digests}})
+
+
+def _show(outcome: Outcome, found: Diff, full: bool) -> None:
+    out.print(diff_table(found, full=full))
+    if outcome.error is not None:
+        notes.print(f"{outcome.status}: {outcome.error}", markup=False)
+    notes.print(f"trace {outcome.trace_id[:12]} is the replay", style="dim", markup=False)
+
+
+def _exit(outcome: Outcome) -> Exit:
+    if outcome.status == "ok" and outcome.error is not None:
+        return Exit.PARTIAL
+    return ENDS.get(outcome.status, Exit.FAILED)

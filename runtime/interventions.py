@@ -1,0 +1,72 @@
+"""Interventions: what a person may do to a run from outside, while it waits or from another process."""
+
+from pydantic import JsonValue
+
+from journeyman.runtime.questions import Consent, Question
+from journeyman.runtime.runlocks import RunBusyError
+from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.trace import Outcome
+
+
+async def decide(runs: RunStore, run_id: str, consent: Consent, *, question_id: str | None = None) -> RunRecord:
+    """Says yes or no to what the run wants to do; it takes that up when it is resumed. Raises `ConfigError`."""
+    return await _say(runs, run_id, consent.model_dump(mode="json"), question_id, wants_text=False)
+
+
+async def answer(runs: RunStore, run_id: str, text: str, *, question_id: str | None = None) -> RunRecord:
+    """Answers a question of the run; it takes that up when it is resumed. Raises `ConfigError`."""
+    return await _say(runs, run_id, text, question_id, wants_text=True)
+
+
+async def cancel(runs: RunStore, run_id: str) -> RunRecord:
+    """Ends a run that waits or whose process died; one at work elsewhere is told to end. Raises `ConfigError`."""
+    try:
+        async with runs.lock(run_id):
+            known = await runs.get(run_id)
+            if known is None or known.status not in WAITING:
+                return await runs.change(run_id, _not_cancellable)
+            return await runs.finish(_cancelled(known))
+    except RunBusyError:
+        return await runs.change(run_id, lambda record: record.model_copy(update={"cancel": True}))
+
+
+async def _say(runs: RunStore, run_id: str, word: JsonValue, question_id: str | None, *, wants_text: bool) -> RunRecord:
+    def said(record: RunRecord) -> RunRecord:
+        question = _asked(record, question_id, wants_text=wants_text)
+        return record.model_copy(update={"answers": {**record.answers, question.id: word}})
+
+    return await runs.change(run_id, said)
+
+
+def _asked(record: RunRecord, question_id: str | None, *, wants_text: bool) -> Question:
+    """The question that is meant: the one of that id, or the only open one of that kind."""
+    kind, other = ("an answer", "approve") if wants_text else ("a yes or no", "answer")
+    if question_id is None:
+        found = [question for question in record.open_questions if (question.kind == "answer") == wants_text]
+        if len(found) > 1:
+            ids = ", ".join(question.id for question in found)
+            raise ConfigError(f"run {record.id} asks {len(found)} questions: say which, --question with one of {ids}")
+        if not found and record.open_questions:
+            raise ConfigError(f"run {record.id} does not want {kind}: `journeyman runs {other} {record.id}`")
+    else:
+        found = [question for question in record.pending if question.id == question_id]
+        if found and (found[0].kind == "answer") != wants_text:
+            raise ConfigError(f"question {question_id} does not want {kind}: `journeyman runs {other} {record.id}`")
+    if record.status != "needs_input" or not found:
+        asked = "nothing" if question_id is None else f"no question {question_id!r}"
+        raise ConfigError(f"run {record.id} ({record.status}) asks {asked}: `journeyman runs show {record.id}`")
+    return found[0]
+
+
+def _not_cancellable(record: RunRecord) -> RunRecord:
+    raise ConfigError(f"run {record.id} has ended already: {record.status}")
+
+
+def _cancelled(record: RunRecord) -> RunRecord:
+    why = "it was cancelled while it waited" if record.pending else "it was cancelled after it had been interrupted"
+    before = record.outcome or Outcome(
+        task_id=record.task.id, trace_id=record.trace_id, run_id=record.id, status="cancelled"
+    )
+    outcome = before.model_copy(update={"status": "cancelled", "error": why})
+    return record.model_copy(update={"status": "cancelled", "cancel": True, "pending": (), "outcome": outcome})

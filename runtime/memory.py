@@ -1,0 +1,212 @@
+"""Memory: the turns of a session, and what agents noted down of a person, in LangGraph's store.
+
+Turns are short-term: what was asked and answered in a session, shown again before the next task, and trimmed. Notes are
+long-term: what the tools of `journeyman.tools.memory` wrote, by user, else by session. Both are kept in the clear.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from hashlib import sha256
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from journeyman.agents.memory import MemoryConfig
+from journeyman.tools.context import Notes
+from journeyman.traces.messages import Message
+from journeyman.traces.record import Record
+from journeyman.traces.trace import Task
+
+if TYPE_CHECKING:
+    from langgraph.store.base import BaseStore
+
+MAX_NOTES = 500
+"""Of one user or session; a note beyond them takes the place of the oldest."""
+CHARS_A_TOKEN = 4
+"""Of English text, about."""
+PAGE = 500
+"""Entries that one question to the store brings."""
+ROOT = "memory"
+"""First label of every namespace; then the kind, then a digest of whose it is: a label may not have any character."""
+
+Kind = Literal["turn", "note"]
+Namespace = tuple[str, ...]
+
+
+class Stores(Protocol):
+    """Where memory lies: a `RunStore`, which opens a LangGraph store for each event loop."""
+
+    async def open(self) -> Any: ...
+
+    @property
+    def store(self) -> "BaseStore": ...
+
+
+class Remembered(Record):
+    """A turn or a note, and whose it is."""
+
+    kind: Kind
+    key: str
+    """Of a turn the run's id, of a note its digest: what is added again is there once."""
+    user: str | None
+    session: str | None
+    text: str
+    """The note, or what was asked."""
+    answer: str | None = None
+    """What a turn was answered with."""
+    at_ns: int
+
+
+class Memory:
+    """What a crew remembers between runs.
+
+    memory = Memory(runs, MemoryConfig(turns=8))
+    history = await memory.turns(task)
+    ...
+    await memory.add(task, outcome.answer, run_id=run_id)
+    """
+
+    def __init__(
+        self,
+        stores: Stores | None = None,
+        config: MemoryConfig | None = None,
+        *,
+        clock: Callable[[], int] = time_ns,
+    ) -> None:
+        """Without `stores`, what is remembered ends with the process; without `config`, no turns are."""
+        self._stores = stores or _Volatile()
+        self._config = config
+        self._clock = clock
+
+    async def turns(self, task: Task) -> tuple[Message, ...]:
+        """Earlier turns of the task's session, oldest first: messages that stand between instructions and task."""
+        if self._config is None or task.session is None:
+            return ()
+        kept = trimmed(await self._entries(_namespace("turn", task)), self._config)
+        return tuple(message for turn in kept for message in _messages(turn))
+
+    async def add(self, task: Task, answer: str, *, run_id: str) -> None:
+        """Adds a turn to the task's session, and forgets those that are past the limits."""
+        if self._config is None or task.session is None:
+            return
+        namespace = _namespace("turn", task)
+        await self._put(namespace, _entry("turn", run_id, task, task.prompt, self._clock(), answer))
+        turns = await self._entries(namespace)
+        await self._drop(namespace, turns[: len(turns) - len(trimmed(turns, self._config))])
+
+    def notes(self, task: Task) -> Notes | None:
+        """What the tools of a run write to and read from; None for a task that names neither user nor session."""
+        return None if task.user is None and task.session is None else _Notes(self, task)
+
+    async def find(self, *, user: str | None = None, session: str | None = None) -> list[Remembered]:
+        """All that is remembered of a user, of a session, of a user in a session, or of everybody; oldest first."""
+        found = [entry async for _, entry in self._all(user, session)]
+        return sorted(found, key=_age)
+
+    async def forget(self, *, user: str | None = None, session: str | None = None) -> int:
+        """Deletes what `find` would show, and returns how much it was."""
+        doomed = [found async for found in self._all(user, session)]
+        for namespace, entry in doomed:
+            await self._drop(namespace, [entry])
+        return len(doomed)
+
+    async def note(self, task: Task, text: str) -> None:
+        """Adds a note to the task's user, else to its session."""
+        namespace = _namespace("note", task)
+        await self._put(namespace, _entry("note", sha256(text.encode()).hexdigest(), task, text, self._clock()))
+        notes = await self._entries(namespace)
+        await self._drop(namespace, notes[: max(0, len(notes) - MAX_NOTES)])
+
+    async def noted(self, task: Task) -> list[str]:
+        """The notes of the task's user, else of its session, newest first."""
+        return [note.text for note in reversed(await self._entries(_namespace("note", task)))]
+
+    async def _entries(self, namespace: Namespace) -> list[Remembered]:
+        return sorted([entry async for _, entry in self._search(namespace, {})], key=_age)
+
+    async def _all(self, user: str | None, session: str | None) -> AsyncIterator[tuple[Namespace, Remembered]]:
+        wanted = {name: value for name, value in (("user", user), ("session", session)) if value is not None}
+        async for found in self._search((ROOT,), wanted):
+            yield found
+
+    async def _search(self, prefix: Namespace, wanted: dict[str, str]) -> AsyncIterator[tuple[Namespace, Remembered]]:
+        store = await self._store()
+        page = await store.asearch(prefix, filter=wanted or None, limit=PAGE)
+        seen = 0
+        while page:
+            for item in page:
+                yield item.namespace, Remembered.model_validate(item.value)
+            seen += len(page)
+            page = await store.asearch(prefix, filter=wanted or None, limit=PAGE, offset=seen)
+
+    async def _put(self, namespace: Namespace, entry: Remembered) -> None:
+        store = await self._store()
+        await store.aput(namespace, entry.key, entry.model_dump(), index=False)
+
+    async def _drop(self, namespace: Namespace, entries: Sequence[Remembered]) -> None:
+        store = await self._store()
+        for entry in entries:
+            await store.adelete(namespace, entry.key)
+
+    async def _store(self) -> "BaseStore":
+        await self._stores.open()
+        return self._stores.store
+
+
+def trimmed(turns: Sequence[Remembered], config: MemoryConfig) -> Sequence[Remembered]:
+    """The newest turns, of which the older half is left out until the rest is within both limits."""
+    while len(turns) > config.turns or sum(map(_tokens, turns)) > config.max_tokens:
+        turns = turns[(len(turns) + 1) // 2 :]
+    return turns
+
+
+class _Notes:
+    """`tools.context.Notes` of one task."""
+
+    def __init__(self, memory: Memory, task: Task) -> None:
+        self._memory = memory
+        self._task = task
+
+    async def add(self, text: str) -> None:
+        await self._memory.note(self._task, text)
+
+    async def all(self) -> list[str]:
+        return await self._memory.noted(self._task)
+
+
+class _Volatile:
+    """Memory of this process."""
+
+    def __init__(self) -> None:
+        self._store: BaseStore | None = None
+
+    async def open(self) -> None: ...
+
+    @property
+    def store(self) -> "BaseStore":
+        if self._store is None:
+            from langgraph.store.memory import InMemoryStore  # LangGraph takes half a second to import.
+
+            self._store = InMemoryStore()
+        return self._store
+
+
+def _namespace(kind: Kind, task: Task) -> Namespace:
+    """Turns are of a user in a session, notes of a user in all sessions; two people never meet in one."""
+    whose = [task.user, task.session if kind == "turn" or task.user is None else None]
+    return (ROOT, kind, sha256(json.dumps(whose).encode()).hexdigest())
+
+
+def _entry(kind: Kind, key: str, task: Task, text: str, at_ns: int, answer: str | None = None) -> Remembered:
+    return Remembered(kind=kind, key=key, user=task.user, session=task.session, text=text, answer=answer, at_ns=at_ns)
+
+
+def _messages(turn: Remembered) -> tuple[Message, Message]:
+    return Message(role="user", content=turn.text), Message(role="assistant", content=turn.answer or "")
+
+
+def _tokens(turn: Remembered) -> int:
+    return (len(turn.text) + len(turn.answer or "")) // CHARS_A_TOKEN
+
+
+def _age(entry: Remembered) -> tuple[int, str]:
+    return entry.at_ns, entry.key

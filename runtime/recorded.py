@@ -1,0 +1,157 @@
+"""Recorded answers: what the model calls and tool calls of a trace brought, given out again to whoever asks the same.
+
+A model call is found by its messages, without the examples that only some policies are shown; a tool call by tool and
+arguments. Each is given out once; of calls that are alike the earliest comes first.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from operator import eq
+from typing import Any, TypeVar
+
+from journeyman.agents.agent import Crew
+from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
+from journeyman.tools.call import CallResult
+from journeyman.traces.errors import ModelError
+from journeyman.traces.messages import Message
+from journeyman.traces.reports.wording import line, shortened
+from journeyman.traces.trace import Trace, Turn
+
+T = TypeVar("T")
+
+
+class RecordedAnswers:
+    def __init__(self, trace: Trace, crew: Crew, *, before_ns: int | None = None) -> None:
+        """Of the calls of `trace`, or of those that began before `before_ns`."""
+        self._examples = {(example.user, example.assistant) for agent in crew.agents for example in agent.examples}
+        turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]
+        results = [result for turn in trace.turns for result in turn.tool_results]
+        self._turns = sorted(turns, key=lambda turn: turn.started_ns)
+        self._late = {turn.span_id for one in trace.trajectories if one.status == "timeout" for turn in one.turns}
+        self._turns_left = _grouped(self._turns, lambda turn: self._key(turn.messages))
+        self._results_left = _grouped(
+            [result for result in results if before_ns is None or result.started_ns < before_ns],
+            lambda result: _call_key(result.tool, result.arguments),
+        )
+
+    def reply(self, request: ModelRequest) -> ModelReply | None:
+        """What the recorded call brought, its failure included; None where the record has no such call left."""
+        left = self._turns_left.get(self._key(request.messages))
+        if not left:
+            return None
+        # A call that an interruption cut off was made again: the one that was answered counts.
+        turn = min(left, key=lambda one: (one.policy != request.policy, one.response is None))
+        left.remove(turn)
+        if turn.response is not None:
+            return _reply(turn, request)
+        if turn.span_id in self._late:
+            raise TimeoutError
+        raise ModelError(turn.error or "the recorded call brought nothing", kind="unreachable")
+
+    def result(self, tool: str, arguments: Mapping[str, Any]) -> CallResult | None:
+        """How the recorded tool call ended; None where the record has no such call left."""
+        left = self._results_left.get(_call_key(tool, arguments))
+        if not left:
+            return None
+        result = left.pop(0)
+        return CallResult(status=result.status, content=result.content)
+
+    def parting(self, messages: Sequence[Message]) -> str:
+        """Where `messages` differ from those of the recorded call that is most like them."""
+        asked = self._compared(messages)
+        known = [(turn, self._compared(turn.messages)) for turn in self._turns]
+        if not known:
+            return "it has no model calls"
+        turn, nearest = max(known, key=lambda one: sum(map(eq, one[1], asked)))
+        same = [*map(eq, nearest, asked)]
+        place = same.index(False) if False in same else len(same)
+        if place == len(nearest) == len(asked):
+            return f"all calls like span {turn.span_id} of {turn.agent} were given out"
+        was, now = _shown(nearest, place), _shown(asked, place)
+        return f"span {turn.span_id} of {turn.agent} is most like it; there message {place + 1} is {was}, here {now}"
+
+    def earlier(self, agent: str) -> tuple[Message, ...]:
+        """What the agent was shown of the session before the task."""
+        first = next((turn for turn in self._turns if turn.agent == agent), None)
+        return () if first is None else tuple(self._compared(first.messages)[1:-1])
+
+    def _key(self, messages: Sequence[Message]) -> str:
+        return json.dumps([message.model_dump() for message in self._compared(messages)])
+
+    def _compared(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages without the examples behind the first one."""
+        rest = messages[1:]
+        while len(rest) > 1 and (rest[0].content, rest[1].content) in self._examples:
+            rest = rest[2:]
+        return (*messages[:1], *rest)
+
+
+class RecordedModels(ModelTable):
+    """Every policy's answers from the record; what is not there is asked of `live`, or ends the call."""
+
+    def __init__(self, answers: RecordedAnswers, live: ModelTable | None = None) -> None:
+        super().__init__(_RecordedModel(answers, None))
+        self._answers = answers
+        self._live = live
+
+    def __getitem__(self, policy: str) -> Model:
+        return _RecordedModel(self._answers, None if self._live is None else self._live[policy])
+
+    def __contains__(self, policy: object) -> bool:
+        return self._live is not None and policy in self._live
+
+    async def aclose(self) -> None:
+        if self._live is not None:
+            await self._live.aclose()
+
+
+class _RecordedModel:
+    demonstrates = False
+
+    def __init__(self, answers: RecordedAnswers, live: Model | None) -> None:
+        self._answers = answers
+        self._live = live
+
+    @property
+    def provider(self) -> str:
+        return "replay" if self._live is None else self._live.provider
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        reply = self._answers.reply(request)
+        if reply is not None:
+            return reply
+        if self._live is not None:
+            return await self._live.complete(request)
+        raise ModelError(f"the replay left the record: {self._answers.parting(request.messages)}", kind="unusable")
+
+    async def aclose(self) -> None:
+        """`RecordedModels` closes what is live."""
+
+
+def _reply(turn: Turn, request: ModelRequest) -> ModelReply:
+    assert turn.response is not None
+    return ModelReply(
+        id=f"replay-{turn.span_id}",
+        model=turn.served_by or turn.policy,
+        content=turn.response.content,
+        tool_calls=turn.response.tool_calls,
+        unreadable=turn.error if request.tools and not turn.response.tool_calls else None,
+        finish_reason=turn.finish_reason or "stop",
+        usage=turn.usage,
+    )
+
+
+def _grouped(calls: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    found: dict[str, list[T]] = defaultdict(list)
+    for call in calls:
+        found[key(call)].append(call)
+    return dict(found)
+
+
+def _call_key(tool: str, arguments: Mapping[str, Any]) -> str:
+    return json.dumps([tool, arguments], sort_keys=True)
+
+
+def _shown(messages: Sequence[Message], place: int) -> str:
+    return repr(shortened(line(messages[place].content))) if place < len(messages) else "missing"

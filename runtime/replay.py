@@ -1,0 +1,194 @@
+"""Replay: a recorded run again, its model calls and tool calls answered from the record, or live from some step on.
+
+    replay = Replay(store.get("4f2a"), crew)
+    runtime = Runtime(replay.crew, model=replay.models, policies=replay.policies, memory=replay.memory)
+    outcome = await runtime.run(replay.task)
+
+What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
+crew's of today, except that nobody is asked: what a person said then is part of the record.
+"""
+
+import copy
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.model import ModelTable
+from journeyman.agents.permissions import Permissions
+from journeyman.runtime.memory import Memory
+from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.recorded import RecordedAnswers, RecordedModels
+from journeyman.tools.call import CallResult, call_tool
+from journeyman.tools.context import Notes, ToolContext
+from journeyman.tools.tool import Tool
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.log import SpanRecord
+from journeyman.traces.messages import Message
+from journeyman.traces.record import Record
+from journeyman.traces.trace import Task, Trace
+from journeyman.traces.tracer import Sink
+
+CONTEXT = "tool context"
+"""Name of a parameter that no tool can have."""
+
+
+class Fork(Record):
+    """Where a replay leaves the record: what began before is answered from it, the rest is live."""
+
+    span_id: str
+    agent: str
+    at_ns: int
+
+
+def find_fork(trace: Trace, prefix: str) -> Fork:
+    """The agent, model call or tool call whose span id starts with `prefix`; raises `ConfigError`."""
+    found = [fork for fork in _forks(trace) if fork.span_id.startswith(prefix.lower())]
+    if len(found) == 1:
+        return found[0]
+    problem = (
+        "more than one step has a span that starts with" if found else "no agent, model call or tool call has span"
+    )
+    raise ConfigError(f"{problem} {prefix!r}: `journeyman traces show {trace.trace_id[:12]} --json` has their ids")
+
+
+class Replay:
+    """What a `Runtime` is made with to run `trace` again."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        crew: Crew,
+        *,
+        fork: Fork | None = None,
+        live: ModelTable | None = None,
+        policies: Mapping[str, str] | None = None,
+    ) -> None:
+        """From `fork` on, `live` models answer and tools are used; `policies` says who then answers which agent.
+
+        Raises `ConfigError` where `trace` can't be run again with this crew.
+        """
+        short = trace.trace_id[:12]
+        if trace.task is None:
+            raise ConfigError(f"trace {short} has no task: its run did not end, so resume it instead")
+        if trace.crew != crew.name:
+            raise ConfigError(f"trace {short} is of crew {trace.crew!r} and not of {crew.name!r}: name its file")
+        if any(turn.withheld not in (None, "redacted") for turn in trace.turns):
+            raise ConfigError(f"trace {short} has no texts to answer with: they were not recorded")
+        if (fork is None) != (live is None):
+            raise ConfigError("a replay that goes on live needs both, a fork and models")
+        self.task: Task = trace.task
+        answers = RecordedAnswers(trace, crew, before_ns=None if fork is None else fork.at_ns)
+        self.models: ModelTable = RecordedModels(answers, live)
+        self.crew = _replayed(crew, answers, policies or {}, live=live is not None)
+        self.policies = PolicyTable(
+            agents={turn.agent: turn.policy for turn in reversed(trace.turns)},
+            digests={turn.policy: turn.adapter_digest for turn in trace.turns if turn.adapter_digest is not None},
+        )
+        """Who answered each agent first, and goes on to."""
+        self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
+
+
+class ReplaySink:
+    """Hands spans on, each with the id of the trace that it repeats."""
+
+    def __init__(self, sink: Sink, trace_id: str) -> None:
+        self._sink = sink
+        self._mark = {a.REPLAY_OF: trace_id}
+
+    def append(self, span: SpanRecord, *, sync: bool) -> None:
+        self._sink.append(span.model_copy(update={"attributes": {**span.attributes, **self._mark}}), sync=sync)
+
+
+class _RecordedMemory(Memory):
+    """What the session was when the run was recorded. Nothing is remembered of a replay."""
+
+    def __init__(self, turns: tuple[Message, ...]) -> None:
+        super().__init__()
+        self._recorded = turns
+
+    async def turns(self, task: Task) -> tuple[Message, ...]:
+        return self._recorded
+
+    def notes(self, task: Task) -> Notes | None:
+        return None
+
+
+class _AsGiven:
+    """Parameters of a tool whose arguments are looked up as they were written."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.schema = schema
+        self.context_parameter: str | None = CONTEXT
+
+    def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(arguments)
+
+
+def _replayed(crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str], *, live: bool) -> Crew:
+    """The crew with tools that answer from the record, in which nobody is asked and `policies` go before all else."""
+    names = [agent.name for agent in crew.agents]
+    if unknown := [name for name in policies if name not in names]:
+        raise ConfigError(f"crew {crew.name!r} has no agent {unknown[0]!r}; it has: {', '.join(names)}")
+
+    def agent(one: Agent) -> Agent:
+        return one.model_copy(update={"model": policies.get(one.name, one.model), "approve": False})
+
+    if live and crew.orchestrator is not None and crew.orchestrator.approve:
+        raise ConfigError(
+            f"plans of crew {crew.name!r} need approval, and nobody is asked in a replay: leave out the fork"
+        )
+    rows = [
+        row.model_copy(update={"decision": "allow"}) if row.decision == "ask" else row for row in crew.permissions.rows
+    ]
+    default = "allow" if crew.permissions.default == "ask" else crew.permissions.default
+    # A guardrail that asked and was answered yes changed nothing; live, nobody can say yes.
+    unasked = "block" if live else "warn"
+    return crew.model_copy(
+        update={
+            "orchestrator": None if crew.orchestrator is None else agent(crew.orchestrator),
+            "workers": tuple(map(agent, crew.workers)),
+            "tools": {name: _stand_in(tool, crew, answers, live=live) for name, tool in crew.tools.items()},
+            "permissions": Permissions(rows=tuple(rows), default=default),
+            "guardrails": tuple(
+                one.model_copy(update={"action": unasked}) if one.action == "ask" else one for one in crew.guardrails
+            ),
+        }
+    )
+
+
+def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, *, live: bool) -> Tool:
+    """A tool that looks and answers like `tool`; only a live one that needs nobody's word is really called."""
+
+    async def answered(**arguments: Any) -> CallResult:
+        context: ToolContext = arguments.pop(CONTEXT)
+        recorded = answers.result(tool.name, arguments)
+        if recorded is not None:
+            return recorded
+        if not live:
+            return CallResult(status="failed", content=f"the record has no such call of {tool.name}")
+        permission = crew.permissions.decide(context.agent, tool, arguments)
+        if tool.asks or permission.action != "allow":
+            reason = permission.reason if permission.action == "deny" else "nobody is asked in a replay"
+            return CallResult(status="denied", content=f"{tool.name} was not called: {reason}")
+        return await call_tool(tool, arguments, context)
+
+    twin = copy.copy(tool)
+    twin.function = answered
+    twin.arguments = _AsGiven(tool.parameters)
+    twin.max_chars = sys.maxsize  # What is recorded was cut already.
+    twin.timeout_s = tool.timeout_s + 1.0
+    twin.approve = twin.asks = False
+    return twin
+
+
+def _forks(trace: Trace) -> list[Fork]:
+    forks = []
+    for trajectory in trace.trajectories:
+        forks.append(Fork(span_id=trajectory.span_id, agent=trajectory.agent, at_ns=trajectory.started_ns))
+        for turn in trajectory.turns:
+            forks.append(Fork(span_id=turn.span_id, agent=turn.agent, at_ns=turn.started_ns))
+            for result in turn.tool_results:
+                forks.append(Fork(span_id=result.span_id, agent=turn.agent, at_ns=result.started_ns))
+    return forks

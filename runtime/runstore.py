@@ -1,0 +1,316 @@
+"""The run store: every run that can be taken up again, in SQLite or Postgres.
+
+It keeps what a run is (`RunRecord`), what its agents have already done (steps), LangGraph's checkpoints, and memory.
+A run that ended keeps its record and its last checkpoint; the rest is dropped.
+
+What a crash may take, by `durability`:
+
+- kill -9 takes nothing that was written, with either. What one step of the graph had not written yet is done again
+  from its steps: no model call and no tool call is made twice for that.
+- Power loss takes nothing with `sync`: each write waits for the disk, and the graph for each checkpoint. With `async`,
+  the default, it may take what SQLite wrote in the last seconds (the file stays whole): those calls are made again, and
+  a tool that may be called only once may be called twice. Postgres keeps what its own `synchronous_commit` promises.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import Field, JsonValue
+
+from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.questions import Question
+from journeyman.runtime.runlocks import RunBusyError, check_run_id
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.record import Record
+from journeyman.traces.trace import Outcome, Status, Task
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.store.base import BaseStore
+
+RunStatus = Literal["running", Status]
+WAITING: tuple[RunStatus, ...] = ("running", "needs_input", "paused")
+"""What a run has that can be taken up again: every other status is an end."""
+
+
+class RunRecord(Record):
+    """One run, from its first moment on; what is needed to go on with it in another process."""
+
+    id: str
+    trace_id: str
+    crew: str
+    """The crew's name."""
+    crew_path: str | None = None
+    """Its TOML file; None for a crew made in Python."""
+    task: Task
+    policies: PolicyTable = PolicyTable()
+    """Those it started with, which it keeps to its end."""
+    seed: int = 0
+    temperature: float = 0.0
+    status: RunStatus = "running"
+    """`running` also where its process died; `RunStore.alive` tells the two apart."""
+    pending: tuple[Question, ...] = ()
+    """What a person is asked."""
+    answers: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """Question's id to what a person said, where the run has not taken it up yet: a text, or a `Consent`."""
+    attempt: int = 1
+    """1 where it began, one more each time that it was taken up again."""
+    cancel: bool = False
+    """Somebody wants it to end."""
+    outcome: Outcome | None = None
+    created_ns: int = Field(default_factory=time_ns)
+    updated_ns: int = 0
+    version: int = 0
+    """Counts the changes, so that two who change a record at once can't undo each other."""
+
+    @property
+    def open_questions(self) -> tuple[Question, ...]:
+        """Those that nobody has answered."""
+        return tuple(question for question in self.pending if question.id not in self.answers)
+
+
+class RunStore:
+    """Runs kept at `place`: a path of an SQLite file, or a `postgresql://` URL.
+
+    A password in a URL is never shown; libpq also takes it from `PGPASSWORD` or a password file. Any number of event
+    loops, threads and processes may use one store; each event loop calls `open` first and `aclose` last.
+    """
+
+    def __init__(
+        self,
+        place: Path | str,
+        *,
+        durability: Literal["async", "sync"] = "async",
+        keep_days: float | None = None,
+    ) -> None:
+        self._place = _place(place)
+        self.durability = durability
+        """Also LangGraph's: whether the graph waits for each checkpoint."""
+        self._keep_days = keep_days
+        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
+
+    async def open(self) -> "RunStore":
+        """Connects the running event loop, and deletes ended runs beyond `keep_days`. Raises `StoreError`."""
+        for loop in [loop for loop in self._opened if loop.is_closed()]:
+            self._opened.pop(loop).abandon()
+        loop = asyncio.get_running_loop()
+        if loop not in self._opened:
+            self._opened[loop] = await self._connect()
+            if self._keep_days is not None:
+                await self.prune(self._keep_days)
+        return self
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop."""
+        opened = self._opened.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened.close()
+
+    @property
+    def checkpointer(self) -> "BaseCheckpointSaver[Any]":
+        """LangGraph's, for the running event loop. It reads back records of this package and nothing else."""
+        return self._here.checkpointer.with_allowlist([(kind.__module__, kind.__name__) for kind in _kinds(Record)])
+
+    @property
+    def store(self) -> "BaseStore":
+        """LangGraph's, for the running event loop."""
+        return self._here.store
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        found = await self._here.rows("SELECT record FROM journeyman_runs WHERE id = ?", run_id)
+        return _record(found[0][0]) if found else None
+
+    async def find(self, status: RunStatus | None = None, limit: int = 100) -> list[RunRecord]:
+        """Newest first."""
+        where, values = ("", ()) if status is None else (" WHERE status = ?", (status,))
+        query = f"SELECT record FROM journeyman_runs{where} ORDER BY created_ns DESC LIMIT ?"
+        return [_record(text) for (text,) in await self._here.rows(query, *values, limit)]
+
+    async def complete_id(self, prefix: str) -> str:
+        """The whole id of the one run whose id starts so; raises `ConfigError`."""
+        query = "SELECT id FROM journeyman_runs WHERE substr(id, 1, ?) = ? ORDER BY length(id) LIMIT 2"
+        found = [name for (name,) in await self._here.rows(query, len(prefix), prefix)]
+        if prefix in found or (prefix and len(found) == 1):
+            return str(found[0])
+        if found:
+            raise ConfigError(f"more than one run starts with {prefix!r}: give more of the id")
+        raise ConfigError(f"no run {prefix!r}: `journeyman runs list` shows those there are")
+
+    async def put(self, record: RunRecord) -> RunRecord:
+        """Keeps `record` whatever was kept before; for a run that others may know of already, `change` it."""
+        kept = record.model_copy(update={"updated_ns": time_ns(), "version": record.version + 1})
+        await self._here.rows(
+            "INSERT INTO journeyman_runs (id, trace_id, status, created_ns, updated_ns, version, record)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET status = excluded.status,"
+            " updated_ns = excluded.updated_ns, version = excluded.version, record = excluded.record",
+            *(kept.id, kept.trace_id, kept.status, kept.created_ns, kept.updated_ns, kept.version),
+            kept.model_dump_json(),
+        )
+        return kept
+
+    async def change(self, run_id: str, how: Callable[[RunRecord], RunRecord]) -> RunRecord:
+        """What `how` makes of the record, kept; where somebody else was faster, `how` is asked again of what they left.
+
+        Raises `ConfigError` for a run that is not there.
+        """
+        while True:
+            known = await self.get(run_id)
+            if known is None:
+                raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
+            new = how(known).model_copy(update={"updated_ns": time_ns(), "version": known.version + 1})
+            done = await self._here.rows(
+                "UPDATE journeyman_runs SET status = ?, updated_ns = ?, version = ?, record = ?"
+                " WHERE id = ? AND version = ? RETURNING id",
+                *(new.status, new.updated_ns, new.version, new.model_dump_json(), run_id, known.version),
+            )
+            if done:
+                return new
+
+    async def note_step(self, run_id: str, place: str, number: int, value: Mapping[str, JsonValue]) -> None:
+        """Keeps what is known of one call of a run, instead of what was; it outlives a kill -9 once this returns."""
+        await self._here.rows(
+            "INSERT INTO journeyman_steps (run_id, place, number, value) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (run_id, place, number) DO UPDATE SET value = excluded.value",
+            *(run_id, place, number, json.dumps(value, ensure_ascii=False)),
+        )
+
+    async def steps(self, run_id: str, place: str) -> dict[int, dict[str, JsonValue]]:
+        """Number to value, of the calls made at that place of the run."""
+        query = "SELECT number, value FROM journeyman_steps WHERE run_id = ? AND place = ? ORDER BY number"
+        return {number: json.loads(value) for number, value in await self._here.rows(query, run_id, place)}
+
+    async def finish(self, record: RunRecord) -> RunRecord:
+        """Keeps the record of a run that ended, and drops its steps and all but its last checkpoint."""
+        kept = await self.put(record)
+        await self._here.rows("DELETE FROM journeyman_steps WHERE run_id = ?", record.id)
+        await self._here.trim(record.id)
+        return kept
+
+    async def forget(self, trace_ids: Iterable[str]) -> int:
+        """Deletes the runs of those traces, also ones that could be taken up again, and says how many."""
+        found = [
+            await self._here.rows("SELECT id FROM journeyman_runs WHERE trace_id = ?", trace_id)
+            for trace_id in trace_ids
+        ]
+        run_ids = [run_id for rows in found for (run_id,) in rows]
+        for run_id in run_ids:
+            await self.delete(run_id)
+        return len(run_ids)
+
+    async def delete(self, run_id: str) -> None:
+        """Everything that is kept of a run."""
+        await self._here.checkpointer.adelete_thread(run_id)
+        await self._here.rows("DELETE FROM journeyman_steps WHERE run_id = ?", run_id)
+        await self._here.rows("DELETE FROM journeyman_runs WHERE id = ?", run_id)
+
+    async def prune(self, older_than_days: float) -> int:
+        """Deletes the runs that ended longer ago, and says how many; those that can still be taken up again stay."""
+        before_ns = time_ns() - int(older_than_days * 86_400 * 1e9)
+        waiting = ", ".join("?" * len(WAITING))
+        query = f"SELECT id FROM journeyman_runs WHERE status NOT IN ({waiting}) AND updated_ns < ?"
+        ended = await self._here.rows(query, *WAITING, before_ns)
+        for (run_id,) in ended:
+            await self.delete(run_id)
+        if ended:
+            await self._here.compact()
+        return len(ended)
+
+    def lock(self, run_id: str) -> AbstractAsyncContextManager[None]:
+        """Holds the run, so that it goes on nowhere else; raises `RunBusyError` where it does.
+
+        It is let go when the process ends, however it ends. `ConfigError` for an id that can name no run.
+        """
+        return self._here.lock(check_run_id(run_id))
+
+    async def alive(self, run_id: str) -> bool:
+        """Whether somebody runs it now."""
+        try:
+            async with self.lock(run_id):
+                return False
+        except RunBusyError:
+            return True
+
+    @property
+    def _here(self) -> "_Opened":
+        opened = self._opened.get(asyncio.get_running_loop())
+        if opened is None:
+            raise StoreError("the run store is not open in this event loop: await open() first")
+        return opened
+
+    async def _connect(self) -> "_Opened":
+        if isinstance(self._place, Path):
+            from journeyman.runtime.runstore_sqlite import SqliteRuns
+
+            return await SqliteRuns.open(self._place, durability=self.durability, tables=TABLES)
+        try:
+            from journeyman.runtime.runstore_postgres import PostgresRuns
+        except ImportError:
+            raise ConfigError("runs in Postgres need the extra: pip install 'journeyman[postgres]'") from None
+        return await PostgresRuns.open(self._place, tables=TABLES)
+
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS journeyman_runs ("
+    "id TEXT PRIMARY KEY, trace_id TEXT NOT NULL, status TEXT NOT NULL, created_ns BIGINT NOT NULL,"
+    " updated_ns BIGINT NOT NULL, version BIGINT NOT NULL, record TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS journeyman_runs_created ON journeyman_runs (created_ns)",
+    "CREATE INDEX IF NOT EXISTS journeyman_runs_status ON journeyman_runs (status, created_ns)",
+    "CREATE INDEX IF NOT EXISTS journeyman_runs_trace ON journeyman_runs (trace_id)",
+    "CREATE TABLE IF NOT EXISTS journeyman_steps ("
+    "run_id TEXT NOT NULL, place TEXT NOT NULL, number BIGINT NOT NULL, value TEXT NOT NULL,"
+    " PRIMARY KEY (run_id, place, number))",
+)
+"""Ours, beside LangGraph's own: its store can't change a record only where nobody else did, and refuses dots."""
+
+
+class _Opened(Protocol):
+    """What one event loop holds open of a database. `?` stands for a value in a query of either kind."""
+
+    @property
+    def checkpointer(self) -> "BaseCheckpointSaver[Any]": ...
+    @property
+    def store(self) -> "BaseStore": ...
+    async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]: ...
+    async def trim(self, run_id: str) -> None:
+        """Drops all checkpoints of a run but the last."""
+        ...
+
+    async def compact(self) -> None:
+        """Gives back the space of what was deleted."""
+        ...
+
+    def lock(self, run_id: str) -> AbstractAsyncContextManager[None]: ...
+    async def close(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+def _place(place: Path | str) -> Path | str:
+    """A path for SQLite, a URL for Postgres."""
+    if isinstance(place, Path):
+        return place
+    scheme, found, rest = place.partition("://")
+    if not found:
+        return Path(place)
+    if scheme in ("postgres", "postgresql"):
+        return place
+    if scheme == "sqlite" and rest.startswith("/"):
+        return Path(rest.removeprefix("/"))
+    raise ConfigError(f"runs cannot be kept at a {scheme}:// address: give a path, or postgresql://...")
+
+
+def _record(text: str) -> RunRecord:
+    try:
+        return RunRecord.model_validate_json(text)
+    except ValueError:
+        raise StoreError("a run was kept by another version of journeyman: update it, or prune the run") from None
+
+
+def _kinds(base: type[Record]) -> list[type[Record]]:
+    """The records of this package that are loaded now, which those of a graph that runs are."""
+    found = [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
+    return [kind for kind in found if kind.__module__.startswith("journeyman.")]

@@ -1,0 +1,29 @@
+"""State: what the graph hands from step to step, and a checkpoint keeps."""
+
+from operator import add, or_
+from typing import Annotated, TypedDict
+
+from journeyman.agents.budget import Spent
+from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.agents.review import Problem
+from journeyman.traces.trace import Status
+
+
+class State(TypedDict, total=False):
+    prompt: str
+    """The task, as the guardrails left it."""
+    plan: Plan
+    reports: Annotated[dict[str, Report], or_]
+    problems: tuple[Problem, ...]
+    """What the last review found wrong with the answer."""
+    spent: Annotated[Spent, add]
+    """By the steps that are done."""
+    status: Status
+    error: str | None
+    answer: str
+
+
+class Work(TypedDict):
+    """What a worker is sent: its own assignment and nothing else."""
+
+    assignment: Assignment

@@ -1,0 +1,267 @@
+"""Runs that are kept: interrupted anywhere, they go on where they were, and nothing is done twice."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.model import ModelReply, ModelRequest
+from journeyman.agents.worker import write_answer, write_call
+from journeyman.runtime.events import Asked
+from journeyman.runtime.questions import Consent
+from journeyman.runtime.runlocks import RunBusyError
+from journeyman.runtime.runstore import RunStore
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.scripted import ScriptedModel
+from journeyman.tools.context import ToolContext
+from journeyman.tools.tool import Tool
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.log import SpanLog
+from journeyman.traces.storage.store import TraceStore
+from journeyman.traces.trace import Task
+from journeyman.traces.tracer import Tracer
+
+PLAN = json.dumps(
+    {
+        "assignments": [
+            {"worker": "clerk", "goal": "one"},
+            {"worker": "clerk", "goal": "two"},
+            {"worker": "clerk", "goal": "three after {1}", "needs": [1]},
+        ]
+    }
+)
+TASK = Task(id="t1", prompt="Do all three.")
+
+
+def replies(request: ModelRequest) -> str:
+    """Plans; then each clerk sends its goal once and answers with what came of it."""
+    last = request.messages[-1].content
+    if request.messages[0].content == "Plan.":
+        return PLAN
+    return write_answer(last) if last.startswith("send: ") else write_call("send", {"text": last})
+
+
+class Post:
+    """What was sent, and a tool that sends."""
+
+    def __init__(self, **options: Any) -> None:
+        self.sent: list[str] = []
+        self.tool = Tool(self.send, **options)
+
+    def send(self, text: str, context: ToolContext) -> str:
+        """Sends a text."""
+        self.sent.append(f"{text} [{context.key}]")
+        return f"sent {text}"
+
+
+def crew(post: Post, *, approve: bool = False) -> Crew:
+    return Crew(
+        name="office",
+        orchestrator=Agent(name="boss", instructions="Plan.", replans=0, approve=approve),
+        workers=(Agent(name="clerk", instructions="Send.", tools=("send",), limits=Limits(turns=3)),),
+        tools={"send": post.tool},
+    )
+
+
+class Stops(ScriptedModel):
+    """Says the same, but at one request the run is cut off: nothing after it happens."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(replies)
+        self._at = at
+        self.reached = asyncio.Event()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        if len(self.requests) == self._at:
+            self.reached.set()
+            await asyncio.sleep(60)
+        return await super().complete(request)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Callable[[], RunStore]:
+    return lambda: RunStore(tmp_path / "runs.db")
+
+
+@pytest.mark.parametrize("at", range(7))
+async def test_a_run_that_was_cut_off_goes_on_and_does_nothing_twice(at: int, runs: Callable[[], RunStore]) -> None:
+    post, first, second = Post(), Stops(at), ScriptedModel(replies)
+    async with Runtime(crew(post), model=first, runs=runs()) as runtime:
+        working = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await first.reached.wait()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+    async with Runtime(crew(post), model=second, runs=runs()) as runtime:
+        outcome = await runtime.run(TASK, run_id="r")
+    assert (outcome.status, outcome.model_calls, outcome.tool_calls) == ("ok", 7, 3)
+    assert outcome.answer == "send: sent two; send: sent three after send: sent one"
+    assert len(first.requests) + len(second.requests) == 7
+    # A call that is cut off is made again, with the same key: the tool said that this does no harm.
+    assert len(set(post.sent)) == 3
+
+
+async def test_the_same_run_id_twice_never_runs_twice(runs: Callable[[], RunStore]) -> None:
+    model = ScriptedModel(replies)
+    async with Runtime(crew(Post()), model=model, runs=runs()) as runtime:
+        outcome = await runtime.run(TASK, run_id="r")
+        asked = len(model.requests)
+        assert await runtime.run(TASK, run_id="r") == outcome
+        assert len(model.requests) == asked
+        with pytest.raises(ConfigError, match="another task"):
+            await runtime.run("Something else.", run_id="r")
+
+
+async def test_a_run_that_is_at_work_cannot_be_taken_up_by_another(runs: Callable[[], RunStore]) -> None:
+    model = Stops(1)
+    async with Runtime(crew(Post()), model=model, runs=runs()) as runtime:
+        working = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await model.reached.wait()
+        with pytest.raises(RunBusyError):
+            await runtime.run(TASK, run_id="r")
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_run_id_without_a_store_is_refused() -> None:
+    with pytest.raises(ConfigError, match="run store"):
+        await Runtime(crew(Post()), model=ScriptedModel(replies)).run(TASK, run_id="r")
+
+
+async def test_a_call_that_may_be_made_once_only_is_not_made_again(runs: Callable[[], RunStore]) -> None:
+    post = Post(idempotent=False)
+    called = asyncio.Event()
+
+    async def cut_off(text: str, context: ToolContext) -> str:
+        """Sends a text, and never comes back."""
+        post.send(text, context)
+        called.set()
+        await asyncio.sleep(60)
+        return text
+
+    broken = crew(post).model_copy(update={"tools": {"send": Tool(cut_off, name="send", idempotent=False)}})
+    async with Runtime(broken, model=ScriptedModel(replies), runs=runs()) as runtime:
+        task = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await called.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    before = len(post.sent)
+    async with Runtime(crew(post), model=ScriptedModel(replies), runs=runs()) as runtime:
+        outcome = await runtime.run(TASK, run_id="r")
+    assert "may have taken effect" in outcome.answer
+    goals = [text.split(" [")[0] for text in post.sent]
+    assert len(goals) == len(set(goals)) and before >= 1
+
+
+async def test_what_a_person_must_agree_to_waits_and_goes_on_in_another_runtime(
+    runs: Callable[[], RunStore],
+) -> None:
+    post, model = Post(writes=True, approve=True), ScriptedModel(replies)
+    async with Runtime(crew(post), model=model, runs=runs()) as runtime:
+        asked = [event.question async for event in runtime.stream(TASK, run_id="r") if isinstance(event, Asked)]
+        kept = await runtime.find("r")
+    assert kept is not None and kept.status == "needs_input" and list(kept.pending) == asked
+    assert not post.sent and {question.assignment for question in asked} == {"1", "2"}
+    words = {question.id: Consent(approved=question.assignment == "1", reason="too late") for question in asked}
+    async with Runtime(crew(post), model=model, runs=runs()) as runtime:
+        waiting = await runtime.resume("r", words)
+        assert waiting.status == "needs_input", "the third assignment asks too"
+        kept = await runtime.find("r")
+        assert kept is not None
+        outcome = await runtime.resume("r", {question.id: Consent(approved=True) for question in kept.pending})
+    assert outcome.status == "ok"
+    assert "send was not called: a person refused it: too late" in outcome.answer
+    assert [text.split(" [")[0] for text in post.sent] == ["one", "three after send: sent one"]
+    assert len(model.requests) == 7
+
+
+async def test_a_plan_that_needs_consent_is_not_followed_before_or_without_it(runs: Callable[[], RunStore]) -> None:
+    post = Post()
+    async with Runtime(crew(post, approve=True), model=ScriptedModel(replies), runs=runs()) as runtime:
+        assert (await runtime.run(TASK, run_id="r")).status == "needs_input"
+        assert not post.sent
+        outcome = await runtime.resume("r", {"plan/2": Consent(approved=False, reason="not today")})
+    assert outcome.status == "blocked" and "not today" in (outcome.error or "")
+    assert not post.sent
+
+
+async def test_a_run_that_somebody_cancels_ends_cancelled_and_its_tools_with_it(runs: Callable[[], RunStore]) -> None:
+    ended: list[bool] = []
+
+    async def send(text: str) -> str:
+        """Never comes back."""
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+        return text
+
+    slow = crew(Post()).model_copy(update={"tools": {"send": Tool(send)}})
+    async with Runtime(slow, model=ScriptedModel(replies), runs=runs()) as runtime:
+        task = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await asyncio.sleep(0.3)
+        await runtime.cancel("r")
+        outcome = await asyncio.wait_for(task, 5)
+    assert outcome.status == "cancelled" and ended == [True, True]
+
+
+async def test_a_drained_run_stops_at_a_step_and_goes_on_later(runs: Callable[[], RunStore]) -> None:
+    post, model = Post(), ScriptedModel(replies)
+    async with Runtime(crew(post), model=model, runs=runs()) as runtime:
+        async for event in runtime.stream(TASK, run_id="r"):
+            if event.kind == "plan":
+                runtime.drain("the machine goes down")
+        kept = await runtime.find("r")
+    assert kept is not None and kept.status == "paused" and kept.outcome is not None
+    assert "the machine goes down" in (kept.outcome.error or "")
+    async with Runtime(crew(post), model=model, runs=runs()) as runtime:
+        assert (await runtime.resume("r")).status == "ok"
+    assert len(model.requests) == 7 and len(post.sent) == 3
+
+
+async def test_the_parts_of_an_interrupted_run_are_one_trace(runs: Callable[[], RunStore], tmp_path: Path) -> None:
+    post = Post(approve=True)
+    for _ in range(3):
+        log = SpanLog(tmp_path / "spans")
+        async with Runtime(crew(post), model=ScriptedModel(replies), runs=runs(), tracer=Tracer(log)) as runtime:
+            kept = await runtime.find("r")
+            pending = () if kept is None else kept.pending
+            words = {question.id: Consent(approved=True) for question in pending}
+            outcome = await (runtime.resume("r", words) if kept else runtime.run(TASK, run_id="r"))
+        log.close()
+    (trace,) = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl").traces()
+    assert trace.trace_id == outcome.trace_id and trace.outcome is not None
+    assert trace.outcome.status == outcome.status == "ok"
+    assert len(trace.turns) == outcome.model_calls == 7
+
+
+PROGRAM = Path(__file__).with_name("killed_run.py")
+
+
+def ended(folder: Path, *, after: str = "", stop: int | None = None) -> list[str]:
+    """What the program printed; it gets the signal `stop` as soon as it has said `after`."""
+    child = subprocess.Popen([sys.executable, str(PROGRAM), str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    seen = []
+    with child.stdout:
+        for line in child.stdout:
+            seen.append(line.strip())
+            if stop is not None and line.strip() == after:
+                child.send_signal(stop)
+                stop = None
+    child.wait()
+    return seen
+
+
+def test_kill_9_loses_nothing_and_sigterm_drains(tmp_path: Path) -> None:
+    assert ended(tmp_path, after="report", stop=signal.SIGKILL)[-1] != "ok"
+    assert ended(tmp_path, after="tool", stop=signal.SIGTERM)[-1] == "paused"
+    assert ended(tmp_path)[-1] == "ok"
+    assert sorted((tmp_path / "notes").read_text().split()) == [f"g{number}" for number in range(1, 7)]

@@ -1,0 +1,153 @@
+"""Memory: a session's turns come back trimmed, notes belong to one person, and both can be deleted."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from journeyman.agents.memory import MemoryConfig
+from journeyman.runtime.memory import MAX_NOTES, Memory, Remembered, trimmed
+from journeyman.runtime.runstore import RunStore
+from journeyman.traces.trace import Task
+
+WIDE = MemoryConfig(turns=8, max_tokens=100_000)
+
+
+def task(prompt: str = "And now?", *, session: str | None = "s1", user: str | None = "ann@example.com") -> Task:
+    return Task(id="t", prompt=prompt, session=session, user=user)
+
+
+@pytest.fixture
+async def memory(tmp_path: Path) -> AsyncIterator[Memory]:
+    """In SQLite, as a workspace has it."""
+    runs = RunStore(tmp_path / "runs.db")
+    ticks = count(1)
+    yield Memory(runs, WIDE, clock=lambda: next(ticks))
+    await runs.aclose()
+
+
+async def said(memory: Memory, asked: Task) -> list[str]:
+    return [message.content for message in await memory.turns(asked)]
+
+
+async def test_earlier_turns_of_a_session_come_back_in_their_order(memory: Memory) -> None:
+    await memory.add(task("Who made Jaws?"), "Spielberg", run_id="b")
+    await memory.add(task("And Alien?"), "Scott", run_id="a")
+    messages = await memory.turns(task())
+    assert [message.role for message in messages] == ["user", "assistant"] * 2
+    assert [message.content for message in messages] == ["Who made Jaws?", "Spielberg", "And Alien?", "Scott"]
+
+
+async def test_another_session_and_another_user_see_none_of_them(memory: Memory) -> None:
+    await memory.add(task(), "Scott", run_id="a")
+    assert await memory.turns(task(session="s2")) == ()
+    assert await memory.turns(task(user="bob")) == ()
+    assert await memory.turns(task(user=None)) == ()
+    assert await memory.turns(task(session=None)) == ()
+
+
+async def test_a_run_that_is_taken_up_again_adds_its_turn_once(memory: Memory) -> None:
+    for _ in range(2):
+        await memory.add(task(), "Scott", run_id="a")
+    assert len(await memory.turns(task())) == 2
+
+
+async def test_a_crew_without_a_memory_table_is_shown_nothing() -> None:
+    silent = Memory()
+    await silent.add(task(), "Scott", run_id="a")
+    assert await silent.turns(task()) == ()
+    assert await silent.find() == []
+
+
+async def test_past_the_limit_the_older_half_goes_so_that_prompts_keep_their_start(tmp_path: Path) -> None:
+    memory = Memory(config=MemoryConfig(turns=4))
+    starts = []
+    for number in range(12):
+        await memory.add(task(f"q{number}"), "a", run_id=f"r{number:02}")
+        starts.append((await said(memory, task()))[0])
+    assert starts == ["q0"] * 4 + ["q3"] * 3 + ["q6"] * 3 + ["q9"] * 2
+    assert len(await memory.find()) == 3
+
+
+def turn(text: str, at_ns: int = 1) -> Remembered:
+    return Remembered(kind="turn", key=text, user=None, session="s", text=text, answer="", at_ns=at_ns)
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        (["a" * 40, "b" * 40], 2),
+        (["a" * 40, "b" * 48], 1),
+        (["a" * 800], 0),
+        ([], 0),
+    ],
+)
+def test_turns_are_trimmed_to_their_tokens(turns: list[str], kept: int) -> None:
+    left = trimmed([turn(text) for text in turns], MemoryConfig(turns=8, max_tokens=20))
+    assert [one.text for one in left] == turns[len(turns) - kept :]
+
+
+async def test_notes_are_kept_by_user_over_all_sessions(memory: Memory) -> None:
+    notes = memory.notes(task())
+    elsewhere = memory.notes(task(session="s2"))
+    assert notes is not None and elsewhere is not None
+    await notes.add("Ann likes tea.")
+    await elsewhere.add("Ann is from Graz.")
+    await elsewhere.add("Ann likes tea.")
+    assert sorted(await notes.all()) == ["Ann is from Graz.", "Ann likes tea."]
+    assert (await notes.all())[0] == "Ann likes tea."
+    others = memory.notes(task(user="ann@example", session="s1"))
+    assert others is not None
+    assert await others.all() == []
+
+
+async def test_without_a_user_notes_belong_to_the_session_and_without_both_there_are_none(memory: Memory) -> None:
+    first, second = memory.notes(task(user=None)), memory.notes(task(user=None, session="s2"))
+    assert first is not None and second is not None
+    await first.add("Green.")
+    assert await first.all() == ["Green."]
+    assert await second.all() == []
+    assert memory.notes(task(user=None, session=None)) is None
+
+
+async def test_a_note_beyond_the_limit_takes_the_place_of_the_oldest() -> None:
+    ticks = count(1)
+    memory = Memory(clock=lambda: next(ticks))
+    for number in range(MAX_NOTES + 2):
+        await memory.note(task(), f"note {number}")
+    kept = await memory.noted(task())
+    assert (len(kept), kept[0], kept[-1]) == (MAX_NOTES, f"note {MAX_NOTES + 1}", "note 2")
+
+
+async def test_forgetting_a_user_leaves_the_others(memory: Memory) -> None:
+    for user in ("ann", "bob", "ann.b"):
+        await memory.add(task(user=user), "Scott", run_id=user)
+        await memory.note(task(user=user), f"{user} is here")
+    assert await memory.forget(user="ann") == 2
+    assert {entry.user for entry in await memory.find()} == {"bob", "ann.b"}
+    assert await memory.noted(task(user="bob")) == ["bob is here"]
+    assert await memory.forget(user="ann") == 0
+
+
+async def test_forgetting_a_session_forgets_the_notes_made_in_it(memory: Memory) -> None:
+    await memory.note(task(session="s1"), "one")
+    await memory.note(task(session="s2"), "two")
+    assert await memory.forget(session="s1") == 1
+    assert await memory.noted(task()) == ["two"]
+
+
+async def test_more_is_found_than_a_page_holds(memory: Memory) -> None:
+    for number in range(505):
+        await memory.note(task(user=f"u{number}"), "here")
+    assert len(await memory.find()) == 505
+    assert await memory.forget() == 505
+    assert await memory.find() == []
+
+
+async def test_what_one_process_remembered_another_one_finds(tmp_path: Path) -> None:
+    first, second = RunStore(tmp_path / "runs.db"), RunStore(tmp_path / "runs.db")
+    await Memory(first, WIDE).add(task("Who?"), "Scott", run_id="a")
+    await first.aclose()
+    assert await said(Memory(second, WIDE), task()) == ["Who?", "Scott"]
+    await second.aclose()

