@@ -6,7 +6,7 @@ A check is a plain callable, sync or async: `check(text, context)` gives None wh
 - `block`: the text goes no further;
 - `redact`: what was found is replaced by `[redacted:<name>]`, the whole text where the check named no characters;
 - `warn`: nothing changes, the trace tells;
-- `ask`: a person decides.
+- `ask`: a person decides; at `result` and `output` the work is done already, so the text is withheld.
 
 A check that fails (raises, runs out of time, or gives something else) blocks, because nobody knows what it would have
 said; one that could only warn gives a warning. Plain functions run in the event loop, so they must be quick: a check

@@ -4,6 +4,7 @@ An answer of several values is JSON, a list of strings or `{"answer": [...]}`.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from pydantic import JsonValue
@@ -25,6 +26,7 @@ class NativeForm:
         self._known = tools
         self.tools: Sequence[Tool] = tuple(tools.values())
         """Shown to the model on every turn, so that all its prompts begin alike."""
+        self._numbers = count(1)
 
     def choice(self, *, first: bool, last: bool) -> ToolChoice:
         if last or not self._known:
@@ -65,8 +67,8 @@ class NativeForm:
             if call.name not in self._known:
                 raise UnreadableReplyError(f"there is no tool {call.name!r}; there are: {', '.join(self._known)}")
         calls = tuple(
-            call if call.id else call.model_copy(update={"id": f"call_{number}"})
-            for number, call in enumerate(reply.tool_calls, start=1)
+            call if call.id else call.model_copy(update={"id": f"call_{next(self._numbers)}"})
+            for call in reply.tool_calls
         )
         return Calling(message=Message(role="assistant", content=reply.content, tool_calls=calls), calls=calls)
 

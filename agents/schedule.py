@@ -59,11 +59,15 @@ def settled(plan: Plan, reports: Mapping[str, Report]) -> dict[str, Report]:
     Reports of replacements stay beside what they replaced.
     """
     counted = dict(reports)
+    if all(report.status == "ok" for report in counted.values()):
+        return counted
     for one in reversed(plan.assignments):  # Backwards, because a replacement may itself have been replaced.
         replacement = counted.get(one.id)
         if one.replaces in counted and replacement is not None and replacement.status == "ok":
             original = counted[one.replaces].assignment
             counted[one.replaces] = replacement.model_copy(update={"assignment": original})
+    tried = {report.assignment.place for report in counted.values() if report.status != "skipped"}
+    ended_well = {report.assignment.place for report in counted.values() if report.status == "ok"}
     failed: set[str] = set()
     for assignment in plan.assignments:
         if failed.intersection(assignment.waits_for):
@@ -71,8 +75,7 @@ def settled(plan: Plan, reports: Mapping[str, Report]) -> dict[str, Report]:
             continue
         if assignment.id in counted and counted[assignment.id].status == "skipped":
             del counted[assignment.id]
-        own = [report for report in counted.values() if report.assignment.place == assignment.id]
-        if own and all(report.status != "ok" for report in own):
+        if assignment.id in tried - ended_well:
             failed.add(assignment.id)
     return counted
 
@@ -100,7 +103,8 @@ def _branches(assignment: Assignment, outputs: Mapping[str, tuple[str, ...]]) ->
     results = {need: ", ".join(outputs[need]) for need in assignment.needs}
     each = assignment.each
     if each is None:
-        return [assignment.model_copy(update={"goal": _filled(assignment, results)})]
+        goal = _filled(assignment, results)
+        return [assignment if goal == assignment.goal else assignment.model_copy(update={"goal": goal})]
     return [
         assignment.model_copy(
             update={

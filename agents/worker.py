@@ -98,10 +98,7 @@ async def _ask(
             raise RefusedAnswerError(reason, said.message)
         return said
 
-    schema = form.schema(first=first, last=last)
-    if not form.tools:
-        return await calls.ask(messages, schema, read)
-    choice = form.choice(first=first, last=last)
+    schema, choice = form.schema(first=first, last=last), form.choice(first=first, last=last)
     return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice)
 
 
@@ -115,7 +112,7 @@ class JsonForm:
         self._known = tools
 
     def choice(self, *, first: bool, last: bool) -> ToolChoice:
-        return "none"
+        return "auto"
 
     def schema(self, *, first: bool, last: bool) -> dict[str, Any]:
         return turn_schema(self._agent, self._known, first=first, last=last)

@@ -108,10 +108,10 @@ def _langgraph(find: Any) -> Work:
         reply = await model.ainvoke([SystemMessage(PLANNER), HumanMessage(state["prompt"])])
         return {"goals": Plan.model_validate_json(reply.content).goals}
 
-    def spread(state: State) -> list[Send]:
+    async def spread(state: State) -> list[Send]:
         return [Send("find", Errand(number=number, goal=goal)) for number, goal in enumerate(state["goals"])]
 
-    def answer(state: State) -> State:
+    async def answer(state: State) -> State:
         return {"answer": join([finding for _, finding in sorted(state["findings"])])}
 
     graph = StateGraph(State)

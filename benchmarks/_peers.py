@@ -2,19 +2,25 @@
 # (The peers are not among our dependencies: nothing here can be checked against them.)
 """The work of `_delegation` in other runtimes, each by its own extension point for models. Run as a process.
 
-The program plans, starts the workers at once and joins, as each peer's own guide does it in code: that is the least
-work for them. Their telemetry is off.
+In two ways: an orchestrator that calls worker agents as its tools, all at once, which is how they offer delegation; and
+`in code`, where the program asks for a plan, runs an agent for each goal and joins, so that the runtime runs single
+agents only. Their telemetry is off.
 """
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
 from _delegation import FINDER, PLANNER, Work, goals, join, lookup, prompt, serve
 from pydantic import BaseModel
+
+DELEGATOR = "Give every place to find, then join what it says."
+
+Ask = Callable[[str], Awaitable[str]]
+"""An agent: what it is told, and what it says."""
 
 
 class Plan(BaseModel):
@@ -25,77 +31,107 @@ def plan_text(prompt: str) -> str:
     return json.dumps({"goals": goals(prompt)})
 
 
-def openai_agents() -> Work:
+def in_code(planner: Ask, finder: Ask) -> Work:
+    async def work(workers: int) -> str:
+        plan = Plan.model_validate_json(await planner(prompt(workers)))
+        return join(await asyncio.gather(*map(finder, plan.goals)))
+
+    return work
+
+
+def delegated(delegator: Ask) -> Work:
+    async def work(workers: int) -> str:
+        return await delegator(prompt(workers))
+
+    return work
+
+
+def openai_agents(delegates: bool) -> Work:
     from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-    from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
+    from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool, set_tracing_disabled
 
     class InstantModel(Model):
         async def get_response(self, system_instructions: str | None, input: Any, *_: Any, **__: Any) -> Any:
-            return ModelResponse(output=[self._reply(system_instructions, input)], usage=Usage(), response_id=None)
+            return ModelResponse(output=self._reply(system_instructions, input), usage=Usage(), response_id=None)
 
         def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
             raise NotImplementedError
 
-        def _reply(self, instructions: str | None, items: Any) -> Any:
-            last = {"content": items} if isinstance(items, str) else items[-1]
+        def _reply(self, instructions: str | None, items: Any) -> list[Any]:
+            items = [{"content": items}] if isinstance(items, str) else items
+            asked = items[0]["content"]
             if instructions == PLANNER:
-                return self._said(plan_text(last["content"]))
-            if last.get("type") == "function_call_output":
-                return self._said(last["output"])
-            query = json.dumps({"query": last["content"]})
-            return ResponseFunctionToolCall(
-                call_id=uuid4().hex, name="lookup", arguments=query, type="function_call", status="completed"
-            )
+                return [_said(plan_text(asked))]
+            if results := [item["output"] for item in items if item.get("type") == "function_call_output"]:
+                return [_said(join(results))]
+            if instructions == DELEGATOR:
+                return [_call("find", {"input": goal}) for goal in goals(asked)]
+            return [_call("lookup", {"query": asked})]
 
-        def _said(self, text: str) -> Any:
-            content = [ResponseOutputText(text=text, type="output_text", annotations=[])]
-            return ResponseOutputMessage(
-                id=uuid4().hex, content=content, role="assistant", status="completed", type="message"
-            )
+    def _call(name: str, arguments: dict[str, str]) -> Any:
+        return ResponseFunctionToolCall(
+            call_id=uuid4().hex, name=name, arguments=json.dumps(arguments), type="function_call", status="completed"
+        )
 
+    def _said(text: str) -> Any:
+        content = [ResponseOutputText(text=text, type="output_text", annotations=[])]
+        return ResponseOutputMessage(
+            id=uuid4().hex, content=content, role="assistant", status="completed", type="message"
+        )
+
+    set_tracing_disabled(True)
     model, config = InstantModel(), RunConfig(tracing_disabled=True)
-    planner = Agent(name="planner", instructions=PLANNER, model=model, output_type=Plan)
     finder = Agent(name="finder", instructions=FINDER, model=model, tools=[function_tool(lookup)])
+    find = finder.as_tool("find", "Looks a place up.", run_config=config)
+    planner = Agent(name="planner", instructions=PLANNER, model=model)
+    delegator = Agent(name="delegator", instructions=DELEGATOR, model=model, tools=[find])
 
-    async def find(goal: str) -> str:
-        return str((await Runner.run(finder, goal, run_config=config)).final_output)
+    def asking(agent: Any) -> Ask:
+        async def ask(said: str) -> str:
+            return str((await Runner.run(agent, said, run_config=config)).final_output)
 
-    async def work(workers: int) -> str:
-        plan = (await Runner.run(planner, prompt(workers), run_config=config)).final_output
-        return join(await asyncio.gather(*map(find, plan.goals)))
+        return ask
 
-    return work
+    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
 
 
-def pydantic_ai() -> Work:
-    from pydantic_ai import Agent, PromptedOutput
+def pydantic_ai(delegates: bool) -> Work:
+    from pydantic_ai import Agent
     from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
     from pydantic_ai.models.function import FunctionModel
 
-    async def plan_model(messages: Any, info: Any) -> Any:
-        return ModelResponse(parts=[TextPart(plan_text(messages[-1].parts[-1].content))])
+    def model(opening: Callable[[str], list[Any]]) -> Any:
+        async def reply(messages: Any, info: Any) -> Any:
+            parts = messages[-1].parts
+            if results := [part.content for part in parts if isinstance(part, ToolReturnPart)]:
+                return ModelResponse(parts=[TextPart(join(results))])
+            return ModelResponse(parts=opening(parts[-1].content))
 
-    async def find_model(messages: Any, info: Any) -> Any:
-        last = messages[-1].parts[-1]
-        if isinstance(last, ToolReturnPart):
-            return ModelResponse(parts=[TextPart(last.content)])
-        return ModelResponse(parts=[ToolCallPart("lookup", {"query": last.content})])
+        return FunctionModel(reply)
 
-    planner = Agent(FunctionModel(plan_model), instructions=PLANNER, output_type=PromptedOutput(Plan))
-    finder = Agent(FunctionModel(find_model), instructions=FINDER, tools=[lookup])
+    planner = Agent(model(lambda said: [TextPart(plan_text(said))]), instructions=PLANNER)
+    finder = Agent(model(lambda said: [ToolCallPart("lookup", {"query": said})]), instructions=FINDER, tools=[lookup])
 
-    async def find(goal: str) -> str:
-        return str((await finder.run(goal)).output)
+    def asking(agent: Any) -> Ask:
+        async def ask(said: str) -> str:
+            return str((await agent.run(said)).output)
 
-    async def work(workers: int) -> str:
-        plan = (await planner.run(prompt(workers))).output
-        return join(await asyncio.gather(*map(find, plan.goals)))
+        return ask
 
-    return work
+    async def find(place: str) -> str:
+        """Looks a place up."""
+        return await asking(finder)(place)
+
+    delegator = Agent(
+        model(lambda said: [ToolCallPart("find", {"place": goal}) for goal in goals(said)]),
+        instructions=DELEGATOR,
+        tools=[find],
+    )
+    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
 
 
-def strands() -> Work:
+def strands(delegates: bool) -> Work:
     from strands import Agent, tool
     from strands.models import Model
 
@@ -112,114 +148,149 @@ def strands() -> Work:
         async def stream(
             self, messages: Any, tool_specs: Any = None, system_prompt: str | None = None, **_: Any
         ) -> AsyncIterator[Any]:
-            (content,) = messages[-1]["content"]
+            said, calls = _reply(messages[-1]["content"], system_prompt)
             yield {"messageStart": {"role": "assistant"}}
-            if system_prompt == PLANNER or "toolResult" in content:
-                said = plan_text(content["text"]) if "text" in content else content["toolResult"]["content"][0]["text"]
+            if said:
                 yield {"contentBlockStart": {"start": {}}}
                 yield {"contentBlockDelta": {"delta": {"text": said}}}
                 yield {"contentBlockStop": {}}
-                yield {"messageStop": {"stopReason": "end_turn"}}
-            else:
-                use = {"name": "lookup", "toolUseId": uuid4().hex}
-                yield {"contentBlockStart": {"start": {"toolUse": use}}}
-                yield {"contentBlockDelta": {"delta": {"toolUse": {"input": json.dumps({"query": content["text"]})}}}}
+            for name, arguments in calls:
+                yield {"contentBlockStart": {"start": {"toolUse": {"name": name, "toolUseId": uuid4().hex}}}}
+                yield {"contentBlockDelta": {"delta": {"toolUse": {"input": json.dumps(arguments)}}}}
                 yield {"contentBlockStop": {}}
-                yield {"messageStop": {"stopReason": "tool_use"}}
+            yield {"messageStop": {"stopReason": "tool_use" if calls else "end_turn"}}
+
+    def _reply(content: Any, instructions: str | None) -> tuple[str, list[tuple[str, dict[str, str]]]]:
+        if results := [part["toolResult"]["content"][0]["text"] for part in content if "toolResult" in part]:
+            return join(results), []
+        said = content[0]["text"]
+        if instructions == PLANNER:
+            return plan_text(said), []
+        if instructions == DELEGATOR:
+            return "", [("find", {"place": goal}) for goal in goals(said)]
+        return "", [("lookup", {"query": said})]
 
     model, finding = InstantModel(), tool(lookup)
 
-    def agent(instructions: str, tools: list[Any]) -> Any:
-        # It keeps its conversation and serves one call at a time: a new one for each assignment.
-        return Agent(model=model, system_prompt=instructions, tools=tools, callback_handler=None)
+    def asking(instructions: str, tools: list[Any]) -> Ask:
+        async def ask(said: str) -> str:
+            # An agent keeps its conversation and serves one call at a time: a new one for each piece of work.
+            agent = Agent(model=model, system_prompt=instructions, tools=tools, callback_handler=None)
+            return str((await agent.invoke_async(said)).message["content"][0]["text"])
 
-    async def ask(instructions: str, tools: list[Any], said: str) -> str:
-        result = await agent(instructions, tools).invoke_async(said)
-        return str(result.message["content"][0]["text"])
+        return ask
 
-    async def work(workers: int) -> str:
-        plan = Plan.model_validate_json(await ask(PLANNER, [], prompt(workers)))
-        return join(await asyncio.gather(*(ask(FINDER, [finding], goal) for goal in plan.goals)))
+    finder = asking(FINDER, [finding])
 
-    return work
+    @tool
+    async def find(place: str) -> str:
+        """Looks a place up."""
+        return await finder(place)
+
+    return delegated(asking(DELEGATOR, [find])) if delegates else in_code(asking(PLANNER, []), finder)
 
 
-def google_adk() -> Work:
+def google_adk(delegates: bool) -> Work:
     from google.adk.agents import LlmAgent
     from google.adk.models import BaseLlm, LlmResponse
     from google.adk.runners import InMemoryRunner
+    from google.adk.tools.agent_tool import AgentTool
     from google.genai import types
 
     class InstantModel(BaseLlm):
         async def generate_content_async(self, llm_request: Any, stream: bool = False) -> AsyncIterator[Any]:
-            part = llm_request.contents[-1].parts[-1]
-            if PLANNER in str(llm_request.config.system_instruction):
-                reply = types.Part(text=plan_text(part.text))
-            elif part.function_response is not None:
-                reply = types.Part(text=part.function_response.response["result"])
-            else:
-                reply = types.Part(function_call=types.FunctionCall(name="lookup", args={"query": part.text}))
-            yield LlmResponse(content=types.Content(role="model", parts=[reply]))
+            parts = llm_request.contents[-1].parts
+            parts = _reply(parts, str(llm_request.config.system_instruction))
+            yield LlmResponse(content=types.Content(role="model", parts=parts))
+
+    def _reply(parts: Any, instructions: str) -> list[Any]:
+        if results := [part.function_response.response["result"] for part in parts if part.function_response]:
+            return [types.Part(text=join(results))]
+        said = parts[-1].text
+        if PLANNER in instructions:
+            return [types.Part(text=plan_text(said))]
+        if DELEGATOR in instructions:
+            return [_call("finder", {"request": goal}) for goal in goals(said)]
+        return [_call("lookup", {"query": said})]
+
+    def _call(name: str, arguments: dict[str, str]) -> Any:
+        return types.Part(function_call=types.FunctionCall(name=name, args=arguments))
 
     model = InstantModel(model="instant")
-    planner = InMemoryRunner(LlmAgent(name="planner", model=model, instruction=PLANNER), app_name="moons")
-    finder = InMemoryRunner(LlmAgent(name="finder", model=model, instruction=FINDER, tools=[lookup]), app_name="moons")
+    finder = LlmAgent(name="finder", model=model, instruction=FINDER, tools=[lookup])
+    planner = LlmAgent(name="planner", model=model, instruction=PLANNER)
+    delegator = LlmAgent(name="delegator", model=model, instruction=DELEGATOR, tools=[AgentTool(finder)])
 
-    async def ask(runner: Any, said: str) -> str:
-        session = await runner.session_service.create_session(app_name="moons", user_id="user")
-        message = types.Content(role="user", parts=[types.Part(text=said)])
-        text = ""
-        async for event in runner.run_async(user_id="user", session_id=session.id, new_message=message):
-            if event.is_final_response():
-                text = event.content.parts[0].text
-        return text
+    def asking(agent: Any) -> Ask:
+        runner = InMemoryRunner(agent, app_name="moons")
 
-    async def work(workers: int) -> str:
-        plan = Plan.model_validate_json(await ask(planner, prompt(workers)))
-        return join(await asyncio.gather(*(ask(finder, goal) for goal in plan.goals)))
+        async def ask(said: str) -> str:
+            session = await runner.session_service.create_session(app_name="moons", user_id="user")
+            message = types.Content(role="user", parts=[types.Part(text=said)])
+            text = ""
+            async for event in runner.run_async(user_id="user", session_id=session.id, new_message=message):
+                if event.is_final_response():
+                    text = event.content.parts[0].text
+            await runner.session_service.delete_session(app_name="moons", user_id="user", session_id=session.id)
+            return text
 
-    return work
+        return ask
+
+    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
 
 
-def agent_framework() -> Work:
+def agent_framework(delegates: bool) -> Work:
     from agent_framework import (
         Agent,
         BaseChatClient,
         ChatMiddlewareLayer,
         ChatResponse,
+        ChatResponseUpdate,
         Content,
         FunctionInvocationLayer,
         Message,
+        ResponseStream,
         tool,
     )
 
     class InstantClient(FunctionInvocationLayer, ChatMiddlewareLayer, BaseChatClient):
         def _inner_get_response(self, *, messages: Any, stream: bool, options: Any, **_: Any) -> Any:
-            return self._get(messages, options)
+            contents = _reply(messages, str(options.get("instructions")))
+            return (
+                ResponseStream(_pieces(contents), finalizer=ChatResponse.from_updates) if stream else _whole(contents)
+            )
 
-        async def _get(self, messages: Any, options: Any) -> Any:
-            last = messages[-1]
-            if PLANNER in str(options.get("instructions")) or PLANNER in messages[0].text:
-                content = Content.from_text(plan_text(last.text))
-            elif last.role == "tool":
-                content = Content.from_text(str(last.contents[0].result))
-            else:
-                query = json.dumps({"query": last.text})
-                content = Content.from_function_call(call_id=uuid4().hex, name="lookup", arguments=query)
-            return ChatResponse(messages=[Message(role="assistant", contents=[content])])
+    async def _pieces(contents: list[Any]) -> AsyncIterator[Any]:
+        yield ChatResponseUpdate(contents=contents, role="assistant", finish_reason="stop")
+
+    async def _whole(contents: list[Any]) -> Any:
+        return ChatResponse(messages=[Message(role="assistant", contents=contents)])
+
+    def _reply(messages: Any, instructions: str) -> list[Any]:
+        if results := [str(part.result) for one in messages if one.role == "tool" for part in one.contents]:
+            return [Content.from_text(join(results))]
+        said = messages[-1].text
+        if PLANNER in instructions:
+            return [Content.from_text(plan_text(said))]
+        if DELEGATOR in instructions:
+            return [_call("find", {"task": goal}) for goal in goals(said)]
+        return [_call("lookup", {"query": said})]
+
+    def _call(name: str, arguments: dict[str, str]) -> Any:
+        return Content.from_function_call(call_id=uuid4().hex, name=name, arguments=json.dumps(arguments))
 
     client = InstantClient()
-    planner = Agent(client, name="planner", instructions=PLANNER)
     finder = Agent(client, name="finder", instructions=FINDER, tools=[tool(lookup, approval_mode="never_require")])
+    planner = Agent(client, name="planner", instructions=PLANNER)
+    delegator = Agent(client, name="delegator", instructions=DELEGATOR, tools=[finder.as_tool(name="find")])
 
-    async def find(goal: str) -> str:
-        return str((await finder.run(goal)).text)
+    def asking(agent: Any) -> Ask:
+        async def ask(said: str) -> str:
+            return str((await agent.run(said)).text)
 
-    async def work(workers: int) -> str:
-        plan = Plan.model_validate_json((await planner.run(prompt(workers))).text)
-        return join(await asyncio.gather(*map(find, plan.goals)))
+        return ask
 
-    return work
+    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
 
 
 PEERS = {
@@ -232,4 +303,4 @@ PEERS = {
 """By the name of the distribution."""
 
 if __name__ == "__main__":
-    serve(PEERS[sys.argv[1]]())
+    serve(PEERS[sys.argv[1]](delegates=sys.argv[2] == "delegates"))

@@ -1,4 +1,4 @@
-"""Claim: a run that is kept costs some kilobytes an assignment while it goes on, and little more than its reports after.
+"""Claim: a kept run costs some kilobytes an assignment while it goes on, and little more than its reports afterwards.
 
 Real runs of growing plans (a scripted model, one tool call a worker, texts of ordinary length), in an SQLite store of
 their own: bytes used when the run is about to end, and when its steps and all but its last checkpoint are dropped.
@@ -40,7 +40,7 @@ def look_up(query: str) -> str:
 
 
 class Scripted:
-    """Plans a shape; each worker looks its goal up and answers, the first of a fan-out with the values to fan out over."""
+    """Plans a shape; each worker looks its goal up and answers, the first one with the values to fan out over."""
 
     def __init__(self, own: int, fans: int) -> None:
         goal = "How long is the river, by the newest survey that there is, and where does it rise?"

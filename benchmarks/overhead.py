@@ -5,6 +5,9 @@ once: in this runtime with its lossless record on disk and without, in raw LangG
 and in other runtimes, which are installed from PyPI into an environment of their own. Every contender is a process;
 rounds of all of them take turns, in an order that changes, so that whatever else the machine does meets them all.
 
+A peer's orchestrator calls worker agents as its tools, all at once. `peers_in_code` is less than the same work: there
+the program itself plans, starts and joins, and the runtime only runs single agents.
+
 `langgraph_ms` is the leanest that LangGraph's and langchain's own parts allow: a worker is one node with a loop in it.
 Beside it stand, for orientation, workers that are graphs of model and tool nodes, as its guides write them, and a graph
 in which model and tools are bare functions, without messages, schemas or validation.
@@ -79,7 +82,8 @@ class Contender:
 @contextmanager
 def contenders(folder: Path) -> Iterator[dict[str, Contender]]:
     commands = {name: [sys.executable, "_contenders.py", name, str(folder)] for name in CONTENDERS}
-    commands |= {name: [str(peers_python()), "_peers.py", name] for name in PEERS}
+    for name in PEERS:
+        commands |= {f"{name} {way}": [str(peers_python()), "_peers.py", name, way] for way in ("delegates", "in_code")}
     with ExitStack() as stack:
         started = {name: Contender(command) for name, command in commands.items()}
         for contender in started.values():
@@ -108,7 +112,8 @@ def measure(rounds: int) -> dict[str, Any]:
         "ours_ms": rows["ours"],
         "ours_untraced_ms": rows["ours_untraced"],
         "langgraph_ms": rows["langgraph"],
-        "peers": {name: rows[name] for name in PEERS},
+        "peers": {name: rows[f"{name} delegates"] for name in PEERS},
+        "peers_in_code": {name: rows[f"{name} in_code"] for name in PEERS},
         "langgraph_agents_ms": rows["langgraph_agents"],
         "langgraph_bare_ms": rows["langgraph_bare"],
         "tenth_percentile_ms": fast,
@@ -118,7 +123,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def show(values: Mapping[str, Any]) -> None:
-    print(f"{'ms a task (median)':26}" + "".join(f"{workers:>9} workers" for workers in values["workers"]))
+    print(f"{'ms a task (median)':30}" + "".join(f"{workers:>9} workers" for workers in values["workers"]))
     rows = {
         "ours, recorded": values["ours_ms"],
         "ours, not recorded": values["ours_untraced_ms"],
@@ -126,19 +131,20 @@ def show(values: Mapping[str, Any]) -> None:
         "LangGraph, agents as graphs": values["langgraph_agents_ms"],
         "LangGraph, bare functions": values["langgraph_bare_ms"],
         **values["peers"],
+        **{f"{name}, in code": row for name, row in values["peers_in_code"].items()},
     }
     for name, row in rows.items():
-        print(f"{name:26}" + "".join(f"{ms:17.2f}" for ms in row))
+        print(f"{name:30}" + "".join(f"{ms:17.2f}" for ms in row))
     for name in ("ours_ms", "ours_untraced_ms"):
         over = [ours / theirs for ours, theirs in zip(values[name], values["langgraph_ms"], strict=True)]
-        print(f"{name + ' / langgraph_ms':26}" + "".join(f"{ratio:17.2f}" for ratio in over))
+        print(f"{name + ' / langgraph_ms':30}" + "".join(f"{ratio:17.2f}" for ratio in over))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two rounds instead of forty")
+    parser.add_argument("--quick", action="store_true", help="one round instead of forty")
     quick = parser.parse_args().quick
-    values = measure(rounds=2 if quick else 40)
+    values = measure(rounds=1 if quick else 40)
     show(values)
     write_result("overhead", values, seed=SEED, quick=quick)
 

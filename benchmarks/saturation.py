@@ -140,9 +140,7 @@ def shares(levels: Sequence[int], most: int | None) -> Iterator[tuple[int, list[
 
 
 def measure(url: str, levels: Sequence[int], most: int | None) -> dict[str, Any]:
-    print(
-        f"{'concurrency':>11} {'in flight':>9} {'calls':>6} {'ours tok/s':>11} {'vLLM tok/s':>11} {'ratio':>6} prefix hits"
-    )
+    print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(folder) / "warm-up"))
         rows = [compare(url, tasks, level, Path(folder)) for level, tasks in shares(levels, most)]

@@ -16,8 +16,8 @@ GROUP = "journeyman.commands"
 
 PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
-    "1. Run": ["run", "runs"],
-    "2. Record": ["traces", "label"],
+    "1. Run": ["run", "runs", "mcp", "memory"],
+    "2. Record": ["traces", "label", "replay"],
     "3. Learn": ["mine", "train", "train-router"],
     "4. Prove": ["evaluate", "gate"],
     "5. Serve": ["adapters"],

@@ -285,6 +285,7 @@ class _Part:
             run_id=run.id,
             status=status,
             answer=state.get("answer", ""),
+            evidence=tuple(state.get("evidence", ())),
             error=state.get("error"),
             usage=run.spent.usage,
             model_calls=run.spent.model_calls,

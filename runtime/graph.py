@@ -8,7 +8,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime as Context
 from langgraph.types import Command, Send
 
-from journeyman.agents.orchestrator import join
+from journeyman.agents.orchestrator import conclude
 from journeyman.agents.replan import may_replan
 from journeyman.agents.schedule import lost, next_wave
 from journeyman.runtime.asking import checked
@@ -84,25 +84,25 @@ async def _review(state: State, runtime: Context[Run]) -> Command[Any]:
 
 async def _answer(state: State, runtime: Context[Run]) -> State:
     run = runtime.context
-    answer = join(state["plan"], state["reports"])
-    status, error = _standing(run, state, answer)
+    joined = conclude(state["plan"], state["reports"])
+    if refused := [problem.reason for problem in state["problems"] if problem.certain]:
+        return {"answer": "", "status": "failed", "error": f"the answer was refused: {refused[0]}"}
+    status, error = _standing(run, state, joined.text)
     evidence = await run.evidence_of(state["reports"].values()) if run.guards.watch("answer") else ()
-    guarded = await checked(run, await run.steps("answer"), "answer", answer, evidence=evidence)
+    guarded = await checked(run, await run.steps("answer"), "answer", joined.text, evidence=evidence)
     if guarded.blocked is not None:
         return {"answer": "", "status": "blocked", "error": f"the answer was withheld: {guarded.blocked}"}
     run.emit(Answered(answer=guarded.text))
-    return {"answer": guarded.text, "status": status, "error": error}
+    return {"answer": guarded.text, "evidence": joined.evidence, "status": status, "error": error}
 
 
 def _standing(run: Run, state: State, answer: str) -> tuple[Status, str | None]:
     """How the run ended, and what is to be said about it."""
     if run.over_budget is not None:
         return "over_budget", run.over_budget
-    if certain := [problem for problem in state.get("problems", ()) if problem.certain]:
-        return "failed", f"the answer was refused: {certain[0].reason}"
     failed = lost(state["plan"], state["reports"])
     if not failed:
-        doubted = [problem.reason for problem in state.get("problems", ())]
+        doubted = [problem.reason for problem in state["problems"]]
         return "ok", f"the judge finds the answer insufficient: {doubted[0]}" if doubted else None
     first = failed[0]
     error = (

@@ -17,6 +17,7 @@ from mcp.server.mcpserver.exceptions import ToolError as RefusedError
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
+from journeyman.runtime import interventions
 from journeyman.runtime.events import Asked, Ended, Event, PlanMade, ReportFiled, ToolUsed, WorkerStarted
 from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.runstore import RunRecord, RunStore
@@ -195,7 +196,7 @@ async def _waiting(runtime: Runtime, runs: RunStore) -> list[RunRecord]:
     return [run for run in await runs.find(status="needs_input") if run.crew == runtime.crew.name]
 
 
-async def _answered(runtime: Runtime, runs: RunStore, run_id: str, question_id: str | None, answer: str) -> RunRecord:
+async def _answered(runtime: Runtime, runs: RunStore, run_id: str, question_id: str | None, said: str) -> RunRecord:
     """The record of the run with the answer in it."""
     record = next((run for run in await _waiting(runtime, runs) if run.id == run_id), None)
     if record is None:
@@ -204,13 +205,14 @@ async def _answered(runtime: Runtime, runs: RunStore, run_id: str, question_id: 
     if len(asked) != 1:
         have = ", ".join(one.id for one in record.open_questions) or "none"
         raise RefusedError(f"name one question of run {run_id}: {have}")
-    said = answer if asked[0].kind == "answer" else _consent(answer).model_dump()
-    return await runs.change(run_id, lambda run: run.model_copy(update={"answers": {**run.answers, asked[0].id: said}}))
+    if asked[0].kind == "answer":
+        return await interventions.answer(runs, run_id, said, question_id=asked[0].id)
+    return await interventions.decide(runs, run_id, _consent(said), question_id=asked[0].id)
 
 
-def _consent(answer: str) -> Consent:
-    word, _, reason = answer.strip().partition(" ")
-    said = word.lower().strip(",.:;!")
-    if said not in ("yes", "no"):
+def _consent(said: str) -> Consent:
+    first, _, reason = said.strip().partition(" ")
+    word = first.lower().strip(",.:;!")
+    if word not in ("yes", "no"):
         raise RefusedError("this question wants yes or no, then a reason if there is one")
-    return Consent(approved=said == "yes", reason=reason.strip())
+    return Consent(approved=word == "yes", reason=reason.strip())

@@ -91,7 +91,8 @@ class ModelCalls:
                     reply = await self._reply(request.model_copy(update={"traceparent": span.traceparent}))
                     usage = reply.usage
                     self._desk.asked_by = span.span_id
-                    _record_reply(span, reply)
+                    if run.tracer.records:
+                        _record_reply(span, reply)
                     return _read(reply, read, self._desk.agent)
             finally:
                 spent = reservation.settle(usage)
@@ -119,17 +120,23 @@ class ModelCalls:
 
     def _span(self, request: ModelRequest, reason: str) -> Any:
         run = self._desk.run
-        attributes = {
+        attributes = self._attributes(request, reason) if run.tracer.records else {}
+        return run.tracer.span(f"chat {request.policy}", parent=self._desk.parent, kind="client", attributes=attributes)
+
+    def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
+        run = self._desk.run
+        # A policy with a row of its own is another model's, and what a person wrote is no model's.
+        elsewhere = request.policy in run.models or run.models[request.policy].demonstrates
+        return {
             **self._desk.attributes,
             **_request_attributes(request, run.models[request.policy]),
             a.ADAPTER_DIGEST: run.policies.digests.get(request.policy),
-            a.BASE_DIGEST: None if run.models[request.policy].demonstrates else run.base_digest,
+            a.BASE_DIGEST: None if elsewhere else run.base_digest,
             a.TOOL_DEFINITIONS: self._offered,
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(run.ledger.left) if run.ledger.left else None,
             **prompt_attributes(request.messages),
         }
-        return run.tracer.span(f"chat {request.policy}", parent=self._desk.parent, kind="client", attributes=attributes)
 
 
 def _read(reply: ModelReply, read: Callable[[ModelReply], T], agent: Agent) -> T:

@@ -96,6 +96,10 @@ class Route(Record):
     score: float | None = None
     """Where the classifier chose: the chance it gives the small model, 0..1."""
 
+    def __str__(self) -> str:
+        score = "" if self.score is None else f" {self.score:.2f}"
+        return f"routed to {self.size}: {self.reason}{score}"
+
 
 class Classifier(Record):
     """Logistic regression on hashed words: how likely the small model is to succeed. It holds no text."""

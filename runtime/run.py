@@ -126,5 +126,5 @@ class Run:
     def chain(self, agent: Agent, goal: str) -> list[tuple[str, str]]:
         """The policies to ask for an agent's calls, in order, each with why, from the route and the fallbacks."""
         route = None if self.router is None else self.router.choose(agent, goal, self.task)
-        chain = self.policies.chain(agent, None if route is None else route.policy)
-        return [(policy, "" if route is None or policy != route.policy else route.reason) for policy in chain]
+        first, *others = self.policies.chain(agent, None if route is None else route.policy)
+        return [(first, "" if route is None else str(route)), *((policy, "") for policy in others)]

@@ -16,15 +16,18 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue
 
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.questions import Question
 from journeyman.runtime.runlocks import RunBusyError, check_run_id
+from journeyman.runtime.runstore_database import TABLES, Database, delete_run, prune_runs
+from journeyman.runtime.runstore_steps import StepWriter
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.record import Record
 from journeyman.traces.trace import Outcome, Status, Task
@@ -92,24 +95,30 @@ class RunStore:
         self.durability = durability
         """Also LangGraph's: whether the graph waits for each checkpoint."""
         self._keep_days = keep_days
-        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
+        self._opened: dict[asyncio.AbstractEventLoop, asyncio.Task[_Here]] = {}
 
     async def open(self) -> "RunStore":
         """Connects the running event loop, and deletes ended runs beyond `keep_days`. Raises `StoreError`."""
         for loop in [loop for loop in self._opened if loop.is_closed()]:
-            self._opened.pop(loop).abandon()
+            self._abandon(loop)
         loop = asyncio.get_running_loop()
         if loop not in self._opened:
-            self._opened[loop] = await self._connect()
-            if self._keep_days is not None:
-                await self.prune(self._keep_days)
+            # A task, because many runs may begin at once and each opens the store.
+            self._opened[loop] = asyncio.create_task(self._connected())
+        try:
+            await asyncio.shield(self._opened[loop])
+        except (StoreError, ConfigError):
+            self._opened.pop(loop, None)
+            raise
         return self
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
         opened = self._opened.pop(asyncio.get_running_loop(), None)
         if opened is not None:
-            await opened.close()
+            here = await opened
+            await here.steps.finished()
+            await here.database.close()
 
     @property
     def checkpointer(self) -> "BaseCheckpointSaver[Any]":
@@ -173,11 +182,7 @@ class RunStore:
 
     async def note_step(self, run_id: str, place: str, number: int, value: Mapping[str, JsonValue]) -> None:
         """Keeps what is known of one call of a run, instead of what was; it outlives a kill -9 once this returns."""
-        await self._here.rows(
-            "INSERT INTO journeyman_steps (run_id, place, number, value) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (run_id, place, number) DO UPDATE SET value = excluded.value",
-            *(run_id, place, number, json.dumps(value, ensure_ascii=False)),
-        )
+        await self._current.steps.write((run_id, place, number), json.dumps(value, ensure_ascii=False))
 
     async def steps(self, run_id: str, place: str) -> dict[int, dict[str, JsonValue]]:
         """Number to value, of the calls made at that place of the run."""
@@ -204,21 +209,11 @@ class RunStore:
 
     async def delete(self, run_id: str) -> None:
         """Everything that is kept of a run."""
-        await self._here.checkpointer.adelete_thread(run_id)
-        await self._here.rows("DELETE FROM journeyman_steps WHERE run_id = ?", run_id)
-        await self._here.rows("DELETE FROM journeyman_runs WHERE id = ?", run_id)
+        await delete_run(self._here, run_id)
 
     async def prune(self, older_than_days: float) -> int:
         """Deletes the runs that ended longer ago, and says how many; those that can still be taken up again stay."""
-        before_ns = time_ns() - int(older_than_days * 86_400 * 1e9)
-        waiting = ", ".join("?" * len(WAITING))
-        query = f"SELECT id FROM journeyman_runs WHERE status NOT IN ({waiting}) AND updated_ns < ?"
-        ended = await self._here.rows(query, *WAITING, before_ns)
-        for (run_id,) in ended:
-            await self.delete(run_id)
-        if ended:
-            await self._here.compact()
-        return len(ended)
+        return await prune_runs(self._here, older_than_days, keep=WAITING)
 
     def lock(self, run_id: str) -> AbstractAsyncContextManager[None]:
         """Holds the run, so that it goes on nowhere else; raises `RunBusyError` where it does.
@@ -236,13 +231,28 @@ class RunStore:
             return True
 
     @property
-    def _here(self) -> "_Opened":
-        opened = self._opened.get(asyncio.get_running_loop())
-        if opened is None:
-            raise StoreError("the run store is not open in this event loop: await open() first")
-        return opened
+    def _here(self) -> Database:
+        return self._current.database
 
-    async def _connect(self) -> "_Opened":
+    @property
+    def _current(self) -> "_Here":
+        opened = self._opened.get(asyncio.get_running_loop())
+        if opened is None or not opened.done():
+            raise StoreError("the run store is not open in this event loop: await open() first")
+        return opened.result()
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        opened = self._opened.pop(loop)
+        if opened.done() and not opened.cancelled() and opened.exception() is None:
+            opened.result().database.abandon()
+
+    async def _connected(self) -> "_Here":
+        database = await self._connect()
+        if self._keep_days is not None:
+            await prune_runs(database, self._keep_days, keep=WAITING)
+        return _Here(database, StepWriter(database))
+
+    async def _connect(self) -> Database:
         if isinstance(self._place, Path):
             from journeyman.runtime.runstore_sqlite import SqliteRuns
 
@@ -254,39 +264,12 @@ class RunStore:
         return await PostgresRuns.open(self._place, tables=TABLES)
 
 
-TABLES = (
-    "CREATE TABLE IF NOT EXISTS journeyman_runs ("
-    "id TEXT PRIMARY KEY, trace_id TEXT NOT NULL, status TEXT NOT NULL, created_ns BIGINT NOT NULL,"
-    " updated_ns BIGINT NOT NULL, version BIGINT NOT NULL, record TEXT NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS journeyman_runs_created ON journeyman_runs (created_ns)",
-    "CREATE INDEX IF NOT EXISTS journeyman_runs_status ON journeyman_runs (status, created_ns)",
-    "CREATE INDEX IF NOT EXISTS journeyman_runs_trace ON journeyman_runs (trace_id)",
-    "CREATE TABLE IF NOT EXISTS journeyman_steps ("
-    "run_id TEXT NOT NULL, place TEXT NOT NULL, number BIGINT NOT NULL, value TEXT NOT NULL,"
-    " PRIMARY KEY (run_id, place, number))",
-)
-"""Ours, beside LangGraph's own: its store can't change a record only where nobody else did, and refuses dots."""
+@dataclass(frozen=True)
+class _Here:
+    """What one event loop has of the store."""
 
-
-class _Opened(Protocol):
-    """What one event loop holds open of a database. `?` stands for a value in a query of either kind."""
-
-    @property
-    def checkpointer(self) -> "BaseCheckpointSaver[Any]": ...
-    @property
-    def store(self) -> "BaseStore": ...
-    async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]: ...
-    async def trim(self, run_id: str) -> None:
-        """Drops all checkpoints of a run but the last."""
-        ...
-
-    async def compact(self) -> None:
-        """Gives back the space of what was deleted."""
-        ...
-
-    def lock(self, run_id: str) -> AbstractAsyncContextManager[None]: ...
-    async def close(self) -> None: ...
-    def abandon(self) -> None: ...
+    database: Database
+    steps: StepWriter
 
 
 def _place(place: Path | str) -> Path | str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,24 +45,25 @@ class SqliteRuns:
     @classmethod
     async def open(cls, path: Path, *, durability: str, tables: Sequence[str]) -> "SqliteRuns":
         locks = FileLocks(path.with_name(f"{path.name}.locks"))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connections = [
-                await _connect(path, SYNCHRONOUS[durability], isolation_level)
-                for isolation_level in (None, "IMMEDIATE", None)
-            ]
-        except (OSError, sqlite3.Error) as error:
-            raise _unkept(path, error) from None
-        opened = cls(path, locks, connections)
-        async with locks.lock(SETUP, SETUP_S):
-            for table in tables:
-                await opened.rows(table)
-            await opened.checkpointer.setup()
-            await opened.store.setup()
+        async with AsyncExitStack() as opening:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                connections = [
+                    await opening.enter_async_context(_connection(path, SYNCHRONOUS[durability], isolation_level))
+                    for isolation_level in (None, "IMMEDIATE", None)
+                ]
+            except (OSError, sqlite3.Error) as error:
+                raise _unkept(path, error) from None
+            opened = cls(path, locks, connections)
+            async with locks.lock(SETUP, SETUP_S):
+                for table in tables:
+                    await opened.rows(table)
+                await opened.checkpointer.setup()
+                await opened.store.setup()
+            opening.pop_all()
         return opened
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """One statement, which is a transaction of its own: a task that is cancelled meanwhile leaves nothing open."""
         try:
             return [tuple(row) for row in await self._own.execute_fetchall(query, values)]
         except sqlite3.Error as error:
@@ -83,7 +84,6 @@ class SqliteRuns:
             await connection.close()
 
     def abandon(self) -> None:
-        """For connections whose event loop has gone: nobody can wait for them any more."""
         for connection in self._connections:
             connection.stop()
 
@@ -133,16 +133,17 @@ class _Store(AsyncSqliteStore):
         return results
 
 
-async def _connect(path: Path, synchronous: str, isolation_level: Any) -> aiosqlite.Connection:
+@asynccontextmanager
+async def _connection(path: Path, synchronous: str, isolation_level: Any) -> AsyncIterator[aiosqlite.Connection]:
     connecting = aiosqlite.connect(path, timeout=BUSY_S, isolation_level=isolation_level)
     # A store that nobody closed must not keep the interpreter from ending.
     connecting._thread.daemon = True
-    connection = await connecting
-    # Before the first table, or it has no effect.
-    await connection.execute_fetchall("PRAGMA auto_vacuum = INCREMENTAL")
-    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
-    await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
-    return connection
+    async with connecting as connection:
+        # Before the first table, or it has no effect.
+        await connection.execute_fetchall("PRAGMA auto_vacuum = INCREMENTAL")
+        await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+        await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
+        yield connection
 
 
 def _unkept(path: Path, error: Exception) -> StoreError:

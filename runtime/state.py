@@ -21,6 +21,8 @@ class State(TypedDict, total=False):
     status: Status
     error: str | None
     answer: str
+    evidence: tuple[str, ...]
+    """Spans of the tool calls that the answer rests on."""
 
 
 class Work(TypedDict):

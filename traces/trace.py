@@ -51,6 +51,8 @@ class Outcome(Record):
     run_id: str = ""
     status: Status
     answer: str = ""
+    evidence: tuple[str, ...] = ()
+    """Spans of the tool calls that the answer rests on."""
     error: str | None = None
     """Why the status is not `ok`; never part of `answer`."""
     usage: Usage = Usage()

@@ -54,12 +54,12 @@ class Span:
 
     def set(self, values: Mapping[str, AttributeValue | None]) -> None:
         """Sets the attributes that are not None."""
-        for name, value in values.items():
-            if value is not None:
-                self._span.set_attribute(name, value)
+        if self._span.is_recording():
+            self._span.set_attributes({name: value for name, value in values.items() if value is not None})
 
     def set_json(self, name: str, value: object) -> None:
-        self._span.set_attribute(name, json.dumps(value, ensure_ascii=False))
+        if self._span.is_recording():
+            self._span.set_attribute(name, json.dumps(value, ensure_ascii=False))
 
     def fail(self, kind: str, message: str) -> None:
         """Marks the span as failed: `kind` is `error.type`, `message` one line."""
@@ -87,11 +87,13 @@ class Tracer:
         # The sampler is named because OTEL_TRACES_SAMPLER, set for other telemetry, would thin out our record.
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,
-            id_generator=_Ids(),
+            id_generator=_IDS,
             resource=Resource.create({"service.name": service}),
             span_limits=limits,
             shutdown_on_exit=False,
         )
+        self.records = bool(sinks)
+        """Whether spans go anywhere; else they are ids and nothing more."""
         if sinks:
             self._provider.add_span_processor(_Writer(sinks, content or ContentPolicy()))
         self._tracer = self._provider.get_tracer("journeyman")
@@ -115,7 +117,7 @@ class Tracer:
         """
         context = Context() if parent is None else parent.context
         with _trace_id(trace_id):
-            span = Span(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
+            span = Span(self._started(name, context, kind))
         span.set(attributes or {})
         try:
             yield span
@@ -124,6 +126,14 @@ class Tracer:
             raise
         finally:
             span._span.end()
+
+
+    def _started(self, name: str, context: Context, kind: Kind) -> otel.Span:
+        if self.records:
+            return self._tracer.start_span(name, context=context, kind=_KINDS[kind])
+        parent = otel.get_current_span(context).get_span_context()
+        trace_id = parent.trace_id if parent.is_valid else _IDS.generate_trace_id()
+        return otel.NonRecordingSpan(otel.SpanContext(trace_id, _IDS.generate_span_id(), is_remote=False))
 
 
 class _Ids(IdGenerator):
@@ -136,6 +146,8 @@ class _Ids(IdGenerator):
         named = _TRACE_ID.get()
         return (secrets.randbits(128) or 1) if named is None else int(named, 16)
 
+
+_IDS = _Ids()
 
 _TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """Of the root span that is being started: the SDK asks its id generator, which takes no arguments."""

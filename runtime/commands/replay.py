@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from journeyman.runtime.commands.run import exit_code
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.traces.errors import ConfigError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from journeyman.agents.model import ModelTable
     from journeyman.runtime.policies import PolicyTable
     from journeyman.runtime.replay import Fork, Replay
-
-ENDS = {"ok": Exit.OK, "over_budget": Exit.OVER_BUDGET, "needs_input": Exit.NEEDS_INPUT}
 
 
 def replay_command(
@@ -64,7 +63,7 @@ def replay_command(
         as_json,
         lambda: _show(outcome, found, full),
     )
-    raise typer.Exit((Exit.OK if same else Exit.FAILED) if fork is None else _exit(outcome))
+    raise typer.Exit((Exit.OK if same else Exit.FAILED) if fork is None else exit_code([outcome], []))
 
 
 async def _again(
@@ -130,9 +129,3 @@ def _show(outcome: Outcome, found: Diff, full: bool) -> None:
     if outcome.error is not None:
         notes.print(f"{outcome.status}: {outcome.error}", markup=False)
     notes.print(f"trace {outcome.trace_id[:12]} is the replay", style="dim", markup=False)
-
-
-def _exit(outcome: Outcome) -> Exit:
-    if outcome.status == "ok" and outcome.error is not None:
-        return Exit.PARTIAL
-    return ENDS.get(outcome.status, Exit.FAILED)

@@ -36,6 +36,12 @@ def test_addresses_and_numbers_of_people_are_found() -> None:
     assert finding.reason == "it holds email (1), card (1), phone (1)"
 
 
+def test_what_two_patterns_match_is_one_find() -> None:
+    finding = PersonalData()("call 378282246310005", HERE)
+    assert finding is not None
+    assert finding.reason == "it holds card (1)"
+
+
 def test_a_kind_that_was_not_asked_for_stays() -> None:
     assert PersonalData(kinds=("card",))("write to ann@example.org", HERE) is None
 

@@ -54,6 +54,8 @@ async def test_what_is_found_is_taken_out_and_the_rest_stays() -> None:
 async def test_finds_that_overlap_are_taken_out_as_one() -> None:
     guarded = await guards(("a", finds("abcd"), "redact"), ("b", finds("cdef"), "redact")).check("result", "-abcdef-")
     assert guarded.text == "-[redacted:a]-"
+    guarded = await guards(("a", finds("abcdef"), "redact"), ("b", finds("cd"), "redact")).check("result", "-abcdef-")
+    assert guarded.text == "-[redacted:a]-", "nothing of the larger one is left"
 
 
 async def test_a_reason_without_a_place_takes_the_whole_text_out() -> None:

@@ -42,7 +42,7 @@ async def test_a_call_that_was_never_made_gives_all_back() -> None:
 async def test_a_call_that_failed_was_a_call() -> None:
     ledger = Ledger(Budget(model_calls=1))
     (await reserved(ledger, 300, 200)).settle(Usage())
-    with pytest.raises(OverBudgetError, match="the budget of model calls is used up: 1 of 1 are spent$"):
+    with pytest.raises(OverBudgetError, match=r"the budget of model calls is used up: 1 of 1 are spent$"):
         await reserved(ledger, 1, 1)
 
 
@@ -149,7 +149,7 @@ async def test_time_runs_out_for_work_before_it_does_for_the_answer() -> None:
     moments: Iterator[float] = iter([0.0, 0.0, 91.0, 91.0, 91.0, 91.0, 101.0])
     ledger = Ledger(Budget(seconds=100, reserve=0.1), clock=lambda: next(moments))
     assert ledger.seconds_left() == 90.0
-    with pytest.raises(OverBudgetError, match="the budget of seconds is used up: 91.0 of 100"):
+    with pytest.raises(OverBudgetError, match=r"the budget of seconds is used up: 91\.0 of 100"):
         await reserved(ledger, 1, 1)
     assert ledger.seconds_left(final=True) == 9.0
     (await reserved(ledger, 1, 1, final=True)).settle(used(1, 1))

@@ -13,12 +13,23 @@ from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.trace import Task
 
 CREW = Crew(name="one", orchestrator=None, workers=(Agent(name="lookup", instructions="Look up."),), tools={})
+PAST = SpanRecord(
+    trace_id="f" * 32,
+    span_id="1" * 16,
+    parent_id=None,
+    name="chat",
+    kind="client",
+    start_ns=1,
+    end_ns=2,
+    status="ok",
+    attributes={"journeyman.goal": "ask ann@example.com"},
+)
 KEY = "sk-proj-Zx9Qm2Lw7Rt4Vb8Ny3Kc6Hd1Jf5Gs0Ap"
 
 
@@ -54,6 +65,21 @@ async def test_without_settings_a_run_is_recorded_whole_but_for_keys(workspace: 
     assert trace.task is not None
     assert trace.task.prompt == "Ask ann@example.com with [redacted:key]"
     assert KEY not in everything(workspace.root)
+
+
+def test_spans_of_the_past_are_redacted_like_all(settings: Settings) -> None:
+    workspace = settings.write('redact = ["email"]')
+    with Recording(workspace) as recording:
+        recording.keep([PAST])
+    (kept,) = workspace.store.spans()
+    assert kept.attributes["journeyman.goal"] == "ask [redacted:email]"
+
+
+def test_spans_of_the_past_that_the_disk_refuses_are_an_error_also_where_a_run_goes_on(settings: Settings) -> None:
+    workspace = settings.write('on_full = "continue"')
+    workspace.create().spans.touch()  # Where the folder should be.
+    with Recording(workspace) as recording, pytest.raises(StoreError, match="spans were not written"):
+        recording.keep([PAST])
 
 
 async def test_what_is_to_be_redacted_never_touches_the_disk(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from journeyman.agents.model import BASE, ModelRequest, ModelTable
 from journeyman.agents.permissions import Permission, Permissions
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.memory import Memory
+from journeyman.runtime.questions import Consent
 from journeyman.runtime.replay import Replay, ReplaySink, find_fork
 from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
@@ -243,7 +244,7 @@ async def asked(tmp_path: Path) -> Trace:
     runs = RunStore(tmp_path / "runs.db")
     async with Runtime(CAFE, model=ScriptedModel(serves), tracer=Tracer(spans), runs=runs) as runtime:
         outcome = await runtime.run(Task(id="t", prompt="A drink"))
-        for said in ("tea", {"approved": True}):
+        for said in ("tea", Consent(approved=True)):
             known = await runs.get(outcome.run_id)
             assert known is not None
             outcome = await runtime.resume(outcome.run_id, {known.pending[0].id: said})

@@ -1,6 +1,7 @@
 """The run store, in SQLite and in a real Postgres: what was kept is there again, whoever else writes or dies."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sqlite3
@@ -176,6 +177,32 @@ async def test_what_was_noted_outlives_a_kill_and_the_lock_does_not(runs: RunSto
     assert await runs.steps("r1", "plan") == {number: {"number": number} for number in range(50)}
     async with runs.lock("r1"):
         pass
+
+
+async def test_steps_noted_at_once_are_all_there(runs: RunStore) -> None:
+    await asyncio.gather(*(runs.note_step("r1", str(n % 7), n, {"n": n}) for n in range(300)))
+    await asyncio.gather(*(runs.note_step("r1", "0", 0, {"n": n}) for n in range(3)))
+    assert {n: step for place in range(7) for n, step in (await runs.steps("r1", str(place))).items()} == {
+        0: {"n": 2}
+    } | {n: {"n": n} for n in range(1, 300)}
+
+
+async def test_a_step_of_a_cancelled_task_is_kept_and_takes_no_other_with_it(runs: RunStore) -> None:
+    noting = [asyncio.create_task(runs.note_step("r1", "plan", n, {})) for n in range(3)]
+    await asyncio.sleep(0)
+    noting[0].cancel()
+    assert isinstance((await asyncio.gather(*noting, return_exceptions=True))[0], asyncio.CancelledError)
+    assert list(await runs.steps("r1", "plan")) == [0, 1, 2]
+
+
+async def test_many_runs_may_open_the_store_at_once(place: Path | str) -> None:
+    store = RunStore(place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await asyncio.gather(*(store.open() for _ in range(8)))
+        await store.put(record("r1"))
+        await store.aclose()
+        gc.collect()  # A connection that nobody closed would say so now.
 
 
 async def test_a_run_goes_on_in_one_place_at_a_time(runs: RunStore, place: Path | str) -> None:

@@ -12,7 +12,7 @@ from journeyman.runtime.config import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError
 from journeyman.traces.log import LogReader, SpanLog
-from journeyman.traces.storage.bulk import write_segments
+from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import sole_compactor
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.texts import Texts
@@ -78,7 +78,7 @@ def test_a_healthy_record_is_a_success(root: Path) -> None:
 
 def test_damage_is_told_with_exit_code_3_and_repaired(root: Path) -> None:
     segments = Segments(root / "spans")
-    (bad,) = write_segments(LogReader(SPANS), segments)
+    bad = segments.write(to_table(list(LogReader(SPANS)), segments.texts))
     content = bytearray(Path(bad).read_bytes())
     content[60] ^= 1
     Path(bad).write_bytes(content)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from langchain_core.messages import AIMessageChunk
 
+from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime import server
 from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.server import ServerState
 from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.errors import ModelError, ServerError
@@ -125,16 +127,26 @@ async def test_a_prompt_seen_before_is_read_from_the_cache(vllm_server: ServerSt
     assert (await ask(vllm_server.url, long)).usage.cached_tokens > 100
 
 
+async def test_what_an_agent_s_calls_share_is_read_from_the_cache(vllm_server: ServerState) -> None:
+    instructions = " ".join(["Answer the question as briefly as you can, and say nothing else."] * 12)
+    crew = Crew(name="one", orchestrator=None, workers=(Agent(name="worker", instructions=instructions),))
+    async with Runtime(crew, model=ChatVLLM(base_url=vllm_server.url)) as runtime:
+        await runtime.run("How many moons has Mars?")
+        second = await runtime.run("Who directed Alien?")
+    shared = second.usage.cached_tokens / second.usage.input_tokens
+    assert shared > 0.5
+
+
 async def test_an_unknown_policy_is_a_404_that_names_it(vllm_server: ServerState) -> None:
     with pytest.raises(ModelError, match="policy 'worker@99' is not loaded") as caught:
         await ask(vllm_server.url, REQUEST.model_copy(update={"policy": "worker@99"}))
-    assert (caught.value.status, caught.value.retryable) == (404, False)
+    assert (caught.value.status, caught.value.kind) == (404, "refused")
 
 
 async def test_a_prompt_that_is_too_long_is_a_400(vllm_server: ServerState) -> None:
     with pytest.raises(ModelError) as caught:
         await ask(vllm_server.url, REQUEST.model_copy(update={"max_tokens": 100_000}))
-    assert (caught.value.status, caught.value.retryable) == (400, False)
+    assert (caught.value.status, caught.value.kind) == (400, "refused")
 
 
 async def test_it_is_a_langchain_chat_model(vllm_server: ServerState) -> None:

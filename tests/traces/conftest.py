@@ -120,6 +120,13 @@ class Runs:
             self.label(trace_id, "score", score)
         return trace_id
 
+    def part(self, *, start_s: float, seconds: float, attributes: Mapping[str, Any] | None = None) -> None:
+        """The last run is taken up again, and ends well this time."""
+        times = {"start_ns": round(start_s * 1e9), "end_ns": round((start_s + seconds) * 1e9), "kind": "internal"}
+        root = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": "crew", "journeyman.status": "ok"}
+        trace_id = f"{self._count:032x}"
+        self._write({"trace_id": trace_id, **times}, "d" * 16, None, root | dict(attributes or {}))
+
     def _step(self, trace_id: str, span_id: str, agent: str, at: int, step: dict[str, Any]) -> int:
         operation, error = step.pop("operation", "chat"), step.pop("error", None)
         engine, seconds = step.pop("engine", None), step.pop("seconds", 1.0)

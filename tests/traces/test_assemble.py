@@ -113,6 +113,44 @@ def test_two_spans_of_one_id_are_settled_the_same_way_in_either_order(golden: Go
     assert assemble([other, *spans]) == assemble([*spans, other])
 
 
+def part(spans: list[SpanRecord], number: int, status: str, *, start_ns: int, end_ns: int) -> SpanRecord:
+    """A workflow span of a run that was interrupted and taken up again."""
+    flow = next(span for span in spans if span.attributes[a.OPERATION] == "invoke_workflow")
+    outcome = json.loads(str(flow.attributes[a.OUTCOME])) | {"status": status, "answer": status}
+    told = {a.STATUS: status, a.OUTCOME: json.dumps(outcome)}
+    times = {"start_ns": start_ns, "end_ns": end_ns}
+    return flow.model_copy(update={"span_id": f"{number:016d}", "attributes": flow.attributes | told, **times})
+
+
+@given(st.permutations(range(3)))
+def test_of_a_run_that_was_taken_up_again_the_last_part_says_how_it_ended(order: list[int]) -> None:
+    first, last = min(span.start_ns for span in LEARNED), max(span.end_ns for span in LEARNED)
+    parts = [
+        part(LEARNED, 1, "needs_input", start_ns=first - 900, end_ns=first - 800),
+        part(LEARNED, 2, "paused", start_ns=first - 500, end_ns=first - 400),
+        part(LEARNED, 3, "ok", start_ns=first, end_ns=last),
+    ]
+    trace = assemble([*without(LEARNED, "invoke_workflow"), *(parts[place] for place in order)])
+    assert trace.outcome is not None and trace.task is not None
+    assert (trace.outcome.status, trace.outcome.answer) == ("ok", "ok")
+    assert (trace.started_ns, trace.ended_ns) == (first - 900, last)
+
+
+def test_a_run_that_waits_after_it_was_taken_up_is_not_what_it_was_before(golden: Golden) -> None:
+    spans = golden("learned")
+    last = max(span.end_ns for span in spans)
+    outcome = assemble([*spans, part(spans, 1, "needs_input", start_ns=last + 5, end_ns=last + 9)]).outcome
+    assert outcome is not None and outcome.status == "needs_input"
+
+
+def test_a_run_that_was_killed_and_taken_up_again_lasted_from_its_first_span_on(golden: Golden) -> None:
+    left = without(golden("learned"), "invoke_workflow")
+    first, last = min(span.start_ns for span in left), max(span.end_ns for span in left)
+    resumed = part(golden("learned"), 1, "ok", start_ns=last + 10, end_ns=last + 20)
+    trace = assemble([*left, resumed])
+    assert (trace.started_ns, trace.ended_ns) == (first, last + 20)
+
+
 def test_agents_form_a_tree(golden: Golden) -> None:
     orchestrator, *workers = assemble(golden("learned")).trajectories
     assert (orchestrator.agent, orchestrator.parent, orchestrator.assignment) == ("orchestrator", None, None)

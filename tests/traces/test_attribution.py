@@ -111,8 +111,42 @@ def test_every_unsolved_run_is_attributed_once_to_its_earliest_failed_step(runs:
         ("invoke_agent", "failed", None, "agent failed"),
         ("invoke_agent", "over_budget", None, "over budget"),
         ("invoke_workflow", "StoreError", None, "run failed"),
+        ("execute_tool", "invalid", None, "tool given invalid arguments"),
+        ("execute_tool", "denied", None, "tool call refused"),
+        ("execute_tool", "unknown", None, "tool call of unknown effect"),
+        ("invoke_agent", "blocked", None, "blocked"),
+        ("invoke_agent", "cancelled", None, "cancelled"),
+        ("invoke_workflow", "blocked", None, "blocked"),
         ("embeddings", None, None, "run failed"),
     ],
 )
 def test_kinds_of_failure(operation: str, error_type: str | None, finish_reason: str | None, kind: str) -> None:
     assert failure_kind(operation=operation, error_type=error_type, finish_reason=finish_reason) == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("ok", "wrong answer, no step failed"),
+        ("failed", "run failed"),
+        ("blocked", "blocked"),
+        ("cancelled", "cancelled"),
+        ("needs_input", "waits to be taken up again"),
+        ("paused", "waits to be taken up again"),
+        ("unfinished", "never finished"),
+    ],
+)
+def test_a_run_in_which_no_step_failed_is_told_by_how_it_ended(status: str, kind: str) -> None:
+    assert failure_kind(operation=None, error_type=None, status=status) == kind
+
+
+def test_what_was_in_flight_when_a_run_was_cancelled_did_not_time_out(runs: Any) -> None:
+    runs.add({"error": "CancelledError"}, status="cancelled", worker_status=None)
+    (found,) = attributed(runs).breaks
+    assert found.kind == "cancelled"
+
+
+def test_a_run_that_waits_broke_nowhere(runs: Any) -> None:
+    runs.add({}, status="needs_input", worker_status="needs_input")
+    (found,) = attributed(runs).breaks
+    assert (found.kind, found.agent) == ("waits to be taken up again", None)

@@ -366,6 +366,43 @@ def test_whenever_a_compaction_dies_every_span_is_there_once(
     log.close()
 
 
+def large_logs(spans: Path, make: Make) -> list[str]:
+    """Closed log files of 12 MB each, the last with a damaged record; gives the ids of their spans."""
+    names = [str(number) for number in range(9)]
+    for place in range(0, 9, 3):
+        records = [make(number, day=number % 2, name="n" * 2**22) for number in range(place, place + 3)]
+        path = write_log(spans, *records)
+    with path.open("ab") as file:
+        file.write(b"torn\n")
+    return names
+
+
+def test_several_processes_lay_out_a_large_log(tmp_path: Path, make: Make) -> None:
+    names = large_logs(tmp_path, make)
+    log = SpanLog(tmp_path)
+    log.append(make(99), sync=False)
+    told: list[tuple[int, int]] = []
+    done = compact(
+        tmp_path, Segments(tmp_path), processes=2, progress=lambda what, done, total: told.append((done, total))
+    )
+    assert (done.files, done.spans, done.torn, done.live) == (3, 9, 1, 1)
+    assert ids(tmp_path) == sorted([*names, "99"])
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == [log.path.name]
+    assert told[0] == (0, 4) and (4, 4) in told
+    log.close()
+
+
+def test_a_process_that_fails_is_told_of_and_loses_nothing(tmp_path: Path, make: Make) -> None:
+    names = large_logs(tmp_path, make)
+    (tmp_path / "z.jsonl").mkdir()
+    with pytest.raises(StoreError, match="z.jsonl cannot be read: Is a directory"):
+        compact(tmp_path, Segments(tmp_path), processes=2)
+    (tmp_path / "z.jsonl").rmdir()
+    assert ids(tmp_path) == sorted(names)
+    compact(tmp_path, Segments(tmp_path), processes=2)
+    assert ids(tmp_path) == sorted(names)
+
+
 def test_a_folder_that_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(StoreError, match="cannot be read: Is a directory"):

@@ -115,3 +115,14 @@ def test_without_a_counter_or_watts_there_is_no_energy(runs: Any) -> None:
     assert found.per_solved is not None
     assert (found.per_solved.measured_joules, found.per_solved.estimated_joules) == (None, None)
     assert " J (" not in cost_words(found)
+
+
+def test_a_run_that_was_taken_up_again_used_nothing_while_it_waited(runs: Any) -> None:
+    runs.add({**CHAT, "seconds": 10.0}, start_s=0, status="needs_input", attributes=counters(0, 500))
+    runs.part(start_s=1000, seconds=20.0, attributes=counters(9000, 9700))
+    runs.add({**CHAT, "seconds": 10.0}, start_s=500, attributes=counters(5000, 5100))
+    found = asked(runs)
+    (energy,) = found.energy
+    assert (energy.runs, energy.seconds) == (2, 40.0)
+    assert energy.joules == pytest.approx(500 + 700 + 100)
+    assert (found.runs, found.solved, found.seconds) == (2, 2, 40.0)

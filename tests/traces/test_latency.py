@@ -48,6 +48,13 @@ def test_runs_agents_and_tools_are_told_apart(runs: Any) -> None:
     }
 
 
+def test_work_that_waits_for_a_person_is_not_over(runs: Any) -> None:
+    runs.add({"operation": "chat"}, status="needs_input", worker_status="needs_input")
+    assert set(by_name(runs)) == {("model", "lookup")}
+    runs.part(start_s=5000, seconds=2.0)
+    assert by_name(runs)["run", "all"].seconds.p50 == 3.0
+
+
 def test_what_never_finished_has_no_latency_but_its_calls_do(runs: Any) -> None:
     runs.add({"operation": "chat"}, status=None, worker_status=None)
     assert set(by_name(runs)) == {("model", "lookup")}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,6 +12,7 @@ from journeyman.traces.labels import Label
 from journeyman.traces.log import Damage, SpanLog, SpanRecord
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
+from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.tombstones import Tombstones
@@ -278,6 +280,55 @@ def test_views_say_what_the_assembled_trace_says(store: TraceStore) -> None:
     results = {result.span_id: result.content for turn in trace.turns for result in turn.tool_results}
     rows = store.sql("SELECT span_id, result FROM tool_calls WHERE trace_id = ?", [LEARNED]).to_pylist()
     assert {row["span_id"]: row["result"] for row in rows} == results
+
+
+def test_a_run_that_was_taken_up_again_is_one_run_that_ended_once(tmp_path: Path, golden: Golden) -> None:
+    spans = golden("learned")
+    flow = next(span for span in spans if span.attributes[a.OPERATION] == "invoke_workflow")
+    outcome = '{"task_id": "t", "trace_id": "t", "status": "needs_input"}'
+    waits = {a.STATUS: "needs_input", a.OUTCOME: outcome}
+    times = {"start_ns": flow.start_ns - 10**12, "end_ns": flow.start_ns - 10**12 + 500_000_000}
+    before = flow.model_copy(update={"span_id": "d" * 16, "attributes": flow.attributes | waits, **times})
+    write(tmp_path / "spans", [*spans, flow, before])
+    for _ in ("live", "compacted"):
+        store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+        assert ids(store, status="ok") == ids(store, status="ok", since_ns=flow.start_ns) == [LEARNED]
+        assert ids(store, status="ok", family="rivers") == ids(store) == [LEARNED]
+        assert ids(store, status="needs_input") == ids(store, status="ok", until_ns=flow.start_ns) == []
+        (row,) = store.sql("SELECT status, started_ns, ended_ns, seconds FROM traces").to_pylist()
+        assert (row["status"], row["started_ns"], row["ended_ns"]) == ("ok", before.start_ns, flow.end_ns)
+        (trace,) = store.traces()
+        assert (trace.started_ns, trace.ended_ns) == (row["started_ns"], row["ended_ns"])
+        compact(tmp_path / "spans", Segments(tmp_path / "spans"))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_seconds_of_a_run_are_those_in_which_it_was_at_work(tmp_path: Path, golden: Golden, parts: int) -> None:
+    spans = golden("learned")
+    flow = next(span for span in spans if span.attributes[a.OPERATION] == "invoke_workflow")
+    later = {"start_ns": flow.end_ns + 10**12, "end_ns": flow.end_ns + 10**12 + 2 * 10**9}
+    again = flow.model_copy(update={"span_id": "d" * 16, **later})
+    write(tmp_path / "spans", [*spans, again][: len(spans) + parts - 1])
+    store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+    (row,) = store.sql("SELECT seconds FROM traces").to_pylist()
+    assert row["seconds"] == pytest.approx((flow.end_ns - flow.start_ns) / 1e9 + 2.0 * (parts - 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("family", a.TASK_FAMILY), ("session", a.CONVERSATION_ID), ("user", a.USER_ID)]
+)
+def test_a_run_that_died_is_found_by_whose_it_is(
+    tmp_path: Path, golden: Golden, name: Literal["family", "session", "user"], attribute: str
+) -> None:
+    whose = {attribute: "ann"}
+    spans = [span.model_copy(update={"attributes": span.attributes | whose}) for span in golden("crashed")]
+    write(tmp_path / "spans", [*spans, *golden("learned")])
+    store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+    found: Conditions = {name: "ann"}
+    assert store.ids(**found) == store.ids(**found, status="unfinished") == [CRASHED]
+    assert store.ids(**found, status="ok") == []
+    row = store.sql(f'SELECT "{name}" AS whose FROM traces WHERE trace_id = ?', [CRASHED]).to_pylist()
+    assert row == [{"whose": "ann"}]
 
 
 def test_segments_may_lie_on_object_storage(bucket: str, tmp_path: Path, golden: Golden, store: TraceStore) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapter import read_probe
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.journal import Journal
 from journeyman.traces.errors import AdapterError, ConfigError, JourneymanError, ServerError
@@ -271,3 +271,12 @@ def test_bad_input_is_one_line(
     make_adapter("planner@1")
     error = run.error(*arguments, *files, "--attach", url)
     assert isinstance(error, kind) and words in str(error) and "\n" not in str(error)
+
+
+def test_a_promotion_that_the_project_overrides_says_so(
+    run: Commands, make_adapter: MakeAdapter, workspace: Workspace
+) -> None:
+    make_adapter("worker@1")
+    (workspace.root.parent / PROJECT_FILE).write_text('[agents.worker]\npolicy = "base"\n')
+    promoted = run("adapters", "promote", "worker@1", "--force")
+    assert "journeyman.toml has base answer worker, whatever is promoted" in promoted.stderr

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from journeyman.traces.log import SpanLog
 from journeyman.traces.messages import Message
 from journeyman.traces.tracer import AttributeValue, Tracer
 from journeyman.training.mine import MineConfig, Mined, Mining, mine_sft, mine_to_file
-from journeyman.training.samples import digest_samples, read_samples
+from journeyman.training.samples import SFTSample, digest_samples, read_samples, sample_line
 
 ANY = MineConfig()
 QUESTION = "how many moons has Mars?"
@@ -188,6 +189,33 @@ def test_a_file_of_rows_names_all_spans_of_each(workspace: Workspace, tmp_path: 
     assert (tuple(read_samples(dataset.path)), dataset.rows) == (runs.mine().samples, 2)
     assert dataset.digest == digest_samples(runs.mine().samples)
     assert [file.name for file in tmp_path.glob("*.jsonl")] == [f"{dataset.digest[:4]}.jsonl"]
+
+
+def test_a_line_is_what_its_sample_would_be_written_as(workspace: Workspace) -> None:
+    runs = Runs(workspace)
+    called = {"type": "tool_call", "id": "c1", "name": "search", "arguments": {"query": "Mars", "most": 1.5}}
+    answered = {"type": "tool_call_response", "id": "c1", "response": "Phobos\u2028and <Deimos>"}
+    prompt: Any = [
+        {"role": "user", "parts": [{"type": "text", "content": 'wie viele "Monde"?\n\x00'}]},
+        {"role": "assistant", "parts": [called]},
+        {"role": "tool", "parts": [answered]},
+    ]
+    small, large = ([{"type": "text", "content": "Zähle. " * times}] for times in (1, 100))
+    runs.run(
+        turn(INPUT_MESSAGES=json.dumps(prompt), SYSTEM_INSTRUCTIONS=json.dumps(small)),
+        shown(OUTPUT_MESSAGES=said("\u00e9 \U0001f315"), SYSTEM_INSTRUCTIONS=json.dumps(large)),
+        turn(
+            INPUT_MESSAGES='[{"role": "user", "parts": [{"type": "tool_call", "name": "f", "arguments": {"x": NaN}}]}]'
+        ),
+    )
+    lines = list(Mining(runs.store, "worker", ANY))
+    assert lines == [sample_line(SFTSample.model_validate_json(line)) for line in lines]
+    assert [len(json.loads(line)["messages"]) for line in lines] == [4, 2, 1]
+
+
+def test_what_has_no_form_in_a_file_is_refused(runs: Runs) -> None:
+    runs.run(turn(OUTPUT_MESSAGES=said("\ud800")), turn())
+    assert (runs.mine().turns, runs.mine().refused) == (1, {"messages not readable": 1})
 
 
 def _record_a_demonstration(place: Workspace) -> None:

@@ -11,6 +11,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, read_conversation
 from journeyman.traces.exchange.conversation import Imported, import_conversation
+from journeyman.traces.exchange.documents import opens_list, read_members
 from journeyman.traces.log import SPAN_VERSION, SpanRecord
 from journeyman.traces.record import Record
 from journeyman.traces.translate import translate
@@ -41,7 +42,7 @@ def detect(path: Path) -> Format:
         first = next((value for _, value in _values(path) if not isinstance(value, Broken)), None)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if isinstance(first, dict) and "resourceSpans" in first:
+    if isinstance(first, dict) and not {"resourceSpans", "scopeSpans"}.isdisjoint(first):
         return "otlp"
     if isinstance(first, dict) and {"trace_id", "span_id", "start_ns"} <= first.keys():
         return "spans"
@@ -53,7 +54,8 @@ def detect(path: Path) -> Format:
 def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterator[Imported | Broken]:
     """What a file holds, in its order, an entry at a time: a line, or a member of the list that the file is.
 
-    A JSON file that is one document is read whole, every other one in bounded memory. `agent` and `family` are for
+    A JSON file that is one document is read whole, unless it is a list or an OTLP request whose members are on lines of
+    their own; every other one in bounded memory. `agent` and `family` are for
     conversations that name none. Raises `ConfigError` if the file cannot be read at all.
     """
     try:
@@ -101,6 +103,8 @@ def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) 
     if format == "otlp":
         from journeyman.traces.exchange.otlp import from_json
 
+        if isinstance(entry, dict) and "scopeSpans" in entry:  # A member of the request's list.
+            entry = {"resourceSpans": [entry]}
         if not isinstance(entry, dict) or "resourceSpans" not in entry:
             raise StoreError("not OTLP JSON: it has no `resourceSpans`")
         return Imported(spans=tuple(map(adopted, from_json(entry))), labels=())
@@ -135,7 +139,10 @@ _DOCUMENT = "the document"
 
 
 def _values(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
-    """The JSON of each line, or of the whole file where it is one document, with its place."""
+    """The JSON of each line, or of each member of the list that the file is, or of the whole file, with its place."""
+    if opens_list(path):
+        yield from _members(path)
+        return
     document = _document(path)
     if document is not None:
         yield _DOCUMENT, document
@@ -144,6 +151,21 @@ def _values(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _parse(line, f"line {number}")
+
+
+def _members(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
+    members = read_members(path)
+    number = 0
+    try:
+        for number, member in enumerate(members, 1):
+            if number == 1 and isinstance(next(conversations([member])), list):  # The list is one conversation.
+                yield _DOCUMENT, [member, *members]
+            else:
+                yield f"entry {number}", member
+        if number == 0:
+            yield _DOCUMENT, _document(path)
+    except ValueError as error:
+        yield (where := f"entry {number + 1}"), Broken(where=where, reason=f"no JSON: {error}; nor is what follows")
 
 
 def _document(path: Path) -> JsonValue:

@@ -26,8 +26,8 @@ from journeyman.traces.storage.segments import Segments
 from journeyman.traces.texts import sync_folder
 from journeyman.traces.tombstones import Tombstones
 
-SHARE_BYTES = 32 * 2**20
-"""So much of the log is worth a process of its own, which takes half a second to start."""
+SHARE_BYTES = 16 * 2**20
+"""So much of the log, two seconds of work, is worth a process of its own, which takes half a second to start."""
 
 Progress = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and how much there is."""

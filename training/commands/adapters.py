@@ -9,7 +9,7 @@ from rich.table import Table
 
 from journeyman.runtime.adapter import adapter_folders, find_adapter, load_adapter, split_policy
 from journeyman.runtime.adapters import Promotion, promote, rollback, swap_in
-from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.config import PROJECT_FILE, Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.journal import Journal, State
 from journeyman.runtime.server import ServerState, attach, running, status
@@ -78,6 +78,7 @@ def promote_command(
     why = reason or (f"forced: {doubt}" if doubt else "; ".join(verdict.reasons) if verdict else "")
     promotion = promote(ws, policy, reason=why, server=_server(ws, attach))
     _mirror(ws, promotion)
+    _note_override(ws, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
 
 
@@ -112,6 +113,7 @@ def rollback_command(
     ws = find_workspace(workspace)
     promotion = rollback(ws, agent, reason=reason, server=_server(ws, attach))
     _mirror(ws, promotion)
+    _note_override(ws, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
 
 
@@ -134,6 +136,12 @@ def _server(workspace: Workspace, url: str | None) -> ServerState | None:
         notes.print("no server is running: nothing was proved, the next one is brought in line with the journal")
         return None
     return running(workspace)
+
+
+def _note_override(workspace: Workspace, agent: str) -> None:
+    chosen = workspace.config.agents.get(agent)
+    if chosen is not None and chosen.policy is not None:
+        notes.print(f"{PROJECT_FILE} has {chosen.policy} answer {agent}, whatever is promoted", markup=False)
 
 
 def _mirror(workspace: Workspace, promotion: Promotion) -> None:

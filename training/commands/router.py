@@ -25,10 +25,10 @@ def train_router_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from recorded runs which assignments the small model can do, for [routing] classifier = true.
+    """Learn from recorded runs which assignments the small model can do.
 
-    It is tested on tasks that it was not trained on, and written only where it is right more often than it would be by
-    always saying the same.
+    It is tested on tasks that it was not trained on, and written only where that beats one answer for all. The runtime
+    asks it where the routing table of journeyman.toml says classifier = true.
     """
     place = find_workspace(workspace)
     routing = place.config.routing
