@@ -36,7 +36,7 @@ class Limits(Config):
 
 
 class Example(Config):
-    """A worked example, shown to the base model only: an adapter has learned the form and needs none."""
+    """A worked example, shown to every policy but an adapter, which has learned the form and needs none."""
 
     user: str
     assistant: str

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.model import BASE, ModelReply, ToolChoice
+from journeyman.agents.model import ModelReply, ToolChoice
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.tools.call import CallResult
 from journeyman.tools.tool import Tool
@@ -36,10 +36,11 @@ class Calls(Protocol):
         read: Callable[[ModelReply], T],
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        final: bool = False,
     ) -> T:
         """What `read` makes of the reply to one model call, under `schema`, or with `tools` in the model's template.
 
-        Raises `ModelError`, `TruncatedReplyError`, and the `UnreadableReplyError` with which `read` refuses a reply: it
+        A `final` call may use what the run's budget keeps for its end. Raises `ModelError`, `TruncatedReplyError`, and the `UnreadableReplyError` with which `read` refuses a reply: it
         belongs to the record of the call, so that nobody learns from the reply.
         """
         ...
@@ -64,12 +65,12 @@ async def ask_repaired(
 
 
 def opening(agent: Agent, policy: str, prompt: str, earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
-    """The start of a conversation: instructions, examples for the base model only, what was said earlier, the prompt.
+    """The start of a conversation: instructions, examples unless an adapter answers, what was said earlier, the prompt.
 
     What all calls of one agent share comes first, byte for byte, so that the server's prefix cache can serve it.
     """
     messages = [Message(role="system", content=agent.instructions)]
-    for example in agent.examples if policy == BASE else ():
+    for example in () if "@" in policy else agent.examples:
         messages.append(Message(role="user", content=example.user))
         messages.append(Message(role="assistant", content=example.assistant))
     return (*messages, *earlier, Message(role="user", content=prompt))

@@ -19,6 +19,7 @@ from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, r
 from journeyman.agents.turn import ANSWER, Answering, Calling, RefusedAnswerError, answer_schema, keyed, read_output
 from journeyman.agents.verify import refusal
 from journeyman.tools.tool import Tool
+from journeyman.traces.errors import OverBudgetError
 from journeyman.traces.messages import Message, ToolCall
 
 
@@ -52,11 +53,17 @@ async def work(
     messages = opening(agent, calls.policy, assignment.goal, earlier)
     keep, turn, repairs = len(messages), 0, 0
     evidence: list[str] = []
-    problem = None
+    problem, final = None, False
     while turn < agent.limits.turns and repairs <= agent.limits.repairs:
         messages = fit(messages, agent.limits.prompt_tokens, count, keep=keep)
         try:
-            said = await _ask(agent, assignment, form, calls, messages, count, turn)
+            said = await _ask(agent, assignment, form, calls, messages, count, turn, final)
+        except OverBudgetError:
+            if final or not evidence:
+                raise
+            # What the budget keeps for the end is enough to answer with what was found.
+            final = True
+            continue
         except TruncatedReplyError as cut:
             return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=str(cut))
         except RefusedAnswerError as refused:
@@ -87,8 +94,9 @@ async def _ask(
     messages: tuple[Message, ...],
     count: TokenCount,
     turn: int,
+    final: bool,
 ) -> Calling | Answering:
-    first, last = turn == 0, turn == agent.limits.turns - 1
+    first, last = turn == 0, final or turn == agent.limits.turns - 1
 
     def read(reply: ModelReply) -> Calling | Answering:
         count.learn(messages, reply.usage)
@@ -99,7 +107,7 @@ async def _ask(
         return said
 
     schema, choice = form.schema(first=first, last=last), form.choice(first=first, last=last)
-    return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice)
+    return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice, final=final)
 
 
 class JsonForm:

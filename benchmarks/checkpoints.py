@@ -62,7 +62,7 @@ class Scripted:
 
 def crew() -> Crew:
     clerk = Agent(name="clerk", instructions="Look up.", tools=("look_up",), output="values", limits=Limits(turns=3))
-    boss = Agent(name="boss", instructions="Plan.", replans=0)
+    boss = Agent(name="boss", instructions="Plan.", replans=0, limits=Limits(tokens=4096))
     return Crew(name="office", orchestrator=boss, workers=(clerk,), tools={"look_up": look_up})
 
 

@@ -75,7 +75,7 @@ async def _guarded(run: Run, agent: Agent, assignment: Assignment, steps: Steps,
     report = report.model_copy(update={"assignment": assignment})
     if report.status != "ok" or not run.guards.watch("output"):
         return report
-    evidence = [run.evidence[span_id] for span_id in report.evidence if span_id in run.evidence]
+    evidence = [assignment.goal, *(run.evidence[span_id] for span_id in report.evidence if span_id in run.evidence)]
     output, guarded = await run.guards.check_json("output", report.output, agent=agent.name, evidence=evidence)
     run.decide(guarded.decisions)
     if (withheld := guarded.blocked or guarded.ask) is not None:

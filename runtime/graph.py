@@ -88,8 +88,9 @@ async def _answer(state: State, runtime: Context[Run]) -> State:
     if refused := [problem.reason for problem in state["problems"] if problem.certain]:
         return {"answer": "", "status": "failed", "error": f"the answer was refused: {refused[0]}"}
     status, error = _standing(run, state, joined.text)
-    evidence = await run.evidence_of(state["reports"].values()) if run.guards.watch("answer") else ()
-    guarded = await checked(run, await run.steps("answer"), "answer", joined.text, evidence=evidence)
+    found = await run.evidence_of(state["reports"].values()) if run.guards.watch("answer") else ()
+    steps = await run.steps("answer")
+    guarded = await checked(run, steps, "answer", joined.text, evidence=(state["prompt"], *found))
     if guarded.blocked is not None:
         return {"answer": "", "status": "blocked", "error": f"the answer was withheld: {guarded.blocked}"}
     run.emit(Answered(answer=guarded.text))

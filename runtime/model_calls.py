@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
+from journeyman.agents.context import TokenCount
+from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
 from journeyman.agents.reply import TruncatedReplyError
 from journeyman.runtime.desk import Desk
 from journeyman.runtime.events import Token
+from journeyman.runtime.ledger import Reservation
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ModelError, OverBudgetError
@@ -41,6 +45,7 @@ class ModelCalls:
         read: Callable[[ModelReply], T],
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        final: bool = False,
     ) -> T:
         desk = self._desk
         number = desk.steps.take()
@@ -61,29 +66,23 @@ class ModelCalls:
             seed=desk.run.seed,
             timeout_s=desk.agent.limits.seconds,
         )
-        return await self._first_answer(number, request, read)
+        return await self._first_answer(_Asked(number, request, read, self._final or final))
 
-    async def _first_answer(self, number: int, request: ModelRequest, read: Callable[[ModelReply], T]) -> T:
+    async def _first_answer(self, asked: "_Asked[T]") -> T:
         """Of the policies of the chain: one that cannot answer hands over to the next."""
         *others, (last, last_reason) = self._chain
         failed = ""
         for policy, reason in others:
             try:
-                return await self._answer(number, request.model_copy(update={"policy": policy}), read, failed or reason)
+                return await self._answer(asked.of(policy), failed or reason)
             except ModelError as error:
                 failed = f"{policy}: {error.kind}"
-        return await self._answer(number, request.model_copy(update={"policy": last}), read, failed or last_reason)
+        return await self._answer(asked.of(last), failed or last_reason)
 
-    async def _answer(self, number: int, request: ModelRequest, read: Callable[[ModelReply], T], reason: str) -> T:
-        run = self._desk.run
+    async def _answer(self, asked: "_Asked[T]", reason: str) -> T:
+        run, request = self._desk.run, asked.request
         async with run.gate:
-            try:
-                reservation = await run.ledger.reserve_call(
-                    request.policy, _length(request.messages), request.max_tokens, final=self._final
-                )
-            except OverBudgetError as over:
-                run.over_budget = str(over)
-                raise
+            reservation = await self._reserved(asked)
             usage = Usage()
             reply: ModelReply | None = None
             try:
@@ -93,12 +92,23 @@ class ModelCalls:
                     self._desk.asked_by = span.span_id
                     if run.tracer.records:
                         _record_reply(span, reply)
-                    return _read(reply, read, self._desk.agent)
+                    return _read(reply, asked.read, self._desk.agent)
             finally:
                 spent = reservation.settle(usage)
                 self._desk.count(spent)
                 if reply is not None:
-                    await self._keep(number, reply, spent)
+                    await self._keep(asked.number, reply, spent)
+
+    async def _reserved(self, asked: "_Asked[T]") -> Reservation:
+        run, request = self._desk.run, asked.request
+        try:
+            return await run.ledger.reserve_call(
+                request.policy, _length(request), request.max_tokens, final=asked.final
+            )
+        except OverBudgetError as over:
+            run.over_budget = str(over)
+            run.decide([Decision(source="budget", name=over.limit, place="agent", action="deny", reason=str(over))])
+            raise
 
     async def _keep(self, number: int, reply: ModelReply, spent: Spent) -> None:
         """Token ids and logprobs are the record's; what the agent goes on with is enough here."""
@@ -137,6 +147,19 @@ class ModelCalls:
             a.BUDGET: json.dumps(run.ledger.left) if run.ledger.left else None,
             **prompt_attributes(request.messages),
         }
+
+
+@dataclass(frozen=True)
+class _Asked(Generic[T]):
+    """A call that was not answered before."""
+
+    number: int
+    request: ModelRequest
+    read: Callable[[ModelReply], T]
+    final: bool
+
+    def of(self, policy: str) -> "_Asked[T]":
+        return replace(self, request=self.request.model_copy(update={"policy": policy}))
 
 
 def _read(reply: ModelReply, read: Callable[[ModelReply], T], agent: Agent) -> T:
@@ -199,9 +222,9 @@ def _digest(messages: Sequence[Message]) -> str:
     return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _length(messages: Sequence[Message]) -> int:
+def _length(request: ModelRequest) -> int:
     """Tokens of a prompt, estimated: what a call reserves before its real number is known."""
-    return sum(len(message.content) for message in messages) // 3
+    return TokenCount(request.tools)(request.messages)
 
 
 def _number(value: JsonValue) -> float:

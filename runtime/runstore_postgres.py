@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -52,14 +52,15 @@ class PostgresRuns:
         )
         await pool.open()
         opened = cls(url, pool, session)
-        async with AsyncExitStack() as opening:
-            opening.push_async_callback(opened.close)
+        try:
             async with opened.lock(SETUP, SETUP_S):
                 for table in tables:
                     await opened.rows(table)
                 await opened.checkpointer.setup()
                 await opened.store.setup()
-            opening.pop_all()
+        except BaseException:
+            await opened.close()
+            raise
         return opened
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:

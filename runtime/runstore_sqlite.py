@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,23 +44,36 @@ class SqliteRuns:
 
     @classmethod
     async def open(cls, path: Path, *, durability: str, tables: Sequence[str]) -> "SqliteRuns":
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unkept(path, error) from None
         locks = FileLocks(path.with_name(f"{path.name}.locks"))
-        async with AsyncExitStack() as opening:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                connections = [
-                    await opening.enter_async_context(_connection(path, SYNCHRONOUS[durability], isolation_level))
-                    for isolation_level in (None, "IMMEDIATE", None)
-                ]
-            except (OSError, sqlite3.Error) as error:
-                raise _unkept(path, error) from None
-            opened = cls(path, locks, connections)
-            async with locks.lock(SETUP, SETUP_S):
-                for table in tables:
-                    await opened.rows(table)
-                await opened.checkpointer.setup()
-                await opened.store.setup()
-            opening.pop_all()
+        async with locks.lock(SETUP, SETUP_S):
+            # Made aside: a kill amid LangGraph's migrations leaves a file that it can never open again.
+            if (new := _aside(path)) is not None:
+                await (await cls._open(new, locks, durability, tables)).close()
+                new.replace(path)
+            return await cls._open(path, locks, durability, tables)
+
+    @classmethod
+    async def _open(cls, path: Path, locks: FileLocks, durability: str, tables: Sequence[str]) -> "SqliteRuns":
+        try:
+            connections = [
+                await _connect(path, SYNCHRONOUS[durability], isolation_level)
+                for isolation_level in (None, "IMMEDIATE", None)
+            ]
+        except (OSError, sqlite3.Error) as error:
+            raise _unkept(path, error) from None
+        opened = cls(path, locks, connections)
+        try:
+            for table in tables:
+                await opened.rows(table)
+            await opened.checkpointer.setup()
+            await opened.store.setup()
+        except BaseException:
+            await opened.close()
+            raise
         return opened
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -133,17 +146,30 @@ class _Store(AsyncSqliteStore):
         return results
 
 
-@asynccontextmanager
-async def _connection(path: Path, synchronous: str, isolation_level: Any) -> AsyncIterator[aiosqlite.Connection]:
+def _aside(path: Path) -> Path | None:
+    """Where to make a file that is not there yet, cleared of what a killed process left."""
+    if path.exists():
+        return None
+    new = path.with_name(f"{path.name}.new")
+    for ending in ("", "-wal", "-shm"):
+        new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)
+    return new
+
+
+async def _connect(path: Path, synchronous: str, isolation_level: Any) -> aiosqlite.Connection:
     connecting = aiosqlite.connect(path, timeout=BUSY_S, isolation_level=isolation_level)
     # A store that nobody closed must not keep the interpreter from ending.
     connecting._thread.daemon = True
-    async with connecting as connection:
+    connection = await connecting
+    try:
         # Before the first table, or it has no effect.
         await connection.execute_fetchall("PRAGMA auto_vacuum = INCREMENTAL")
         await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
-        yield connection
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
 
 
 def _unkept(path: Path, error: Exception) -> StoreError:

@@ -21,7 +21,7 @@ from journeyman.runtime.questions import Consent
 from journeyman.runtime.recording import Recording
 from journeyman.runtime.routing import Router
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, ServerError
 from journeyman.traces.reports.prices import Price
 from journeyman.traces.trace import Outcome, Task
 from journeyman.traces.tracer import Tracer
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.runtime import RunControl
 
+    from journeyman.runtime.server import ServerState
     from journeyman.runtime.subgraph import CrewState
 
 
@@ -101,18 +102,19 @@ class Runtime:
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
         from journeyman.runtime.adapters import current_policies
-        from journeyman.runtime.server import running
         from journeyman.runtime.vllm import ChatVLLM
 
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
         )
         config = place.config
-        server = None if attach else running(place)
+        server = None if attach else _server(place)
+        # Where other endpoints may do all the work, only what asks for the base model or an adapter needs the server.
+        address = f"http://{config.server.host}:{config.server.port}" if server is None else server.url
         recording = Recording(place, compacts=True)
         runtime = cls(
             crew if isinstance(crew, Crew) else load_crew(Path(crew)),
-            model=model_table(ChatVLLM(base_url=attach if server is None else server.url), config.models),
+            model=model_table(ChatVLLM(base_url=attach or address), config.models),
             tracer=recording.tracer,
             policies=lambda: current_policies(place),
             router=None if config.routing is None else Router.open(config.routing, place.router),
@@ -290,6 +292,18 @@ class Runtime:
         for loop in [loop for loop in self._gates if loop.is_closed()]:
             del self._gates[loop]
         return self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
+
+
+def _server(place: Workspace) -> "ServerState | None":
+    """The workspace's server; raises `ServerError` where there is none and no other endpoint either."""
+    from journeyman.runtime.server import running
+
+    try:
+        return running(place)
+    except ServerError:
+        if not place.config.models:
+            raise
+        return None
 
 
 def _policy_source(

@@ -176,24 +176,25 @@ async def _decide(desk: Desk, wanted: _Wanted) -> None:
     tool, run = wanted.tool, desk.run
     if tool is None:
         return
-    permission = run.crew.permissions.decide(desk.agent.name, tool, wanted.call.arguments)
-    if run.crew.permissions or permission.action != "allow":
-        wanted.decisions.append(permission)
     arguments: JsonValue = dict(wanted.call.arguments)
     arguments, guarded = await run.guards.check_json("call", arguments, agent=desk.agent.name, tool=tool.name)
     wanted.decisions += guarded.decisions
+    if guarded.blocked is None and isinstance(arguments, dict):
+        wanted.call = wanted.call.model_copy(update={"arguments": arguments})
+    # What the tool would really get is what the table decides about.
+    permission = run.crew.permissions.decide(desk.agent.name, tool, wanted.call.arguments)
+    if run.crew.permissions or permission.action != "allow":
+        wanted.decisions.append(permission)
     if permission.action == "deny":
         wanted.denied = permission.reason
     elif guarded.blocked is not None:
         wanted.denied = guarded.blocked
-    elif isinstance(arguments, dict):
-        wanted.call = wanted.call.model_copy(update={"arguments": arguments})
-        if tool.asks:
-            _consult(desk, wanted, "answer", _asked(tool, wanted.call))
-        elif guarded.ask is not None:
-            _consult(desk, wanted, "guardrail", f"{_may(wanted.call)} {guarded.ask}")
-        elif permission.action == "ask":
-            _consult(desk, wanted, "approve_call", f"{_may(wanted.call)} {permission.reason}")
+    elif tool.asks:
+        _consult(desk, wanted, "answer", _asked(tool, wanted.call))
+    elif guarded.ask is not None:
+        _consult(desk, wanted, "guardrail", f"{_may(wanted.call)} {guarded.ask}")
+    elif permission.action == "ask":
+        _consult(desk, wanted, "approve_call", f"{_may(wanted.call)} {permission.reason}")
 
 
 def _consult(desk: Desk, wanted: _Wanted, kind: Any, text: str) -> None:

@@ -20,7 +20,7 @@ from journeyman.traces.redact import MARK, Redaction, Redactor
 
 Content: TypeAlias = Literal["full", "digest", "off"]
 
-IDS = frozenset({a.TASK_ID, a.TASK_FAMILY, a.CONVERSATION_ID, a.USER_ID})
+IDS = frozenset({a.TASK_ID, a.TASK_FAMILY, a.CONVERSATION_ID, a.USER_ID, a.RUN_ID})
 """What whoever runs a task names it by: kept always, or something that stands for it."""
 
 METADATA = frozenset(
@@ -28,7 +28,7 @@ METADATA = frozenset(
     | {a.REQUEST_MODEL, a.RESPONSE_ID, a.RESPONSE_MODEL, a.FINISH_REASONS, a.ERROR_TYPE, a.TOKEN_MODALITY}
     | {a.ASSIGNMENT_ID, a.STATUS, a.TOOL_STATUS, a.ADAPTER_DIGEST, a.BASE_DIGEST, a.BUDGET, a.ENERGY_SOURCE}
     | {a.EVALUATION_NAME, a.EVALUATION_LABEL, a.LABEL_SOURCE, a.LABEL_SOURCE_TYPE}
-    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.RUN_ID, a.REPLAY_OF, a.POLICY_REASON}
+    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.REPLAY_OF, a.POLICY_REASON}
 )
 """What the runtime says of a span. Whatever is in neither of the two sets is content, unless it is a number."""
 
@@ -40,9 +40,9 @@ _NO_TEXTS = METADATA - {a.RESOURCE, a.LINKS} | TOKENS | {a.PROMPT_DIGEST}
 
 _IDS_IN = {
     a.TASK: {"id": a.TASK_ID, "family": a.TASK_FAMILY, "session": a.CONVERSATION_ID, "user": a.USER_ID},
-    a.OUTCOME: {"task_id": a.TASK_ID},
+    a.OUTCOME: {"task_id": a.TASK_ID, "run_id": a.RUN_ID},
 }
-_COUNTS_IN_OUTCOME = ("trace_id", "status", "usage", "model_calls", "tool_calls", "seconds")
+_COUNTS_IN_OUTCOME = ("trace_id", "status", "usage", "model_calls", "tool_calls", "cost", "seconds")
 
 _logger = logging.getLogger(__name__)
 
@@ -149,7 +149,8 @@ def _bare_outcome(value: JsonValue, mask: _Mask, key: _Mask) -> str:
     counts = {name: outcome[name] for name in _COUNTS_IN_OUTCOME if name in outcome}
     texts = {name: mask(text) or None for name in ("answer", "error") if isinstance(text := outcome.get(name), str)}
     kept = {name: text for name, text in texts.items() if text is not None}
-    return json.dumps({"task_id": key(_as_text(outcome.get("task_id"))), **counts, **kept})
+    ids = {name: key(_as_text(outcome[name])) for name in _IDS_IN[a.OUTCOME] if name in outcome}
+    return json.dumps({"task_id": "", **ids, **counts, **kept})
 
 
 def _bare_decisions(value: JsonValue, mask: _Mask) -> str:

@@ -163,7 +163,7 @@ class Demo:
     def _teach(self) -> list[Episode]:
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
         everywhere = dict.fromkeys(AGENTS, TEACHER)
-        return self._episodes("train", fanoutqa.lookup_crew("train"), self._train, everywhere)
+        return self._episodes("train", fanoutqa.lookup_crew("train", examples=False), self._train, everywhere)
 
     def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
         """The crew's episodes on the held-out tasks with those policies in service."""

@@ -37,6 +37,7 @@ class Desk:
         read: Callable[[ModelReply], T],
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        final: bool = False,
     ) -> T:
         self.seen.append(messages)
         self.schemas.append(schema)

@@ -95,7 +95,7 @@ async def test_a_run_that_was_cut_off_goes_on_and_does_nothing_twice(at: int, ru
     post, first, second = Post(), Stops(at), ScriptedModel(replies)
     async with Runtime(crew(post), model=first, runs=runs()) as runtime:
         working = asyncio.create_task(runtime.run(TASK, run_id="r"))
-        await first.reached.wait()
+        await asyncio.wait({working, asyncio.create_task(first.reached.wait())}, return_when="FIRST_COMPLETED")
         working.cancel()
         with pytest.raises(asyncio.CancelledError):
             await working

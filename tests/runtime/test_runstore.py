@@ -476,3 +476,12 @@ async def test_the_workspace_names_the_store(tmp_path: Path) -> None:
     await _open_and_close(workspace.runs)
     assert (tmp_path / "kept" / "all.db").exists()
     assert workspace.runs.durability == "sync"
+
+
+async def test_what_a_kill_left_of_a_store_that_was_being_made_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "runs.db.new").write_text("half of a database")
+    (tmp_path / "runs.db.new-wal").write_text("and more of it")
+    store = await RunStore(tmp_path / "runs.db").open()
+    assert await store.find() == []
+    await store.aclose()
+    assert not (tmp_path / "runs.db.new").exists()

@@ -69,7 +69,14 @@ def chat(text: str = "Which films?", reply: str = "Alien", **attributes: JsonVal
 def workflow(text: str = "Which films?", answer: str = "Alien") -> SpanRecord:
     task = Task(id="q1", prompt=text, reference={"film": text}, metadata={"from": text}, family="films", user="u1")
     outcome = Outcome(
-        task_id="q1", trace_id="f" * 32, status="failed", answer=answer, error=f"no {text}", model_calls=7
+        task_id="q1",
+        trace_id="f" * 32,
+        run_id="r1",
+        status="failed",
+        answer=answer,
+        error=f"no {text}",
+        model_calls=7,
+        cost=0.5,
     )
     return chat().model_copy(
         update={
@@ -82,6 +89,7 @@ def workflow(text: str = "Which films?", answer: str = "Alien") -> SpanRecord:
                 a.TASK_ID: "q1",
                 a.TASK_FAMILY: "films",
                 a.USER_ID: "u1",
+                a.RUN_ID: "r1",
                 a.TASK: task.model_dump_json(),
                 a.OUTCOME: outcome.model_dump_json(),
             },
@@ -142,6 +150,7 @@ def test_a_trace_without_content_still_has_its_shape_and_nobody_learns_from_it(c
     assert trace.task is not None and trace.outcome is not None
     assert (trace.task.id, trace.task.family, trace.task.user) == ("q1", "films", "u1")
     assert (trace.outcome.task_id, trace.outcome.status, trace.outcome.model_calls) == ("q1", "failed", 7)
+    assert (trace.outcome.run_id, trace.outcome.cost) == ("r1", 0.5)
     trajectory = next(one for one in trace.trajectories if one.turns)
     (turn,) = trajectory.turns
     assert turn.policy == "lookup@1"

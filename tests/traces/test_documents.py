@@ -18,7 +18,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.lists(JSON, max_size=6), st.sampled_from([0, 1, 4, "\t"]), st.booleans())
+@given(members=st.lists(JSON, max_size=6), indent=st.sampled_from([0, 1, 4, "\t"]), otlp=st.booleans())
 def test_members_are_those_of_the_list(
     members: list[Any], indent: int | str, otlp: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -55,17 +55,17 @@ def test_an_opening_on_a_line_of_its_own_begins_a_list(begin: str, tmp_path: Pat
 
 @pytest.mark.parametrize("separator", [",\n", ", "])
 def test_a_long_list_takes_the_memory_of_a_few_members(separator: str, tmp_path: Path) -> None:
-    whole = {"text": "ä\\\n" * 300_000}
+    whole = {"text": "ä\\\n" * 30_000}
     member = json.dumps(whole)
     path = tmp_path / "long.json"
     with path.open("w", encoding="utf-8") as file:
         file.write("[" + "\n" * (separator != ", "))
-        for number in range(24):
+        for number in range(240):
             file.write((separator if number else "") + member)
         file.write("]")
     assert path.stat().st_size > 2 * FIRST_LINE
     tracemalloc.start()
-    assert sum(read == whole for read in read_members(path)) == 24
+    assert sum(read == whole for read in read_members(path)) == 240
     assert tracemalloc.get_traced_memory()[1] < FIRST_LINE
     tracemalloc.stop()
     assert opens_list(path)

@@ -15,8 +15,8 @@ from journeyman.traces.assemble import assemble
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.log import Damage, SpanRecord
-from journeyman.traces.storage.arrays import to_list
-from journeyman.traces.storage.columns import to_spans
+from journeyman.traces.storage.arrays import to_array, to_list
+from journeyman.traces.storage.columns import SCHEMA, to_spans
 from journeyman.traces.storage.conditions import Conditions, Query, found
 from journeyman.traces.storage.database import Database
 from journeyman.traces.storage.relations import WIDE
@@ -28,7 +28,7 @@ R = TypeVar("R")
 BATCH_SPANS = 4096
 """About as many spans are in memory while traces are iterated."""
 
-SLICE_CALLS = 8192
+SLICE_CALLS = 16_384
 """About as many model calls are in memory while turns are iterated."""
 
 
@@ -96,21 +96,22 @@ class TraceStore:
         calls = self._database.ask(*_calls([name for name in columns if name not in WIDE], conditions))
         seen = ("", "")
         for rows in _ahead(partial(self._widened, columns=columns), _time_slices(calls)):
-            for trace_id, span_id, *row in zip(*map(to_list, rows.columns), strict=True):
-                if (trace_id, span_id) != seen:  # A span that was recorded twice is one call.
-                    seen = (trace_id, span_id)
-                    yield tuple(row)
+            for row in zip(*map(to_list, rows.columns), strict=True):
+                if row[:2] != seen:  # A span that was recorded twice is one call.
+                    seen = row[:2]
+                    yield row[2:]
 
     def _widened(self, calls: pa.Table, columns: Sequence[str]) -> pa.Table:
         """The keys of those calls and `columns`, the large ones too."""
-        large = [f"{WIDE[name]} AS {name}" for name in columns if name in WIDE]
+        named = [WIDE.get(name, f'"{name}"') for name in columns]
+        places = to_array(range(len(calls)), pa.int64())
         return self._database.ask(
-            f"""SELECT trace_id, span_id, {", ".join(f'"{name}"' for name in columns)} FROM asked
-            JOIN (SELECT {", ".join(["trace_id", "span_id", *large])} FROM spans
+            f"""SELECT trace_id, span_id, {", ".join(named)} FROM asked
+            JOIN (SELECT trace_id, span_id, {", ".join(_LARGE)} FROM spans
                 WHERE operation = 'chat' AND start_ns BETWEEN ? AND ?) AS chats USING (trace_id, span_id)
-            ORDER BY asked.started_ns, trace_id, span_id""",
+            ORDER BY place""",
             [calls["started_ns"][0].as_py(), calls["started_ns"][-1].as_py()],
-            asked=calls,
+            asked=calls.append_column("place", places),
         )
 
     @property
@@ -168,6 +169,10 @@ class TraceStore:
         for span in to_spans(table, self._database.texts):
             spans[span.trace_id].append(span)
         return spans
+
+
+_LARGE = [*(name for name in WIDE if name in SCHEMA.names), "attributes"]
+"""What the large columns of `turns` are computed of."""
 
 
 def _ahead(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:

@@ -1,0 +1,142 @@
+"""`journeyman replay`: the record answers, or from a step on the server does, and what differs is shown."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from journeyman.agents.agent import load_crew
+from journeyman.agents.worker import write_answer, write_call
+from journeyman.runtime.commands.replay import replay_command
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.recording import Recording
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.scripted import ScriptedModel
+from journeyman.traces import attributes as a
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.trace import Trace
+
+app = typer.Typer()
+app.command()(replay_command)
+
+CREW = """
+name = "sums"
+
+[workers.clerk]
+instructions = "Count."
+tools = ["calculator"]
+
+[tools.calculator]
+use = "calculator"
+"""
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Path:
+    path = tmp_path / "crew.toml"
+    path.write_text(CREW)
+    return path
+
+
+@pytest.fixture
+def recorded(workspace: Workspace, crew: Path) -> Trace:
+    """A run with two turns and a tool call in between."""
+    script = ScriptedModel([write_call("calculator", {"expression": "2 * 3"}), write_answer("6")])
+    with Recording(workspace) as recording:
+        outcome = Runtime(load_crew(crew), model=script, tracer=recording.tracer).run_sync("How much is 2 * 3?")
+    return workspace.store.get(outcome.trace_id)
+
+
+def replay(workspace: Workspace, crew: Path, *arguments: str) -> Result:
+    options = ["--crew", str(crew), "-C", str(workspace.root)]
+    return CliRunner().invoke(app, [*arguments, *options], env={"COLUMNS": "140"})
+
+
+def test_from_the_record_a_run_is_the_same_and_says_whose_it_is(
+    workspace: Workspace, crew: Path, recorded: Trace
+) -> None:
+    result = replay(workspace, crew, recorded.trace_id[:8], "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["same"] is True
+    assert said["outcome"]["answer"] == "6"
+    again = said["outcome"]["trace_id"]
+    assert again != recorded.trace_id
+    marks = {span.attributes.get(a.REPLAY_OF) for span in workspace.store.spans() if span.trace_id == again}
+    assert marks == {recorded.trace_id}
+
+
+def test_a_crew_that_changed_ends_with_1_and_the_place(workspace: Workspace, crew: Path, recorded: Trace) -> None:
+    crew.write_text(CREW.replace("Count.", "Count well."))
+    result = replay(workspace, crew, recorded.trace_id)
+    assert result.exit_code == 1
+    assert "here 'Count well.'" in result.stderr
+    assert "failed" in result.stdout
+
+
+class Chat(BaseHTTPRequestHandler):
+    """A server's chat endpoint that answers everything with 7."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(body)
+        message = {"role": "assistant", "content": write_answer("7")}
+        reply = {
+            "id": "c1",
+            "model": body["model"],
+            "choices": [{"message": message, "finish_reason": "stop", "token_ids": [7]}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+        }
+        text = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Chat.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_from_a_step_on_another_policy_answers(workspace: Workspace, crew: Path, recorded: Trace, url: str) -> None:
+    step = recorded.turns[1].span_id
+    result = replay(workspace, crew, recorded.trace_id, "--from", step, "--policy", "base", "--attach", url, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (said["same"], said["outcome"]["answer"]) == (False, "7")
+    (asked,) = Chat.asked
+    assert asked["messages"][-1]["content"] == "calculator: 6"
+    shown = replay(workspace, crew, recorded.trace_id, "--from", step, "--attach", url)
+    assert "turn 2 ▶" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--policy", "base"], "--policy needs --from SPAN"),
+        (["--from", "ffff"], "no agent, model call or tool call has span 'ffff'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    workspace: Workspace, crew: Path, recorded: Trace, arguments: list[str], said: str
+) -> None:
+    result = replay(workspace, crew, recorded.trace_id, *arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
