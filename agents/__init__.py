@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Example, Limits, load_crew
+    from journeyman.agents.agent import Agent, Crew, Example, Limits
     from journeyman.agents.budget import Budget, Spent
     from journeyman.agents.calls import Calls, Used
+    from journeyman.agents.crew_file import load_crew
     from journeyman.agents.decision import Decision
     from journeyman.agents.guardrails import Check, CheckContext, Finding, Guardrail
     from journeyman.agents.memory import MemoryConfig
@@ -46,7 +47,7 @@ _HOMES = {
     "StreamingModel": "journeyman.agents.model",
     "Used": "journeyman.agents.calls",
     "Verifier": "journeyman.agents.verify",
-    "load_crew": "journeyman.agents.agent",
+    "load_crew": "journeyman.agents.crew_file",
 }
 
 __all__ = [

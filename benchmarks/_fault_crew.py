@@ -9,6 +9,7 @@ from _faults import (
     EFFECT_FAULTS,
     HASTY,
     LISTER,
+    PAIRING,
     PARROT,
     PATIENT,
     POISON,
@@ -28,7 +29,6 @@ from journeyman.traces.errors import ModelError, ToolError
 TOOL_S = 0.5
 """Seconds that a tool has."""
 HASTY_S = 2.0
-SINGLE_S = 10.0
 PATIENT_S = 60.0
 
 
@@ -48,8 +48,8 @@ class Tools:
             "book": Tool(self._book, name="book", description="Books a step.", timeout_s=TOOL_S, writes=True),
         }
         planner = Agent(name="planner", instructions="Plan.", limits=Limits(seconds=PATIENT_S))
-        single = _worker("single", SINGLE_S)
-        workers = (_worker(PATIENT, PATIENT_S), _worker(HASTY, HASTY_S), _lister())
+        single = _worker("single", PATIENT_S)
+        workers = (_worker(PATIENT, PATIENT_S), _pairing(), _worker(HASTY, HASTY_S), _lister())
         return (
             Crew(name="planned", orchestrator=planner, workers=workers, tools=tools),
             Crew(name="single", orchestrator=None, workers=(single,), tools=tools),
@@ -120,8 +120,11 @@ class FaultyModel(ScriptedModel):
             raise RuntimeError(POISON)
         if said.fault == "model_hang":
             await asyncio.sleep(PATIENT_S)
-        if said.fault == "worker_cancelled":
+        if said.fault == "cancellation_raised":
             raise asyncio.CancelledError(POISON)
+        if said.fault == "worker_cancelled" and (task := asyncio.current_task()) is not None:
+            task.cancel()
+            await asyncio.sleep(PATIENT_S)
         reply = await ScriptedModel([said.content]).complete(request)
         return reply.model_copy(update={"finish_reason": said.finish_reason})
 
@@ -131,6 +134,10 @@ def _worker(name: str, seconds: float) -> Agent:
     # A fact and nothing else may be answered: what a tool complained of is none.
     verify = ("pattern:fact[0-9a-f]{8}",)
     return Agent(name=name, instructions="Work.", tools=("find", "book"), verify=verify, limits=limits)
+
+
+def _pairing() -> Agent:
+    return _worker(PAIRING, PATIENT_S).model_copy(update={"instructions": PAIRING, "parallel_calls": 2})
 
 
 def _lister() -> Agent:

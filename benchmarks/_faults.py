@@ -30,7 +30,7 @@ TOOL_FAULTS = (
 EFFECT_FAULTS = ("effect_then_error", "effect_then_timeout", "effect_after_timeout")
 """The tool that writes fails after it wrote, or writes after it was given up."""
 REPLY_FAULTS = ("truncated", "invalid_json", "empty_reply", "unknown_tool", "wrong_arguments", "wrong_shape")
-MODEL_FAULTS = ("model_error", "model_exception", "model_hang", "worker_cancelled")
+MODEL_FAULTS = ("model_error", "model_exception", "model_hang", "worker_cancelled", "cancellation_raised")
 HTTP_FAULTS = ("http_400", "http_429", "http_500", "reset", "hang", "cut_body", "not_json")
 PLAN_FAULTS = ("truncated", "invalid_json", "unknown_worker", "cycle")
 
@@ -38,8 +38,8 @@ POISON = "FAULTTEXT"
 """Part of every text that a fault brings."""
 ALWAYS = 99
 VALUES = ("red", "green", "blue", "amber", "black", "white", "pink", "teal")
-PATIENT, HASTY, LISTER = "patient", "hasty", "lister"
-"""Workers. The hasty one gives up soon: it gets the steps with faults that only a limit of time ends."""
+PATIENT, PAIRING, HASTY, LISTER = "patient", "pairing", "hasty", "lister"
+"""Workers. The pairing one uses both tools at once; the hasty one gives up soon, and gets the steps that hang."""
 ENDLESS = {"model_hang", "hang"}
 
 _MARK = re.compile(r"!(\w+)\*(\d+)")
@@ -115,16 +115,19 @@ def planned(asked: str, messages: Sequence[Mapping[str, Any]]) -> str:
 def worked(step: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """A worker's next turn: it finds, books, and answers with what it found."""
     shown = [str(one["content"]) for one in messages[2:] if one["role"] != "assistant"]
+    pairs = messages[0]["content"] == PAIRING
     if step.startswith("list:"):
         return json.dumps({"answer": step.removeprefix("list:").split(",")})
     if fault_of(step)[0] == PARROT and shown:
         return json.dumps({"answer": shown[-1]})
-    if not any(fact_of(step) in text for text in shown):
-        return json.dumps({"find": {"step": step}})
-    booked = [text for text in shown if text.startswith("book: ")]
-    if len(booked) < 2 and not any("booked" in text for text in booked):
-        return json.dumps({"book": {"step": step}})
-    return json.dumps({"answer": fact_of(step)})
+    booked = [text for text in shown if "book: " in text]
+    missing = [] if any(fact_of(step) in text for text in shown) else ["find"]
+    if (pairs or not missing) and len(booked) < 2 and not any("booked" in text for text in booked):
+        missing.append("book")
+    # Two calls are the same where their arguments are: only a fault of `book` itself goes with it.
+    bookable = step if fault_of(step)[0] in EFFECT_FAULTS else plain_step(step)
+    calls = [{tool: {"step": bookable if tool == "book" else step}} for tool in missing]
+    return json.dumps((calls if pairs else calls[0]) if calls else {"answer": fact_of(step)})
 
 
 def garbled(fault: str, right: str) -> Said:
@@ -195,7 +198,8 @@ def draw_case(number: int, seed: int, faults: Sequence[str], *, rate: float) -> 
 
     name = f"t{number}"
     if chance.random() < 0.1:
-        step = f"{name}-1{mark()}"
+        trouble = mark()
+        step = f"{name}-1{'' if fault_of(trouble)[0] in ENDLESS else trouble}"
         return Case(name, f"Find {step}", (step,), _healthy([Row(PATIENT, "", (step,))]), planned=False)
     rows = SHAPES[chance.randrange(len(SHAPES))](name, mark, chance)
     trouble = f"!{chance.choice(PLAN_FAULTS)}*{chance.choice((1, 1, ALWAYS))}" if chance.random() < rate / 4 else ""
@@ -265,7 +269,9 @@ def _row(step: str, needs: tuple[int, ...] = ()) -> Row:
 
 
 def _worker(*steps: str) -> str:
-    return HASTY if any(fault_of(step)[0] in ENDLESS for step in steps) else PATIENT
+    if any(fault_of(step)[0] in ENDLESS for step in steps):
+        return HASTY
+    return PAIRING if crc32(steps[0].encode()) % 3 == 0 else PATIENT
 
 
 def _healthy(rows: Sequence[Row]) -> frozenset[str]:

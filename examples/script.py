@@ -12,9 +12,10 @@ def work(runtime: Runtime, question: str) -> int:
     """The exit code: 0 where the run ended well."""
     for event in runtime.stream_sync(question):
         if isinstance(event, PlanMade):
-            print(f"{len(event.plan.assignments)} assignments")
+            for assignment in event.plan.assignments:
+                print(f"{assignment.worker}: {assignment.goal}")
         elif isinstance(event, ReportFiled):
-            print(f"  {event.report.assignment.goal} {event.report.output or event.report.error}")
+            print(f"  {event.report.assignment.goal} → {event.report.output or event.report.error}")
         elif isinstance(event, Ended):
             print(event.outcome.answer or event.outcome.error)
             return 0 if event.outcome.status == "ok" else 1

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Limits, load_crew
+    from journeyman.agents.agent import Agent, Crew, Limits
     from journeyman.agents.budget import Budget
+    from journeyman.agents.crew_file import load_crew
     from journeyman.agents.guardrails import Guardrail
     from journeyman.agents.memory import MemoryConfig
     from journeyman.agents.permissions import Permission
@@ -81,7 +82,7 @@ _HOMES = {
     "ToolUsed": "journeyman.runtime.events",
     "WorkerStarted": "journeyman.runtime.events",
     "find_fork": "journeyman.runtime.replay",
-    "load_crew": "journeyman.agents.agent",
+    "load_crew": "journeyman.agents.crew_file",
     "tool": "journeyman.tools.tool",
 }
 

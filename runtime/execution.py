@@ -296,7 +296,9 @@ class _Part:
 
     async def _keep(self, record: RunRecord, outcome: Outcome, state: Mapping[str, Any]) -> None:
         if outcome.status == "ok":
-            await self._execution.memory.add(self._task, outcome.answer, run_id=record.id)
+            # As the guardrails left it: what they took out must not come back with the next task.
+            asked = self._task.model_copy(update={"prompt": state.get("prompt", self._task.prompt)})
+            await self._execution.memory.add(asked, outcome.answer, run_id=record.id)
         runs = self._execution.runs
         if runs is None:
             return

@@ -29,6 +29,8 @@ from journeyman.traces.trace import Outcome, Status, Task
 
 PATH = "/mcp"
 """Of the address that HTTP clients connect to."""
+SECONDS_TO_END = 3
+"""Which a signal leaves to the requests under way; a run that is kept can be taken up again."""
 
 
 Prompt = Annotated[str, Field(description="The task, in words")]
@@ -110,7 +112,9 @@ async def serve(runtime: Runtime, listening: socket.socket | None = None) -> Non
         import uvicorn
 
         app = server.streamable_http_app(streamable_http_path=PATH, host=listening.getsockname()[0])
-        await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listening])
+        await uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)).serve(
+            sockets=[listening]
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

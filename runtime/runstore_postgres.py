@@ -30,7 +30,11 @@ SETTINGS: dict[str, Any] = {
 
 
 class PostgresRuns:
-    """A pool for statements, and one connection whose session holds the advisory locks of the runs that go on here."""
+    """A pool for statements, and one connection whose session holds the advisory locks of the runs that go on here.
+
+    The pool does not try its connections before it gives them: a server that dropped all of them has dropped the locks
+    too, and then the next write must fail. A proxy that shares sessions (transaction pooling) would break the locks.
+    """
 
     def __init__(self, url: str, pool: "AsyncConnectionPool[Any]", session: "AsyncConnection[Any]") -> None:
         self._url = url

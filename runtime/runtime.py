@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from journeyman.agents.agent import Crew, load_crew
+from journeyman.agents.agent import Crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event

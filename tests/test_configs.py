@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.agents.agent import load_crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.cli import GROUP, PANELS
 from journeyman.runtime.config import ProjectConfig
 from journeyman.runtime.tasks import read_tasks

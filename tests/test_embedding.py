@@ -97,6 +97,6 @@ def test_through_the_web_app_a_person_answers_a_question(client: TestClient) -> 
 def test_the_script_prints_each_step_and_ends_with_the_code_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     script = example("script")
     assert script.work(Runtime(CREW, model=ScriptedModel(answers)), "tea") == 0
-    assert capsys.readouterr().out.splitlines() == ["1 assignments", "  tea tea costs 4.50", "tea costs 4.50"]
+    assert capsys.readouterr().out.splitlines() == ["waiter: tea", "  tea → tea costs 4.50", "tea costs 4.50"]
     assert script.work(Runtime(CREW, model=ScriptedModel([])), "tea") == 1
     assert "the script has no reply left" in capsys.readouterr().out

@@ -70,7 +70,7 @@ def files(path: Path, *, write: bool = False, max_bytes: int = 1_000_000) -> tup
         return f"wrote {len(text.encode()):,} bytes to {path}"
 
     tools = (Tool(list_, name="list"), Tool(read), Tool(search))
-    return (*tools, Tool(write_, name="write")) if write else tools
+    return (*tools, Tool(write_, name="write", writes=True, idempotent=True)) if write else tools
 
 
 class _Folder:

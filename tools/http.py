@@ -73,7 +73,9 @@ def http(
         return await web.text(method, url, body)
 
     if "POST" in methods:
-        return Tool(request, name=name, description=f"Sends an HTTP request. {reach}", timeout_s=max_seconds)
+        # Permissions can still tell the methods apart, by the argument `method`.
+        told = f"Sends an HTTP request. {reach}"
+        return Tool(request, name=name, description=told, timeout_s=max_seconds, writes=True)
     return Tool(get, name=name, description=f"Reads a web address. {reach}", timeout_s=max_seconds)
 
 

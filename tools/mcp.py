@@ -97,6 +97,8 @@ def _tool(server: "_Server", offered: "Offered", max_seconds: float) -> Tool:
         description=offered.description or offered.title or offered.name,
         timeout_s=max_seconds + 5,
         parameters=offered.input_schema,
+        writes=hints is None or not hints.read_only_hint,
+        idempotent=again,
     )
 
 

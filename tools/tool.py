@@ -62,6 +62,13 @@ class Tool:
         """JSON schema of the arguments object."""
         return self.arguments.schema
 
+    def marked(self, **marks: bool) -> "Tool":
+        """The same with other values of `writes`, `idempotent` or `approve`."""
+        twin = copy.copy(self)
+        for name, value in marks.items():
+            setattr(twin, name, value)
+        return twin
+
     def renamed(self, name: str) -> "Tool":
         twin = copy.copy(self)
         twin.name = _checked(name)

@@ -13,8 +13,8 @@ Status = Literal[
 ]
 """How an agent's work ended. The runtime says so, never the model.
 
-`blocked`: a guardrail stood in the way. A run that is `needs_input` waits for a person; one that is `paused` was asked to
-stop where nothing is lost. Both can be taken up again.
+`blocked`: a guardrail stood in the way. A run that is `needs_input` waits for a person; one that is `paused` was asked
+to stop where nothing is lost. Both can be taken up again.
 """
 
 Ending = Literal[Status, "unfinished"]

@@ -47,7 +47,7 @@ def replay_command(
     Model and tools answer from the record; nothing is called, and it ends with 1 where the runs parted. With --from,
     what began later than that step is asked of the model server and the tools, and the end is the run's own.
     """
-    from journeyman.agents.agent import load_crew
+    from journeyman.agents.crew_file import load_crew
     from journeyman.runtime.replay import find_fork
 
     place = find_workspace(workspace)

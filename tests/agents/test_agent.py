@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.agents.agent import Agent, Crew, load_crew
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.traces.errors import ConfigError
 
 GOOD = """

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from journeyman.agents.agent import Agent, Crew, load_crew
+from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.budget import Budget
 from journeyman.agents.checks import Length
+from journeyman.agents.crew_file import load_crew
 from journeyman.agents.decision import Decision, write_decisions
 from journeyman.agents.guardrails import Check, CheckContext, Finding, Guardrail, Guards
 from journeyman.traces.errors import ConfigError

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.checks import PersonalData
+from journeyman.agents.guardrails import Guardrail
 from journeyman.agents.memory import MemoryConfig
+from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.memory import MAX_NOTES, Memory, Remembered, trimmed
 from journeyman.runtime.runstore import RunStore
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.scripted import ScriptedModel
+from journeyman.tools.memory import memory_tools
+from journeyman.tools.tool import toolbox
+from journeyman.traces.errors import ModelError
 from journeyman.traces.trace import Task
 
 WIDE = MemoryConfig(turns=8, max_tokens=100_000)
@@ -151,3 +160,63 @@ async def test_what_one_process_remembered_another_one_finds(tmp_path: Path) -> 
     await first.aclose()
     assert await said(Memory(second, WIDE), task()) == ["Who?", "Scott"]
     await second.aclose()
+
+
+def crew(*, orchestrated: bool = False) -> Crew:
+    worker = Agent(name="w", instructions="Work.", tools=tuple(toolbox("notes", memory_tools())))
+    return Crew(
+        name="c",
+        orchestrator=Agent(name="orchestrator", instructions="Plan.") if orchestrated else None,
+        workers=(worker,),
+        tools=toolbox("notes", memory_tools()),
+        memory=WIDE,
+    )
+
+
+async def test_a_single_agent_is_shown_the_session_before_its_task(tmp_path: Path) -> None:
+    model = ScriptedModel([write_answer("Spielberg"), ModelError("gone"), write_answer("1975")])
+    async with Runtime(crew(), model=model, runs=RunStore(tmp_path / "runs.db")) as runtime:
+        for prompt in ("Who made Jaws?", "And Alien?", "When?"):
+            await runtime.run(task(prompt))
+    # A run that failed is no turn of the conversation.
+    assert [message.content for message in model.requests[-1].messages] == [
+        "Work.",
+        "Who made Jaws?",
+        "Spielberg",
+        "When?",
+    ]
+
+
+async def test_of_a_team_the_orchestrator_is_shown_the_session_and_no_worker(tmp_path: Path) -> None:
+    plan = '{"assignments": [{"worker": "w", "goal": "do it"}]}'
+    model = ScriptedModel([plan, write_answer("a"), plan, write_answer("b")])
+    runtime = Runtime(crew(orchestrated=True), model=model)
+    for prompt in ("first", "second"):
+        await runtime.run(task(prompt))
+    planning, working = model.requests[2:]
+    assert [message.content for message in planning.messages[1:]] == ["first", "a", "second"]
+    assert [message.content for message in working.messages] == ["Work.", "do it"]
+
+
+async def test_what_a_guardrail_took_out_of_a_task_does_not_come_back_with_the_next_one() -> None:
+    hiding = Guardrail(name="data", check=PersonalData(), at=("task",), action="redact")
+    model = ScriptedModel([write_answer("noted"), write_answer("b")])
+    runtime = Runtime(crew().model_copy(update={"guardrails": (hiding,)}), model=model)
+    for prompt in ("I am ann@example.com", "Who am I?"):
+        await runtime.run(task(prompt))
+    assert [message.content for message in model.requests[1].messages[1:3]] == ["I am [redacted:data]", "noted"]
+
+
+async def test_what_an_agent_remembers_it_recalls_in_another_run_for_that_user_alone(tmp_path: Path) -> None:
+    async def told(user: str, *replies: str) -> str:
+        model = ScriptedModel(replies)
+        async with Runtime(crew(), model=model, runs=RunStore(tmp_path / "runs.db")) as runtime:
+            outcome = await runtime.run(task(user=user, session=None))
+        assert outcome.status == "ok", outcome.error
+        return model.requests[-1].messages[-1].content
+
+    kept = await told("ann", write_call("notes_remember", {"text": "Ann drinks tea."}), write_answer("done"))
+    assert kept == "notes_remember: remembered"
+    recall = write_call("notes_recall", {"query": "tea"})
+    assert await told("ann", recall, write_answer("tea")) == "notes_recall: Ann drinks tea."
+    assert await told("bob", recall, write_answer("?")) == "notes_recall: nothing found"

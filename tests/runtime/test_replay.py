@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -13,15 +12,13 @@ from journeyman.agents.model import BASE, ModelRequest, ModelTable
 from journeyman.agents.permissions import Permission, Permissions
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.memory import Memory
-from journeyman.runtime.questions import Consent
 from journeyman.runtime.replay import Replay, ReplaySink, find_fork
-from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
-from journeyman.tools.ask import ask
 from journeyman.tools.tool import tool
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble, refusal
+from journeyman.traces.content import ContentPolicy
 from journeyman.traces.errors import ConfigError, ModelError, ToolError
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.reports.diff import diff
@@ -46,13 +43,6 @@ def facts(query: str) -> str:
     if query == "Jaws":
         raise ToolError("nobody knows")
     return "Alien, Jaws" if query == "films" else f"the director of {query}"
-
-
-@tool(approve=True)
-def order(item: str) -> str:
-    """Orders something."""
-    called.append(item)
-    return f"{item} is on its way"
 
 
 LOOKUP = Agent(
@@ -98,9 +88,18 @@ def nothing_called() -> None:
     called.clear()
 
 
-async def record(crew: Crew = CREW, model: ScriptedModel | None = None, task: Task = TASK, **options: object) -> Trace:
+async def record(
+    crew: Crew = CREW,
+    model: ScriptedModel | None = None,
+    task: Task = TASK,
+    content: ContentPolicy | None = None,
+    policies: Mapping[str, str] | None = None,
+    memory: Memory | None = None,
+) -> Trace:
     spans = Spans()
-    await Runtime(crew, model=model or ScriptedModel(answers), tracer=Tracer(spans), **options).run(task)  # type: ignore[arg-type]
+    tracer = Tracer(spans, content=content)
+    runtime = Runtime(crew, model=model or ScriptedModel(answers), tracer=tracer, policies=policies, memory=memory)
+    await runtime.run(task)
     called.clear()
     return assemble(spans.kept)
 
@@ -176,6 +175,17 @@ async def test_calls_that_are_alike_are_answered_in_their_order() -> None:
     assert diff(recorded, again).first is None
 
 
+async def test_a_record_with_texts_taken_out_is_replayed_as_it_is_and_one_without_texts_is_refused() -> None:
+    crew = CREW.model_copy(update={"orchestrator": None})
+    mail = TASK.model_copy(update={"prompt": "Who is ann@example.com?"})
+    redacted = await record(crew, task=mail, content=ContentPolicy("full", ("email",)))
+    assert "ann@example.com" not in redacted.model_dump_json()
+    _, again = await run(Replay(redacted, crew))
+    assert diff(redacted, again).first is None
+    with pytest.raises(ConfigError):
+        Replay(await record(content=ContentPolicy("digest", ())), CREW)
+
+
 async def test_every_span_of_a_replay_names_the_trace_that_it_repeats() -> None:
     recorded = await record()
     marked = Spans()
@@ -225,52 +235,6 @@ async def test_without_a_named_policy_those_answer_who_answered_then() -> None:
     model = ScriptedModel(answers)
     await run(Replay(recorded, CREW, fork=fork, live=live(model)))
     assert {request.policy for request in model.requests} == {BASE, "lookup@3"}
-
-
-WAITER = Agent(name="waiter", instructions="Serve.", tools=("boss", "order"), limits=Limits(turns=4))
-CAFE = Crew(name="cafe", orchestrator=None, workers=(WAITER,), tools={"boss": ask().renamed("boss"), "order": order})
-
-
-def serves(request: ModelRequest) -> str:
-    last = request.messages[-1].content
-    if last.startswith("boss: "):
-        return write_call("order", {"item": last.removeprefix("boss: ")})
-    return write_answer(last) if last.startswith("order: ") else write_call("boss", {"question": "Which?"})
-
-
-async def asked(tmp_path: Path) -> Trace:
-    """A run in which a person answered a question and approved a call."""
-    spans = Spans()
-    runs = RunStore(tmp_path / "runs.db")
-    async with Runtime(CAFE, model=ScriptedModel(serves), tracer=Tracer(spans), runs=runs) as runtime:
-        outcome = await runtime.run(Task(id="t", prompt="A drink"))
-        for said in ("tea", Consent(approved=True)):
-            known = await runs.get(outcome.run_id)
-            assert known is not None
-            outcome = await runtime.resume(outcome.run_id, {known.pending[0].id: said})
-    assert outcome.answer == "order: tea is on its way"
-    called.clear()
-    return assemble(spans.kept)
-
-
-async def test_what_a_person_said_is_part_of_the_record(tmp_path: Path) -> None:
-    recorded = await asked(tmp_path)
-    outcome, _ = await run(Replay(recorded, CAFE))
-    assert outcome.answer == "order: tea is on its way"
-    assert called == []
-
-
-async def test_a_live_call_that_needs_a_person_is_not_made(tmp_path: Path) -> None:
-    recorded = await asked(tmp_path)
-    (first, *_) = recorded.turns
-    fork = find_fork(recorded, first.span_id)
-    _, again = await run(Replay(recorded, CAFE, fork=fork, live=live(ScriptedModel(serves))))
-    statuses = {result.tool: result.status for turn in again.turns for result in turn.tool_results}
-    assert statuses == {"boss": "denied", "order": "denied"}
-    model = ScriptedModel([write_call("order", {"item": "tea"}), write_answer("done")])
-    _, again = await run(Replay(recorded, CAFE, fork=fork, live=live(model)))
-    assert [result.status for turn in again.turns for result in turn.tool_results] == ["denied"]
-    assert called == []
 
 
 async def test_a_fork_of_plans_that_need_approval_is_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from journeyman.agents.agent import load_crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.commands.replay import replay_command
 from journeyman.runtime.config import Workspace

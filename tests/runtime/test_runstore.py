@@ -20,12 +20,18 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.model import ModelRequest
 from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.questions import Question
 from journeyman.runtime.runlocks import RunBusyError
 from journeyman.runtime.runstore import RunRecord, RunStatus, RunStore
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.scripted import ScriptedModel
+from journeyman.tools.ask import ask
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.trace import Outcome, Task
 
@@ -401,6 +407,41 @@ async def test_a_run_that_is_cancelled_while_it_checkpoints_keeps_nobody_out(tmp
         await writing
     async with asyncio.timeout(5):
         await store.put(record("r1"))
+    await store.aclose()
+
+
+async def test_a_crew_asks_and_another_process_would_go_on(place: Path | str) -> None:
+    def replies(request: ModelRequest) -> str:
+        said = request.messages[-1].content
+        return write_answer("blue") if "blue" in said else write_call("ask", {"question": "Which colour?"})
+
+    worker = Agent(name="worker", instructions="Paint.", tools=("ask",))
+    crew = Crew(name="paint", orchestrator=None, workers=(worker,), tools={"ask": ask()})
+    async with Runtime(crew, model=ScriptedModel(replies), runs=RunStore(place)) as runtime:
+        outcome = await runtime.run("Paint it.", run_id="p1")
+    assert outcome.status == "needs_input"
+    async with Runtime(crew, model=ScriptedModel(replies), runs=RunStore(place)) as runtime:
+        outcome = await runtime.resume("p1", {"1/2": "blue"})
+    assert (outcome.status, outcome.answer) == ("ok", "blue")
+
+
+async def test_when_postgres_drops_connections_what_goes_on_fails_and_the_next_run_works(postgres: str) -> None:
+    import psycopg
+
+    store = await RunStore(postgres).open()
+    async with store.lock("r1"):
+        with closing(psycopg.connect(postgres, autocommit=True)) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        # Its lock is gone with the connection: it must not write any more.
+        with pytest.raises(StoreError, match="cannot be kept in Postgres"):
+            await store.note_step("r1", "plan", 1, {})
+    with suppress(StoreError):
+        await store.alive("r1")
+    async with store.lock("r1"):
+        await store.note_step("r1", "plan", 1, {})
     await store.aclose()
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from journeyman.agents.agent import load_crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.tools.ask import ask
 from journeyman.tools.call import call_tool
 

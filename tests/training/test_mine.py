@@ -74,6 +74,20 @@ class Runs:
             self.store.label(Label(trace_id=root.trace_id, name="score", source="test", value=score))
         return root.trace_id
 
+    def parts(self, endings: list[str]) -> None:
+        """One run, which was taken up again as often as there are more endings, with a turn in each part."""
+        trace_id = None
+        for number, status in enumerate(endings):
+            whole: Chat = {a.OPERATION: "invoke_workflow", a.STATUS: status}
+            own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
+            with self._tracer.span("run", parent=None, attributes=whole, trace_id=trace_id) as root:
+                trace_id = root.trace_id
+                with (
+                    self._tracer.span("invoke_agent worker", parent=root, attributes=own) as worker,
+                    self._tracer.span("chat", parent=worker, attributes=turn(TOKEN_IDS=f"[4, {number}]")),
+                ):
+                    pass
+
     def mine(self, config: MineConfig = ANY, ids: list[str] | None = None) -> Mined:
         return mine_sft(self.store, "worker", config, ids=ids)
 
@@ -118,6 +132,22 @@ def test_only_work_that_ended_well_is_imitated(runs: Runs) -> None:
     mined = runs.mine()
     assert mined.samples == ()
     assert mined.refused == {"trajectory failed": 1, "trajectory over_budget": 1}
+
+
+@pytest.mark.parametrize(
+    ("endings", "rows"),
+    [
+        (["needs_input", "ok"], 2),
+        (["paused", "needs_input", "ok"], 3),
+        (["needs_input", "failed"], 0),
+        (["needs_input"], 0),
+        (["ok", "failed"], 1),
+    ],
+)
+def test_work_that_was_taken_up_again_ended_as_its_last_part_did(runs: Runs, endings: list[str], rows: int) -> None:
+    runs.parts(endings)
+    mined = runs.mine()
+    assert (mined.turns, sum(mined.refused.values())) == (rows, len(endings) - rows)
 
 
 def test_exact_duplicates_become_one_row_that_names_all_their_spans(runs: Runs) -> None:

@@ -123,6 +123,16 @@ SELECT trace_id, span_id, parent_id, agent, assignment, {_attribute(a.GOAL)} AS 
 FROM spans WHERE operation = 'invoke_agent'
 """
 
+# Work that waited for a person, or was paused, has a span for each part, and ended as the last of them did.
+TAKEN_UP = """
+CREATE OR REPLACE VIEW taken_up AS
+SELECT waiting.trace_id, waiting.span_id, arg_max_null(later.run_status, later.end_ns) AS run_status
+FROM agents AS waiting JOIN agents AS later ON later.trace_id = waiting.trace_id AND later.agent = waiting.agent
+    AND later.assignment IS NOT DISTINCT FROM waiting.assignment AND later.end_ns > waiting.end_ns
+WHERE waiting.run_status IN ('needs_input', 'paused')
+GROUP BY ALL
+"""
+
 CALLS = f"""
 CREATE OR REPLACE VIEW calls AS
 SELECT calls.*, {", ".join(f"{form} AS wide_{name}" for name, form in WIDE.items())},
@@ -154,7 +164,7 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
         PARTITION BY calls.trace_id, calls.trajectory_id ORDER BY calls.start_ns, calls.end_ns, calls.span_id
     ) AS position,
     coalesce(calls.agent, agents.agent) AS agent, calls.policy, calls.served_by, calls.adapter_digest,
-    agents.run_status AS trajectory_status,
+    coalesce(taken_up.run_status, agents.run_status) AS trajectory_status,
     coalesce(calls.finish_reason, calls.attributes ->> '$."{a.FINISH_REASONS}"[0]') AS finish_reason,
     CASE WHEN calls.status = 'error' THEN coalesce({_attribute(a.ERROR, "calls.")}, 'failed') END AS error,
     calls.error_type, coalesce(calls.demonstration, false) AS demonstration, calls.refusal,
@@ -164,6 +174,7 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
 FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
+LEFT JOIN taken_up ON taken_up.trace_id = calls.trace_id AND taken_up.span_id = calls.trajectory_id
 LEFT JOIN accounts ON accounts.trace_id = calls.trace_id AND accounts.span_id = calls.span_id
 WHERE calls.operation = 'chat'
 """
@@ -206,5 +217,8 @@ SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,
 FROM agents FULL JOIN counted ON counted.trace_id = agents.trace_id AND counted.trajectory_id = agents.span_id
 """
 
-RELATIONS = (RUN_PARTS, WORKFLOWS, TRACES, ABOVE, AGENTS, CALLS, ENGINES, TURNS, TOOL_CALLS, DECISIONS, TRAJECTORIES)
+RELATIONS = (
+    *(RUN_PARTS, WORKFLOWS, TRACES, ABOVE, AGENTS, TAKEN_UP, CALLS, ENGINES),
+    *(TURNS, TOOL_CALLS, DECISIONS, TRAJECTORIES),
+)
 """In an order in which each needs earlier ones only."""

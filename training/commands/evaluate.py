@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from journeyman.agents.agent import load_crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapter import find_adapter, load_adapter
 from journeyman.runtime.adapters import current_policies

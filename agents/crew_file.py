@@ -1,0 +1,88 @@
+"""A crew's file: TOML in, a `Crew` out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from journeyman.agents.agent import MAX_ASSIGNMENTS, Crew, Example, Limits, Skills, default_instructions
+from journeyman.agents.budget import Budget
+from journeyman.agents.checks import read_guardrail
+from journeyman.agents.memory import MemoryConfig
+from journeyman.agents.permissions import Permissions
+from journeyman.agents.tool_tables import build_tools, united
+from journeyman.agents.verify import Verifiers
+from journeyman.tools.tool import Tool
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.record import Config, parse_config, read_toml
+
+
+def load_crew(path: Path) -> Crew:
+    """The crew that a TOML file describes; raises `ConfigError` naming the file and the key that is wrong."""
+    written = parse_config(_CrewFile, read_toml(path), str(path))
+    try:
+        boxes = {name: build_tools(name, options, path.parent) for name, options in written.tools.items()}
+        tools = united(boxes)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    crew = {
+        "name": written.name,
+        "orchestrator": None if written.orchestrator is None else _agent("orchestrator", written.orchestrator, boxes),
+        "workers": tuple(_agent(name, worker, boxes) for name, worker in written.workers.items()),
+        "tools": tools,
+        "verify": written.verify,
+        "budget": written.budget,
+        "guardrails": tuple(
+            read_guardrail(row, f"{path}: guardrail {number}") for number, row in enumerate(written.guardrails, start=1)
+        ),
+        "permissions": written.permissions,
+        "memory": written.memory,
+    }
+    return parse_config(Crew, crew, str(path))
+
+
+class _WorkerTable(Skills):
+    instructions: str | None = None
+
+
+class _OrchestratorTable(Config):
+    name: str = "orchestrator"
+    instructions: str | None = None
+    assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
+    examples: tuple[Example, ...] = ()
+    model: str | None = None
+    fallback: tuple[str, ...] = ()
+    replans: int = Field(default=1, ge=0)
+    judge: bool = False
+    approve: bool = False
+    limits: Limits = Limits()
+
+
+class _CrewFile(Config):
+    name: str
+    orchestrator: _OrchestratorTable | None = None
+    workers: dict[str, _WorkerTable]
+    tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    verify: Verifiers = ()
+    budget: Budget = Budget()
+    guardrails: tuple[dict[str, Any], ...] = ()
+    permissions: Permissions = Permissions()
+    memory: MemoryConfig | None = None
+
+
+def _agent(
+    name: str, table: _WorkerTable | _OrchestratorTable, boxes: Mapping[str, Mapping[str, Tool]]
+) -> dict[str, Any]:
+    role = "orchestrator" if isinstance(table, _OrchestratorTable) else _worker_role(table)
+    agent = {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
+    if isinstance(table, _WorkerTable):
+        # The name of a table that gives several tools stands for all of them.
+        agent["tools"] = tuple(tool for asked in table.tools for tool in boxes.get(asked, (asked,)))
+    return agent
+
+
+def _worker_role(table: _WorkerTable) -> str:
+    if table.tool_calls == "native":
+        return "worker_native"
+    return "worker" if table.parallel_calls == 1 else "worker_parallel"
