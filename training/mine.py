@@ -76,6 +76,7 @@ class Mining:
         self._agent = agent
         self._config = config
         self._ids = ids
+        self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
 
@@ -134,7 +135,7 @@ class Mining:
 
     def _row(self, turn: "_Turn") -> bytes | str | None:
         """The line of the row if it is a new one, else None; or why there is none."""
-        system = self._store.texts.get(turn.system_digest) if turn.system_digest else turn.system_instructions
+        system = self._text(turn.system_digest) if turn.system_digest else turn.system_instructions
         if turn.system_digest and system is None:
             return UNREADABLE
         try:
