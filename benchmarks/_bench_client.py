@@ -1,13 +1,14 @@
 # mypy: disable-error-code="import-untyped, no-untyped-call, unused-ignore"
 """vLLM's own benchmark client, made to send the requests that a crew sent. Run as a process: importing it takes long.
 
-`python _bench_client.py URL REQUESTS.jsonl IN_FLIGHT`; a line of the file has a request's `body` and the `tokens` that
-were generated for it. The last line of the output is the client's own account, as JSON.
+It reads orders from stdin, `{"url": ..., "requests": PATH, "in_flight": n}` in a line; a line of the file has a
+request's `body` and the `tokens` that were generated for it. For each order it writes the client's own account.
 """
 
 import asyncio
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ async def replay(url: str, rows: list[dict[str, Any]], in_flight: int) -> dict[s
 
 
 def main() -> None:
-    url, path, in_flight = sys.argv[1:]
-    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    account = asyncio.run(replay(url, rows, int(in_flight)))
     kept = ("duration", "completed", "failed", "total_input_tokens", "total_output_tokens", "output_throughput")
-    print(json.dumps({key: account[key] for key in kept} | {"busy_s": sum(account["latencies"])}))
+    for line in sys.stdin:
+        order = json.loads(line)
+        rows = [json.loads(row) for row in Path(order["requests"]).read_text().splitlines()]
+        with redirect_stdout(sys.stderr):
+            account = asyncio.run(replay(order["url"], rows, order["in_flight"]))
+        print(json.dumps({key: account[key] for key in kept}), flush=True)
 
 
 if __name__ == "__main__":

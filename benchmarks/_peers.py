@@ -31,17 +31,12 @@ def plan_text(prompt: str) -> str:
     return json.dumps({"goals": goals(prompt)})
 
 
-def in_code(planner: Ask, finder: Ask) -> Work:
+def either(delegates: bool, delegator: Ask, planner: Ask, finder: Ask) -> Work:
     async def work(workers: int) -> str:
+        if delegates:
+            return await delegator(prompt(workers))
         plan = Plan.model_validate_json(await planner(prompt(workers)))
         return join(await asyncio.gather(*map(finder, plan.goals)))
-
-    return work
-
-
-def delegated(delegator: Ask) -> Work:
-    async def work(workers: int) -> str:
-        return await delegator(prompt(workers))
 
     return work
 
@@ -93,7 +88,7 @@ def openai_agents(delegates: bool) -> Work:
 
         return ask
 
-    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
+    return either(delegates, asking(delegator), asking(planner), asking(finder))
 
 
 def pydantic_ai(delegates: bool) -> Work:
@@ -128,7 +123,7 @@ def pydantic_ai(delegates: bool) -> Work:
         instructions=DELEGATOR,
         tools=[find],
     )
-    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
+    return either(delegates, asking(delegator), asking(planner), asking(finder))
 
 
 def strands(delegates: bool) -> Work:
@@ -187,7 +182,7 @@ def strands(delegates: bool) -> Work:
         """Looks a place up."""
         return await finder(place)
 
-    return delegated(asking(DELEGATOR, [find])) if delegates else in_code(asking(PLANNER, []), finder)
+    return either(delegates, asking(DELEGATOR, [find]), asking(PLANNER, []), finder)
 
 
 def google_adk(delegates: bool) -> Work:
@@ -236,7 +231,7 @@ def google_adk(delegates: bool) -> Work:
 
         return ask
 
-    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
+    return either(delegates, asking(delegator), asking(planner), asking(finder))
 
 
 def agent_framework(delegates: bool) -> Work:
@@ -290,7 +285,7 @@ def agent_framework(delegates: bool) -> Work:
 
         return ask
 
-    return delegated(asking(delegator)) if delegates else in_code(asking(planner), asking(finder))
+    return either(delegates, asking(delegator), asking(planner), asking(finder))
 
 
 PEERS = {

@@ -20,13 +20,13 @@ from journeyman.runtime.process import spawn
 from journeyman.traces import attributes as a
 from journeyman.traces.exchange.endpoint import open_endpoint
 from journeyman.traces.log import SpanLog, SpanRecord
-from journeyman.traces.messages import read_prompt, read_reply
+from journeyman.traces.messages import plain_messages, read_prompt
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.mine import MineConfig, Mining, mine_to_file
-from journeyman.training.samples import SFTSample, sample_line, write_lines
+from journeyman.training.samples import plain_line, write_lines
 
 IDS = """SELECT trace_id FROM spans WHERE operation = 'invoke_workflow' AND run_status = 'ok' AND start_ns >= ?
 AND trace_id IN (SELECT trace_id FROM spans WHERE agent = ? AND operation = 'invoke_agent' AND start_ns >= ?)
@@ -305,19 +305,17 @@ def _write(turns: Iterable[tuple[str, str, Mapping[str, Any]]], file: Path) -> i
 
 def _line(turn: tuple[str, str, Mapping[str, Any]]) -> bytes:
     trace_id, span_id, known = turn
-    reply = read_reply(known)
-    assert reply is not None
-    return sample_line(
-        SFTSample(
-            agent=AGENT,
-            policy="",
-            trace_id=trace_id,
-            span_ids=(span_id,),
-            messages=read_prompt(known),
-            completion=reply.content,
-            prompt_token_ids=_ids(known[a.PROMPT_TOKEN_IDS]),
-            token_ids=_ids(known[a.TOKEN_IDS]),
-        )
+    system = {name: value for name, value in known.items() if name == a.SYSTEM_INSTRUCTIONS}
+    told = [message.model_dump(exclude_none=True) for message in read_prompt(system)]
+    return plain_line(
+        agent=AGENT,
+        policy="",
+        trace_id=trace_id,
+        span_ids=[span_id],
+        messages=[*told, *plain_messages(known[a.INPUT_MESSAGES])],
+        completion=next(plain_messages(known[a.OUTPUT_MESSAGES]))["content"],
+        prompt_token_ids=_ids(known[a.PROMPT_TOKEN_IDS]),
+        token_ids=_ids(known[a.TOKEN_IDS]),
     )
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from math import ceil, floor
 from pathlib import Path
@@ -36,7 +37,7 @@ LEVELS = (1, 2, 4, 8, 16, 32, 64)
 """Tasks at once."""
 FEW = 8
 """Below so many requests in flight one more or less makes a difference."""
-CLIENT = Path(__file__).with_name("_bench_client.py")
+HERE = Path(__file__).parent
 
 
 class Watched:
@@ -79,30 +80,52 @@ async def run_tasks(url: str, tasks: Sequence[Task], at_once: int, log: Path) ->
         return model, perf_counter() - began, outcomes
 
 
-def replay(url: str, calls: Sequence[tuple[ModelRequest, ModelReply]], in_flight: int, folder: Path) -> dict[str, Any]:
-    """The account that vLLM's client gives of the same requests."""
-    salt = f"replay-{perf_counter()}"
-    rows = [
-        {"body": request_body(request) | {"cache_salt": salt}, "tokens": reply.usage.output_tokens}
-        for request, reply in calls
-    ]
-    path = folder / "requests.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shown = subprocess.run(
-        [sys.executable, str(CLIENT), url, str(path), str(in_flight)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    account: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
-    assert account["failed"] == 0, account
-    return account
+class Client:
+    """vLLM's benchmark client, in a process that imports it once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._requests = folder / "requests.jsonl"
+        self._log = (folder / "client.log").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "_bench_client.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def replay(self, url: str, calls: Sequence[tuple[ModelRequest, ModelReply]], in_flight: int) -> dict[str, Any]:
+        """The client's account of sending the same requests again."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        salt = f"replay-{perf_counter()}"
+        rows = [
+            {"body": request_body(request) | {"cache_salt": salt}, "tokens": reply.usage.output_tokens}
+            for request, reply in calls
+        ]
+        self._requests.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        order = {"url": url, "requests": str(self._requests), "in_flight": in_flight}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            raise SystemExit(f"vLLM's client ended: {self._log.read()[-2000:]}")
+        account: dict[str, Any] = json.loads(line)
+        assert account["failed"] == 0, account
+        return account
+
+    def close(self) -> None:
+        self._process.communicate()
+        self._log.close()
 
 
-def compare(url: str, tasks: Sequence[Task], at_once: int, folder: Path) -> dict[str, Any]:
+def compare(url: str, tasks: Sequence[Task], at_once: int, client: Client, folder: Path) -> dict[str, Any]:
     model, seconds, outcomes = asyncio.run(run_tasks(url, tasks, at_once, folder / f"log-{at_once}"))
     usage = [reply.usage for _, reply in model.calls]
     generated = sum(one.output_tokens for one in usage)
     in_flight = model.busy_s / seconds
     around = sorted({max(1, floor(in_flight)), ceil(in_flight)} if in_flight < FEW else {round(in_flight)})
-    accounts = [replay(url, model.calls, number, folder) for number in around]
+    accounts = [client.replay(url, model.calls, number) for number in around]
     theirs = between(in_flight, around, [account["output_throughput"] for account in accounts])
     row: dict[str, Any] = {
         "concurrency": at_once,
@@ -141,9 +164,9 @@ def shares(levels: Sequence[int], most: int | None) -> Iterator[tuple[int, list[
 
 def measure(url: str, levels: Sequence[int], most: int | None) -> dict[str, Any]:
     print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(folder) / "warm-up"))
-        rows = [compare(url, tasks, level, Path(folder)) for level, tasks in shares(levels, most)]
+    with tempfile.TemporaryDirectory() as name, closing(Client(Path(name))) as client:
+        asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(name) / "warm-up"))
+        rows = [compare(url, tasks, level, client, Path(name)) for level, tasks in shares(levels, most)]
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 

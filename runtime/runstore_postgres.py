@@ -73,6 +73,8 @@ class PostgresRuns:
                 await cursor.execute(query.replace("?", "%s"), values)
                 return await cursor.fetchall() if cursor.description else []
         except (Error, PoolTimeout) as error:
+            # Where one connection was dropped the others were too: one failure is enough to replace them all.
+            await self._pool.check()
             raise _lost(self._url, error) from None
 
     async def trim(self, run_id: str) -> None:

@@ -14,6 +14,7 @@ from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
+from journeyman.runtime.interventions import cancel
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.models import model_table
@@ -197,8 +198,7 @@ class Runtime:
         """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
-        await self.runs.open()
-        await self.runs.change(run_id, lambda known: known.model_copy(update={"cancel": True}))
+        await cancel(await self.runs.open(), run_id)
 
     def drain(self, reason: str = "drained") -> None:
         """Stops every run at its next step, where nothing is lost; they end `paused` and can be resumed."""

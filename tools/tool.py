@@ -63,8 +63,10 @@ class Tool:
         return self.arguments.schema
 
     def marked(self, **marks: bool) -> "Tool":
-        """The same with other values of `writes`, `idempotent` or `approve`."""
+        """The same with other values of `writes`, `idempotent` (by default: it does not write) or `approve`."""
         twin = copy.copy(self)
+        if "writes" in marks:
+            marks = {"idempotent": not marks["writes"], **marks}
         for name, value in marks.items():
             setattr(twin, name, value)
         return twin

@@ -1,5 +1,6 @@
 """`journeyman traces delete` and `lineage`: runs leave the record, and what came of them is told."""
 
+import asyncio
 import re
 import sys
 from collections.abc import Iterable
@@ -47,8 +48,10 @@ def delete_command(
 ) -> None:
     """Delete the runs that meet every condition given, and say which datasets and adapters were made from them.
 
+    What is kept to resume those runs goes too, and with --user or --session alone what is remembered of them.
     What a crash cut short is finished by the next deletion.
     """
+    from journeyman.runtime.forgetting import forget
     from journeyman.runtime.lineage import uses
     from journeyman.traces.storage.compact import compact
     from journeyman.traces.storage.retention import GB, Deletion, delete, find_doomed, size
@@ -70,14 +73,28 @@ def delete_command(
     )
     made = uses(place, runs.trace_ids, runs.span_ids) if runs.trace_ids else ()
     deletion = Deletion()
+    forgotten = None
     if not dry_run:
         if runs.trace_ids and not yes:
             _confirm(runs, made)
         reason = _reason(trace, session, user, older_than)
         with told() as tell:
             deletion = delete(place.spans, place.labels, segments, runs, reason=reason, progress=tell)
-    found = {"traces": runs.trace_ids, "spans": runs.spans, "datasets": made, "deleted": None if dry_run else deletion}
+        # Other conditions narrow the runs down, so that only a user or a session alone is forgotten whole.
+        alone = not (trace or older_than or beyond_gb is not None)
+        whole = {"user": user if alone and not session else None, "session": session if alone and not user else None}
+        kept, memories = asyncio.run(forget(place, runs.trace_ids, **whole))
+        forgotten = {"kept_runs": kept, "memories": memories}
+    found = {
+        "traces": runs.trace_ids,
+        "spans": runs.spans,
+        "datasets": made,
+        "deleted": None if dry_run else deletion,
+        "forgotten": forgotten,
+    }
     emit(found, as_json, lambda: _show_deletion(runs, made, None if dry_run else deletion))
+    if forgotten is not None and any(forgotten.values()):
+        notes.print(f"forgotten besides: {forgotten['kept_runs']} kept runs, {forgotten['memories']} memories")
     if runs.trace_ids and place.config.traces.views:
         notes.print("What views and exports were sent is not in this workspace: delete it there too")
     if not deletion.finished:

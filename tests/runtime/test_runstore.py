@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
@@ -428,21 +428,18 @@ async def test_a_crew_asks_and_another_process_would_go_on(place: Path | str) ->
 async def test_when_postgres_drops_connections_what_goes_on_fails_and_the_next_run_works(postgres: str) -> None:
     import psycopg
 
-    store = await RunStore(postgres).open()
-    async with store.lock("r1"):
-        with closing(psycopg.connect(postgres, autocommit=True)) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
-        # Its lock is gone with the connection: it must not write any more.
-        with pytest.raises(StoreError, match="cannot be kept in Postgres"):
+    async with aclosing(await RunStore(postgres).open()) as store:
+        async with store.lock("r1"):
+            with closing(psycopg.connect(postgres, autocommit=True)) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+            # Its lock is gone with the connection: it must not write any more.
+            with pytest.raises(StoreError, match="cannot be kept in Postgres"):
+                await store.note_step("r1", "plan", 1, {})
+        async with store.lock("r1"):
             await store.note_step("r1", "plan", 1, {})
-    with suppress(StoreError):
-        await store.alive("r1")
-    async with store.lock("r1"):
-        await store.note_step("r1", "plan", 1, {})
-    await store.aclose()
 
 
 async def test_a_store_is_opened_before_it_is_used(place: Path | str) -> None:

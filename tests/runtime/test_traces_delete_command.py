@@ -1,5 +1,6 @@
 """`journeyman traces delete` and `lineage`: nobody deletes by accident, and what came of the runs is told."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -9,14 +10,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from journeyman.agents.memory import MemoryConfig
 from journeyman.runtime.adapter import RECORD
 from journeyman.runtime.commands.traces import app
 from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
+from journeyman.runtime.memory import Memory
 from journeyman.runtime.recording import Recording
+from journeyman.runtime.runstore import RunRecord
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.tombstones import Tombstones
+from journeyman.traces.trace import Task
 
 SPANS = Path(__file__).parent.parent / "data" / "spans"
 MakeAdapter = Callable[..., Path]
@@ -81,6 +86,27 @@ def test_deleting_again_finishes_and_is_no_error(recorded: Workspace) -> None:
     assert (answer["traces"], answer["deleted"]["finished"]) == ([], True)
     assert not list(recorded.spans.glob("taught.jsonl"))
     assert Tombstones(recorded.spans).trace_ids() == {TAUGHT}
+
+
+def test_what_is_kept_and_remembered_of_a_user_goes_with_the_runs(recorded: Workspace) -> None:
+    async def keep() -> None:
+        runs = await recorded.runs.open()
+        for name, user in (("a", "anna"), ("b", "ben")):
+            task = Task(id=name, prompt="?", user=user, session=f"of {user}")
+            await runs.put(RunRecord(id=name, trace_id=name * 32, crew="c", task=task))
+            await Memory(runs, MemoryConfig()).add(task, "an answer", run_id=name)
+        await runs.aclose()
+
+    async def left() -> tuple[list[str], int]:
+        runs = await recorded.runs.open()
+        found = [record.id for record in await runs.find()], len(await Memory(runs).find())
+        await runs.aclose()
+        return found
+
+    asyncio.run(keep())
+    assert deleted(recorded, "--user", "ben", "--yes")["forgotten"] == {"kept_runs": 1, "memories": 1}
+    assert deleted(recorded, "--trace", LEARNED[:4], "--yes")["forgotten"] == {"kept_runs": 1, "memories": 0}
+    assert asyncio.run(left()) == ([], 1)
 
 
 def test_conditions_narrow_each_other(recorded: Workspace) -> None:

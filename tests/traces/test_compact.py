@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 
 import pyarrow as pa
 import pytest
@@ -401,6 +402,26 @@ def test_a_process_that_fails_is_told_of_and_loses_nothing(tmp_path: Path, make:
     assert ids(tmp_path) == sorted(names)
     compact(tmp_path, Segments(tmp_path), processes=2)
     assert ids(tmp_path) == sorted(names)
+
+
+def test_a_process_that_outlives_its_compaction_doubles_nothing(tmp_path: Path, make: Make) -> None:
+    names = large_logs(tmp_path, make)
+    code = f"""
+from pathlib import Path
+from journeyman.traces.storage.compact import compact
+from journeyman.traces.storage.segments import Segments
+compact(Path({str(tmp_path)!r}), Segments({str(tmp_path)!r}), processes=2)
+"""
+    compaction = subprocess.Popen([sys.executable, "-c", code])
+    children = Path(f"/proc/{compaction.pid}/task/{compaction.pid}/children")
+    while compaction.poll() is None and not (started := children.read_text().split()):
+        sleep(0.01)
+    compaction.kill()
+    compaction.wait()
+    while any(tmp_path.glob("*.jsonl")):
+        compact(tmp_path, Segments(tmp_path), processes=2)
+        assert ids(tmp_path) == sorted(names)
+    assert started and ids(tmp_path) == sorted(names)
 
 
 def test_a_folder_that_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
