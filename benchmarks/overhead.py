@@ -91,15 +91,15 @@ def contenders(folder: Path) -> Iterator[dict[str, Contender]]:
         yield started
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Median milliseconds of a task, by contender and number of workers."""
+def measure(rounds: int, tasks: int) -> dict[str, Any]:
+    """Median milliseconds of a task, by contender and number of workers; `tasks` a round with a single worker."""
     order = random.Random(SEED)
     taken: dict[str, dict[int, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder, contenders(Path(folder)) as started:
         for number in range(rounds + 1):
             for name in order.sample(sorted(started), len(started)):
                 for workers in WORKERS:
-                    ms = started[name].work(workers, tasks=max(1, 16 // workers))
+                    ms = started[name].work(workers, max(1, tasks // workers))
                     if number > 0:  # The first round warms up.
                         taken.setdefault(name, {}).setdefault(workers, []).extend(ms)
     rows = {name: [round(median(by_workers[workers]), 3) for workers in WORKERS] for name, by_workers in taken.items()}
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round instead of forty")
     quick = parser.parse_args().quick
-    values = measure(rounds=1 if quick else 40)
+    values = measure(rounds=1, tasks=2) if quick else measure(rounds=40, tasks=16)
     show(values)
     write_result("overhead", values, seed=SEED, quick=quick)
 

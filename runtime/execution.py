@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -88,18 +89,15 @@ class Execution:
             raise ConfigError(f"run {known.id} is of another task or crew: give this one another run id")
         if known.status not in WAITING:
             return known
+        asked = {question.id: question for question in known.pending}
+        if unasked := [question_id for question_id in answers if question_id not in asked]:
+            raise ConfigError(f"run {known.id} did not ask {unasked[0]!r}; it asks: {', '.join(asked) or 'nothing'}")
         for question_id, answer in {**known.answers, **answers}.items():
-            question = next((one for one in known.pending if one.id == question_id), None)
-            if question is None:
-                raise ConfigError(f"run {known.id} did not ask {question_id!r}")
+            if (question := asked.get(question_id)) is None:
+                continue  # It was asked once, and is not asked any more.
             kept = (await runs.steps(known.id, question.place)).get(question.number, {})
             await runs.note_step(known.id, question.place, question.number, {**kept, "answer": answer})
-        return await runs.change(
-            known.id,
-            lambda record: record.model_copy(
-                update={"attempt": record.attempt + 1, "status": "running", "pending": (), "answers": {}}
-            ),
-        )
+        return await runs.change(known.id, partial(_going_on, known))
 
 
 class _Part:
@@ -306,6 +304,13 @@ class _Part:
         latest = await runs.change(record.id, lambda known: known.model_copy(update=ended))
         if outcome.status not in WAITING:
             await runs.finish(latest)
+
+
+def _going_on(known: RunRecord, latest: RunRecord) -> RunRecord:
+    """The next part of a run begins; an answer that came after `known` was read is kept for the part after it."""
+    later = {question: word for question, word in latest.answers.items() if question not in known.answers}
+    update = {"attempt": latest.attempt + 1, "status": "running", "pending": (), "answers": later}
+    return latest.model_copy(update=update)
 
 
 def _config(run_id: str) -> dict[str, Any]:

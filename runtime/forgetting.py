@@ -20,16 +20,14 @@ async def forget(
         return 0, 0
     runs = await place.runs.open()
     try:
-        doomed = [
-            record.id
-            for record in await runs.find(limit=EVERY)
-            if record.trace_id in trace_ids
-            or (user is not None and record.task.user == user)
-            or (session is not None and record.task.session == session)
-        ]
-        for run_id in doomed:
-            await runs.delete(run_id)
-        named = user is not None or session is not None
-        return len(doomed), await Memory(runs).forget(user=user, session=session) if named else 0
+        count = await runs.forget(trace_ids)
+        if user is None and session is None:
+            return count, 0
+        # Also those that died before they recorded anything.
+        for record in await runs.find(limit=EVERY):
+            if (user is None or record.task.user == user) and (session is None or record.task.session == session):
+                await runs.delete(record.id)
+                count += 1
+        return count, await Memory(runs).forget(user=user, session=session)
     finally:
         await runs.aclose()

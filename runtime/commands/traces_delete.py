@@ -48,7 +48,7 @@ def delete_command(
 ) -> None:
     """Delete the runs that meet every condition given, and say which datasets and adapters were made from them.
 
-    What is kept to resume those runs goes too, and with --user or --session alone what is remembered of them.
+    What is kept to resume those runs goes too, and with nothing but --user or --session what is remembered of them.
     What a crash cut short is finished by the next deletion.
     """
     from journeyman.runtime.forgetting import forget
@@ -80,9 +80,9 @@ def delete_command(
         reason = _reason(trace, session, user, older_than)
         with told() as tell:
             deletion = delete(place.spans, place.labels, segments, runs, reason=reason, progress=tell)
-        # Other conditions narrow the runs down, so that only a user or a session alone is forgotten whole.
+        # With other conditions a user or a session is not forgotten whole.
         alone = not (trace or older_than or beyond_gb is not None)
-        whole = {"user": user if alone and not session else None, "session": session if alone and not user else None}
+        whole = {"user": user, "session": session} if alone else {}
         kept, memories = asyncio.run(forget(place, runs.trace_ids, **whole))
         forgotten = {"kept_runs": kept, "memories": memories}
     found = {
