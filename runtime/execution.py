@@ -145,6 +145,7 @@ class _Part:
                 workflow.set({a.DECISIONS: write_decisions(run.decisions)})
             if outcome.status != "ok":
                 workflow.fail(outcome.status, outcome.error or outcome.status)
+        await execution.tracer.synced()
         await self._keep(record, outcome, state)
         self._emit(Ended(outcome=outcome))
         return outcome

@@ -1,4 +1,7 @@
-"""The LangGraph graph: plan → dispatch → worker x n → dispatch … → review → (dispatch … →) answer."""
+"""The LangGraph graph: plan → worker x n → gather → worker x n → gather … to the answer.
+
+Each step of LangGraph's costs a checkpoint, so that what only looks at what is there belongs to the step before it.
+"""
 
 from typing import Any
 
@@ -10,7 +13,7 @@ from langgraph.types import Command, Send
 
 from journeyman.agents.orchestrator import conclude
 from journeyman.agents.replan import may_replan
-from journeyman.agents.schedule import lost, next_wave
+from journeyman.agents.schedule import Wave, lost, next_wave
 from journeyman.runtime.asking import checked
 from journeyman.runtime.assignment import report_on
 from journeyman.runtime.ending import EndedError
@@ -29,36 +32,22 @@ def compile_graph(
 ) -> CompiledStateGraph[State, Run, State, State]:
     """The graph of every crew; the crew itself comes in the run's context."""
     graph = StateGraph(State, context_schema=Run)
-    graph.add_node("plan", _plan, destinations=("dispatch", END))
-    graph.add_node("dispatch", _dispatch, destinations=("worker", "review", "answer"))
+    graph.add_node("plan", _plan, destinations=("worker", "gather", END))
     graph.add_node("worker", _work, input_schema=Work)
-    graph.add_node("review", _review, destinations=("dispatch", "answer"))
-    graph.add_node("answer", _answer)
+    graph.add_node("gather", _gather, destinations=("worker", "gather", END))
     graph.add_edge(START, "plan")
-    graph.add_edge("worker", "dispatch")
-    graph.add_edge("answer", END)
+    graph.add_edge("worker", "gather")
     return graph.compile(checkpointer=checkpointer)
 
 
 async def _plan(state: State, runtime: Context[Run]) -> Command[Any]:
+    run = runtime.context
     try:
-        update = await first_plan(runtime.context)
+        update = await first_plan(run)
     except EndedError as error:
         return Command(update={"status": error.status, "error": str(error), "spent": error.spent}, goto=END)
-    runtime.context.emit(PlanMade(plan=update["plan"]))
-    return Command(update=update, goto="dispatch")
-
-
-def _dispatch(state: State, runtime: Context[Run]) -> Command[Any]:
-    run = runtime.context
-    wave = next_wave(state["plan"], state["reports"], max_branches=MAX_BRANCHES)
-    for report in wave.closed:
-        run.emit(ReportFiled(report=report))
-    closed = {report.assignment.id: report for report in wave.closed}
-    # What only plans and joins has nothing to review, and one step less to take.
-    then = "review" if run.crew.verify or run.crew.orchestrator is not None else "answer"
-    goto: Any = [Send("worker", Work(assignment=assignment)) for assignment in wave.ready] or then
-    return Command(update={"reports": closed}, goto=goto)
+    run.emit(PlanMade(plan=update["plan"]))
+    return _sent(run, next_wave(update["plan"], {}, max_branches=MAX_BRANCHES), update)
 
 
 async def _work(state: Work, runtime: Context[Run]) -> State:
@@ -68,9 +57,12 @@ async def _work(state: Work, runtime: Context[Run]) -> State:
     return {"reports": {report.assignment.id: report}, "spent": report.spent}
 
 
-async def _review(state: State, runtime: Context[Run]) -> Command[Any]:
-    """Is the answer good enough, and if not, what else is there to do?"""
+async def _gather(state: State, runtime: Context[Run]) -> Command[Any]:
+    """The next wave of the plan; after the last one what is missing is planned, or the answer given."""
     run, plan, reports = runtime.context, state["plan"], state["reports"]
+    wave = next_wave(plan, reports, max_branches=MAX_BRANCHES)
+    if wave.ready or wave.closed:
+        return _sent(run, wave, {})
     problems, spent = await problems_of(run, state)
     orchestrator = run.crew.orchestrator
     if orchestrator is not None and run.over_budget is None and may_replan(orchestrator, plan, reports, problems):
@@ -78,12 +70,22 @@ async def _review(state: State, runtime: Context[Run]) -> Command[Any]:
         spent += added
         if more is not None:
             run.emit(PlanMade(plan=more))
-            return Command(update={"plan": more, "spent": spent}, goto="dispatch")
-    return Command(update={"problems": problems, "spent": spent}, goto="answer")
+            wave = next_wave(more, reports, max_branches=MAX_BRANCHES)
+            return _sent(run, wave, {"plan": more, "spent": spent})
+    answered = await _answer(run, {**state, "problems": problems})
+    return Command(update={"problems": problems, "spent": spent, **answered}, goto=END)
 
 
-async def _answer(state: State, runtime: Context[Run]) -> State:
-    run = runtime.context
+def _sent(run: Run, wave: Wave, update: State) -> Command[Any]:
+    """Workers for all that can start, and reports of what never will."""
+    for report in wave.closed:
+        run.emit(ReportFiled(report=report))
+    closed = {report.assignment.id: report for report in wave.closed}
+    goto: Any = [Send("worker", Work(assignment=assignment)) for assignment in wave.ready] or "gather"
+    return Command(update={**update, "reports": closed}, goto=goto)
+
+
+async def _answer(run: Run, state: State) -> State:
     joined = conclude(state["plan"], state["reports"])
     if refused := [problem.reason for problem in state["problems"] if problem.certain]:
         return {"answer": "", "status": "failed", "error": f"the answer was refused: {refused[0]}"}

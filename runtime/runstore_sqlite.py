@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.store.base import Op, PutOp, Result
 from langgraph.store.sqlite.aio import AsyncSqliteStore
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random
 
 from journeyman.runtime.runlocks import PATIENCE_S, SETUP, SETUP_S, FileLocks
 from journeyman.traces.errors import StoreError
@@ -23,6 +24,13 @@ T = TypeVar("T")
 BUSY_S = 30.0
 """How long a write waits while another connection writes."""
 SYNCHRONOUS = {"async": "NORMAL", "sync": "FULL"}
+WHILE_LOCKED: dict[str, Any] = {
+    "retry": retry_if_exception(lambda error: isinstance(error, sqlite3.OperationalError) and "locked" in str(error)),
+    "stop": stop_after_delay(BUSY_S),
+    "wait": wait_random(0.01, 0.05),
+    "reraise": True,
+}
+"""While the last connection of a file closes, SQLite turns a new one away at once, whatever its patience."""
 TRIM = (
     "DELETE FROM {table} WHERE thread_id = ?1 AND checkpoint_id < ("
     "SELECT max(checkpoint_id) FROM checkpoints AS kept"
@@ -59,8 +67,8 @@ class SqliteRuns:
     @classmethod
     async def _open(cls, path: Path, locks: FileLocks, durability: str, tables: Sequence[str]) -> "SqliteRuns":
         try:
-            connections = [
-                await _connect(path, SYNCHRONOUS[durability], isolation_level)
+            connections: list[aiosqlite.Connection] = [
+                await AsyncRetrying(**WHILE_LOCKED)(_connect, path, SYNCHRONOUS[durability], isolation_level)
                 for isolation_level in (None, "IMMEDIATE", None)
             ]
         except (OSError, sqlite3.Error) as error:

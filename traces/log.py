@@ -85,6 +85,19 @@ class SpanLog:
             except OSError as error:
                 self._refused(error, len(spans) if rest is None else bytes(rest).count(b"\n") or 1)
 
+    def sync(self) -> None:
+        """Returns once every span that was appended before is on the disk; others may be appended meanwhile."""
+        with self._lock:
+            # A twin, because the file may be full and closed before this is done; that syncs it too.
+            handle = None if self._handle is None else os.dup(self._handle)
+        if handle is not None:
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                self._refused(error, 1)
+            finally:
+                os.close(handle)
+
     def close(self) -> None:
         """Closes the file; a span that comes later begins another."""
         with self._lock:

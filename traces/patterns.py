@@ -150,7 +150,7 @@ _PLACEHOLDER = re.compile(
     r"(?i)none|null|true|false|str(?:ing)?|bytes|required|optional|[*x.]+|<.*>|your[\w-]*|my[_-][\w-]*|example"
 )
 _NAMES = ("pass", "pwd", "secret", "key", "token", "credential", "auth", "cookie", "sig", "jwt", "bearer")
-_BEFORE_SIGN = re.compile(rf"(?:{'|'.join(_NAMES)})\w{{0,12}}[\"'\\]{{0,5}} {{0,3}}(?:\n|$)")
+_BEFORE_SIGN = re.compile(rf"(?:{'|'.join(_NAMES)})(?<!assig(?=nment))\w{{0,12}}[\"'\\]{{0,5}} {{0,3}}(?:\n|$)")
 _DOMAIN = re.compile(r"@[\w-]+\.")
 _WORD = bytes(ord("w") if byte >= 128 or chr(byte).isalnum() or chr(byte) in "_-" else 32 for byte in range(256))
 _DIGIT = bytes(ord("d") if chr(byte) in "0123456789" else 32 for byte in range(256))

@@ -1,30 +1,30 @@
-"""The tracer: spans with explicit parents, written to the log the moment they end. The only import of the OTel SDK."""
+"""The tracer: spans with explicit parents, handed to the sinks the moment they end.
 
+They are OpenTelemetry's spans, its ids, kinds, parents and status, made without its SDK: that is for a provider that a
+whole process shares, its settings would thin out our record, and it costs several times what is done here.
+"""
+
+import asyncio
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns, time_ns
+from types import TracebackType
+from typing import Literal, Protocol, Self, runtime_checkable
 
-from opentelemetry import trace as otel
-from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.content import ContentPolicy
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import StoreError
 from journeyman.traces.log import SpanRecord
+from journeyman.traces.span import SPAN_VERSION
 
 AttributeValue = str | bool | int | float | list[str]
 Kind = Literal["internal", "client"]
 
-_KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
+GATHER_S = 0.005
+"""Seconds in which the ends of agents' work gather for one fsync; whoever waits for it does not wait so long."""
 
 
 class Sink(Protocol):
@@ -33,19 +33,30 @@ class Sink(Protocol):
     def append(self, span: SpanRecord, *, sync: bool) -> None: ...
 
 
+@runtime_checkable
+class DurableSink(Protocol):
+    """A sink whose spans survive the process at once, and the machine after `sync`."""
+
+    def sync(self) -> None: ...
+
+
 class Span:
-    """A span that is open; closing it is the tracer's."""
+    """A span for a `with` block; an exception that leaves the block marks it failed and travels on."""
 
-    def __init__(self, span: otel.Span) -> None:
-        self._span = span
-
-    @property
-    def trace_id(self) -> str:
-        return f"{self._span.get_span_context().trace_id:032x}"
-
-    @property
-    def span_id(self) -> str:
-        return f"{self._span.get_span_context().span_id:016x}"
+    def __init__(
+        self, writer: "_Writer | None", name: str, kind: Kind, trace_id: str, span_id: str, parent_id: str | None
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self._writer = writer
+        self._name = name
+        self._kind = kind
+        self._parent_id = parent_id
+        self._attributes: dict[str, JsonValue] = {}
+        self._failed = False
+        self._start_ns = time_ns()
+        # The clock of the day can be set back; a span never ends before it starts.
+        self._began_ns = perf_counter_ns()
 
     @property
     def traceparent(self) -> str:
@@ -54,53 +65,56 @@ class Span:
 
     def set(self, values: Mapping[str, AttributeValue | None]) -> None:
         """Sets the attributes that are not None."""
-        if self._span.is_recording():
-            self._span.set_attributes({name: value for name, value in values.items() if value is not None})
+        for name, value in values.items() if self._writer is not None else ():
+            if value is not None:
+                self._attributes[name] = [*value] if isinstance(value, list) else value
 
     def set_json(self, name: str, value: object) -> None:
-        if self._span.is_recording():
-            self._span.set_attribute(name, json.dumps(value, ensure_ascii=False))
+        if self._writer is not None:
+            self._attributes[name] = json.dumps(value, ensure_ascii=False)
 
     def fail(self, kind: str, message: str) -> None:
         """Marks the span as failed: `kind` is `error.type`, `message` one line."""
-        self._span.set_attribute(a.ERROR_TYPE, kind)
-        self._span.set_attribute(a.ERROR, message)
-        self._span.set_status(StatusCode.ERROR, message)
+        self.set({a.ERROR_TYPE: kind, a.ERROR: message})
+        self._failed = True
 
-    @property
-    def context(self) -> Context:
-        return otel.set_span_in_context(self._span, Context())
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            self.fail(type(error).__name__, str(error) or type(error).__name__)
+        if self._writer is not None:
+            self._writer.write(self._record())
+
+    def _record(self) -> SpanRecord:
+        # Not validated: all of it was made here, and a run makes four spans for each worker.
+        return SpanRecord.model_construct(
+            version=SPAN_VERSION,
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_id=self._parent_id,
+            name=self._name,
+            kind=self._kind,
+            start_ns=self._start_ns,
+            end_ns=self._start_ns + perf_counter_ns() - self._began_ns,
+            status="error" if self._failed else "ok",
+            attributes=self._attributes,
+        )
 
 
 class Tracer:
     """Makes spans. Every runtime has its own: nothing global is set or read."""
 
-    def __init__(self, *sinks: Sink, content: ContentPolicy | None = None, service: str = "journeyman") -> None:
+    def __init__(self, *sinks: Sink, content: ContentPolicy | None = None) -> None:
         """Every sink gets each span, in their order, as `content` leaves it: by default without keys and tokens."""
-        # The SDK's default limits drop attributes beyond 128 without a word.
-        limits = SpanLimits(
-            max_span_attributes=SpanLimits.UNSET,
-            max_span_attribute_length=SpanLimits.UNSET,
-            max_attributes=SpanLimits.UNSET,
-            max_attribute_length=SpanLimits.UNSET,
-        )
-        # The sampler is named because OTEL_TRACES_SAMPLER, set for other telemetry, would thin out our record.
-        self._provider = TracerProvider(
-            sampler=ALWAYS_ON,
-            id_generator=_IDS,
-            resource=Resource.create({"service.name": service}),
-            span_limits=limits,
-            shutdown_on_exit=False,
-        )
-        self.records = bool(sinks)
-        """Whether spans go anywhere; else they are ids and nothing more."""
-        if sinks:
-            self._provider.add_span_processor(_Writer(sinks, content or ContentPolicy()))
-        self._tracer = self._provider.get_tracer("journeyman")
-        if isinstance(self._tracer, otel.NoOpTracer):
-            raise ConfigError("OTEL_SDK_DISABLED is set, so that nothing would be recorded: unset it")
+        self._writer = _Writer(sinks, content or ContentPolicy()) if sinks else None
 
-    @contextmanager
+    @property
+    def records(self) -> bool:
+        """Whether spans go anywhere; else they are ids and nothing more."""
+        return self._writer is not None
+
     def span(
         self,
         name: str,
@@ -109,89 +123,79 @@ class Tracer:
         kind: Kind = "internal",
         attributes: Mapping[str, AttributeValue | None] | None = None,
         trace_id: str | None = None,
-    ) -> Iterator[Span]:
-        """A span around the block; an exception that leaves the block marks it failed and travels on.
+    ) -> Span:
+        """Starts a span; `trace_id` is for a root span that goes on with a trace.
 
-        Parents are explicit: context variables lose them in LangGraph's fan-out. `trace_id` is for a root span that
-        goes on with a trace.
+        Parents are explicit: context variables lose them in LangGraph's fan-out. Ids come from the operating system,
+        because training seeds `random`, and they would come again.
         """
-        context = Context() if parent is None else parent.context
-        with _trace_id(trace_id):
-            span = Span(self._started(name, context, kind))
+        trace = parent.trace_id if parent is not None else trace_id or secrets.token_hex(16)
+        span = Span(self._writer, name, kind, trace, secrets.token_hex(8), None if parent is None else parent.span_id)
         span.set(attributes or {})
-        try:
-            yield span
-        except BaseException as error:
-            span.fail(type(error).__name__, str(error) or type(error).__name__)
-            raise
-        finally:
-            span._span.end()
+        return span
+
+    async def synced(self) -> None:
+        """Returns once the work of agents and the runs that ended before are on the disk; raises `StoreError`."""
+        if self._writer is not None:
+            await self._writer.synced()
 
 
-    def _started(self, name: str, context: Context, kind: Kind) -> otel.Span:
-        if self.records:
-            return self._tracer.start_span(name, context=context, kind=_KINDS[kind])
-        parent = otel.get_current_span(context).get_span_context()
-        trace_id = parent.trace_id if parent.is_valid else _IDS.generate_trace_id()
-        return otel.NonRecordingSpan(otel.SpanContext(trace_id, _IDS.generate_span_id(), is_remote=False))
+class _Writer:
+    """Hands each span to the kernel when it ends: nothing is batched, so nothing is dropped.
 
-
-class _Ids(IdGenerator):
-    """Ids from the operating system: the SDK's come from `random`, which training seeds, so that they come again."""
-
-    def generate_span_id(self) -> int:
-        return secrets.randbits(64) or 1
-
-    def generate_trace_id(self) -> int:
-        named = _TRACE_ID.get()
-        return (secrets.randbits(128) or 1) if named is None else int(named, 16)
-
-
-_IDS = _Ids()
-
-_TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""Of the root span that is being started: the SDK asks its id generator, which takes no arguments."""
-
-
-@contextmanager
-def _trace_id(named: str | None) -> Iterator[None]:
-    token = _TRACE_ID.set(named)
-    try:
-        yield
-    finally:
-        _TRACE_ID.reset(token)
-
-
-class _Writer(SpanProcessor):
-    """Writes each span synchronously when it ends; nothing is batched, so nothing is dropped."""
+    The end of an agent's work or of a run is a promise, and goes on to the disk soon, in a thread: an fsync takes
+    milliseconds on many disks, in which the event loop does other work. Ends that are close together share one.
+    """
 
     def __init__(self, sinks: Sequence[Sink], content: ContentPolicy) -> None:
         self._sinks = sinks
+        self._durable = [sink for sink in sinks if isinstance(sink, DurableSink)]
         self._content = content
+        self._due: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self._syncs: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        """The last one of each loop: all that ended before it began is on the disk after it."""
+        self._refusal: StoreError | None = None
 
-    def on_end(self, span: ReadableSpan) -> None:
-        record = self._content.apply(_record(span))
-        # The end of an agent's work or of a run is a promise: it must be on the disk before anyone acts on it.
-        sync = record.attributes.get(a.OPERATION) in ("invoke_agent", "invoke_workflow")
+    def write(self, span: SpanRecord) -> None:
+        self._check()
+        record = self._content.apply(span)
         for sink in self._sinks:
-            sink.append(record, sync=sync)
+            sink.append(record, sync=False)
+        if record.attributes.get(a.OPERATION) in ("invoke_agent", "invoke_workflow"):
+            self._sync_soon()
 
+    async def synced(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop in self._due:
+            self._begin(loop)
+        if loop in self._syncs:
+            await asyncio.shield(self._syncs[loop])
+        self._check()
 
-def _record(span: ReadableSpan) -> SpanRecord:
-    context = span.get_span_context()
-    assert context is not None and span.start_time is not None and span.end_time is not None
-    attributes: dict[str, JsonValue] = {
-        name: list(value) if isinstance(value, tuple) else value  # type: ignore[misc]
-        for name, value in (span.attributes or {}).items()
-    }
-    return SpanRecord(
-        trace_id=f"{context.trace_id:032x}",
-        span_id=f"{context.span_id:016x}",
-        parent_id=None if span.parent is None else f"{span.parent.span_id:016x}",
-        name=span.name,
-        kind=span.kind.name.lower(),
-        start_ns=span.start_time,
-        end_ns=span.end_time,
-        status="error" if span.status.status_code is StatusCode.ERROR else "ok",
-        attributes=attributes,
-    )
+    def _sync_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._sync()
+            self._check()
+            return
+        if loop not in self._due:
+            self._due = {one: timer for one, timer in self._due.items() if not one.is_closed()}
+            self._due[loop] = loop.call_later(GATHER_S, self._begin, loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due.pop(loop).cancel()
+        self._syncs = {one: task for one, task in self._syncs.items() if not one.is_closed()}
+        self._syncs[loop] = loop.create_task(asyncio.to_thread(self._sync))
+
+    def _sync(self) -> None:
+        try:
+            for sink in self._durable:
+                sink.sync()
+        except StoreError as error:
+            self._refusal = error  # Told to whoever writes or waits next.
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.traces import attributes as a
-from journeyman.traces.errors import ConfigError, ModelError, StoreError
+from journeyman.traces.errors import ModelError, StoreError
 from journeyman.traces.log import SpanLog, SpanRecord, read_spans
 from journeyman.traces.tracer import Tracer
 
@@ -128,6 +128,7 @@ def test_what_cannot_be_recorded_stops_the_work(tmp_path: Path) -> None:
 def test_settings_for_other_telemetry_do_not_thin_out_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
@@ -136,7 +137,46 @@ def test_settings_for_other_telemetry_do_not_thin_out_the_record(
     assert spans_of(tmp_path)["chat"].attributes == {"one": "whole text", "two": 2}
 
 
-def test_a_disabled_sdk_is_an_error_rather_than_an_empty_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    with pytest.raises(ConfigError, match="unset it"):
-        Tracer()
+async def test_the_ends_of_agents_share_one_fsync_and_a_run_can_wait_for_it(tmp_path: Path) -> None:
+    log = Syncing(tmp_path)
+    tracer = Tracer(log)
+    with tracer.span("run", parent=None) as run:
+        for number in range(8):
+            with tracer.span(f"agent {number}", parent=run, attributes={a.OPERATION: "invoke_agent"}):
+                pass
+        assert log.syncs == 0
+        await tracer.synced()
+        assert log.syncs == 1
+        with tracer.span("late", parent=run, attributes={a.OPERATION: "invoke_agent"}):
+            pass
+        await tracer.synced()
+    assert log.syncs == 2
+
+
+def test_without_an_event_loop_the_end_of_a_run_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    log = Syncing(tmp_path)
+    with Tracer(log).span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}):
+        pass
+    assert log.syncs == 1
+
+
+async def test_a_disk_that_refuses_to_sync_is_told_to_whoever_waits(tmp_path: Path) -> None:
+    tracer = Tracer(Refusing(tmp_path))
+    with tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}):
+        pass
+    with pytest.raises(StoreError, match="no disk"):
+        await tracer.synced()
+    await tracer.synced()
+
+
+class Syncing(SpanLog):
+    syncs = 0
+
+    def sync(self) -> None:
+        self.syncs += 1
+        super().sync()
+
+
+class Refusing(SpanLog):
+    def sync(self) -> None:
+        raise StoreError("there is no disk")

@@ -132,7 +132,7 @@ class _Compactor:
     def _size(self) -> int:
         snapshot = self._segments.snapshot(self._spans)
         segments = sum(segment.size for segment in snapshot.segments + snapshot.superseded)
-        return segments + sum(path.stat().st_size for path in snapshot.files)
+        return segments + sum(map(_file_size, snapshot.files))
 
     def _delete_superseded(self) -> None:
         """Also what a crash, or a failure, left behind."""
@@ -205,6 +205,13 @@ class _Compactor:
         kept = without(table, self._deleted)
         self._counts["deleted"] += table.num_rows - kept.num_rows
         return kept
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # A process that outlived its compaction has just replaced it.
+        return 0
 
 
 def _in_windows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
