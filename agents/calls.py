@@ -41,8 +41,8 @@ class Calls(Protocol):
         """What `read` makes of the reply to one model call, under `schema`, or with `tools` in the model's template.
 
         A `final` call may use what the run's budget keeps for its end. Raises `ModelError`, `TruncatedReplyError`, and
-        the `UnreadableReplyError` with which `read` refuses a reply: it belongs to the record of the call, so that nobody
-        learns from the reply.
+        the `UnreadableReplyError` with which `read` refuses a reply: it belongs to the record of the call, so that
+        nobody learns from the reply.
         """
         ...
 

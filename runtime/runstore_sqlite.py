@@ -101,7 +101,10 @@ class SqliteRuns:
         return self._locks.lock(run_id, patience_s)
 
     async def close(self) -> None:
+        await self.checkpointer.settled()
         for connection in self._connections:
+            # A connection that is closed amid a transaction may hold its lock until the last cursor is collected.
+            await connection.rollback()
             await connection.close()
 
     def abandon(self) -> None:
@@ -113,6 +116,10 @@ class _Saver(AsyncSqliteSaver):
     """Finishes each write: a task cancelled between a write and its commit would else keep every other writer out."""
 
     path: Path
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._writing: set[asyncio.Future[Any]] = set()
 
     async def aput(
         self,
@@ -128,9 +135,16 @@ class _Saver(AsyncSqliteSaver):
     ) -> None:
         await self._finished(super().aput_writes(config, writes, task_id, task_path))
 
+    async def settled(self) -> None:
+        """Waits for the writes whose tasks were cancelled."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
     async def _finished(self, writing: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(writing)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
         try:
-            return await asyncio.shield(writing)
+            return await asyncio.shield(task)
         except sqlite3.Error as error:
             raise _unkept(self.path, error) from None
 

@@ -194,9 +194,11 @@ async def test_a_plan_that_needs_consent_is_not_followed_before_or_without_it(ru
 
 async def test_a_run_that_somebody_cancels_ends_cancelled_and_its_tools_with_it(runs: Callable[[], RunStore]) -> None:
     ended: list[bool] = []
+    begun = [asyncio.Event(), asyncio.Event()]
 
     async def send(text: str) -> str:
         """Never comes back."""
+        begun[text == "two"].set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -206,7 +208,7 @@ async def test_a_run_that_somebody_cancels_ends_cancelled_and_its_tools_with_it(
     slow = crew(Post()).model_copy(update={"tools": {"send": Tool(send)}})
     async with Runtime(slow, model=ScriptedModel(replies), runs=runs()) as runtime:
         task = asyncio.create_task(runtime.run(TASK, run_id="r"))
-        await asyncio.sleep(0.3)
+        await asyncio.gather(*(event.wait() for event in begun))
         await runtime.cancel("r")
         outcome = await asyncio.wait_for(task, 5)
     assert outcome.status == "cancelled" and ended == [True, True]
