@@ -16,6 +16,7 @@ from journeyman.agents.guardrails import Guards
 from journeyman.agents.model import ModelTable
 from journeyman.runtime.events import Ended, Event
 from journeyman.runtime.ledger import Ledger
+from journeyman.runtime.loops import stop
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.questions import Question
 from journeyman.runtime.run import Run
@@ -230,8 +231,7 @@ class _Part:
             return await working
         except asyncio.CancelledError:
             if not self._cancelled:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
+                await stop(working)
                 raise
             return {"status": "cancelled", "error": "it was cancelled"}
         finally:

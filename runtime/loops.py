@@ -32,6 +32,13 @@ def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
     return results[0]
 
 
+async def stop(task: "asyncio.Future[Any]") -> None:
+    """Cancels `task` and waits for its end; it is cancelled once, however often whoever waits is."""
+    task.cancel()
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait({task})
+
+
 def iterate_in_own_loop(items: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
     """The items of an async iterator, which runs in a thread of its own; leaving early cancels it."""
     found: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()

@@ -15,7 +15,7 @@ from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
 from journeyman.runtime.interventions import cancel
-from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
+from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.models import model_table
 from journeyman.runtime.policies import PolicyTable
@@ -170,8 +170,7 @@ class Runtime:
                 yield event
             await running
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await stop(running)
 
     def stream_sync(
         self, task: Task | str, *, run_id: str | None = None, tokens: bool = False

@@ -393,6 +393,13 @@ def test_several_processes_lay_out_a_large_log(tmp_path: Path, make: Make) -> No
     log.close()
 
 
+def test_a_log_that_is_empty_is_no_trouble(tmp_path: Path, make: Make) -> None:
+    names = large_logs(tmp_path, make)
+    (tmp_path / "99990101T000000.000000Z-1-00000000.jsonl").touch()
+    compact(tmp_path, Segments(tmp_path))
+    assert ids(tmp_path) == sorted(names)
+
+
 def test_a_process_that_fails_is_told_of_and_loses_nothing(tmp_path: Path, make: Make) -> None:
     names = large_logs(tmp_path, make)
     (tmp_path / "z.jsonl").mkdir()

@@ -189,7 +189,7 @@ def _shares(files: Sequence[Path], processes: int) -> list[list[Path]]:
     shares: list[list[Path]] = [[] for _ in range(max(1, min(processes, total // SHARE_BYTES)))]
     before = 0
     for path, size in zip(files, sizes, strict=True):
-        shares[before * len(shares) // max(1, total)].append(path)
+        shares[min(before * len(shares) // max(1, total), len(shares) - 1)].append(path)
         before += size
     return shares
 
