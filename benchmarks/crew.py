@@ -7,6 +7,7 @@ with each adapter swapped alone. All differences are paired by task.
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from journeyman.runtime.embedded import pull_model
 from journeyman.training.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
-SCRATCH = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 3, "orchestrator": 3})
+SCRATCH = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 1, "orchestrator": 1})
 """A quick run from nothing."""
-AFTER_DEMO = DemoConfig(test_tasks=2)
+AFTER_DEMO = DemoConfig(test_tasks=1)
 """A quick run in a workspace where `journeyman demo` has run: it has all but the crews with one adapter swapped."""
 
 
@@ -44,8 +45,9 @@ def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]
 
 def measure(workspace: Workspace, config: DemoConfig, url: str | None) -> dict[str, Any]:
     base_model = Path(pull_model(workspace.config.server.model))
-    with workspace.create().lock("demo"), borrowed(workspace, url) as server:
-        demo = Demo(workspace, config, base_model=base_model, server=server, progress=Plain())
+    with workspace.create().lock("demo"), borrowed(workspace, url) as server, ThreadPoolExecutor() as pool:
+        started = pool.submit(server)  # It comes up while adapters are trained.
+        demo = Demo(workspace, config, base_model=base_model, server=started.result, progress=Plain())
         result = demo.run()
         trained = {adapter.agent: adapter.policy for adapter in result.adapters}
         crews: dict[str, Mapping[str, str]] = {

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from math import ceil, floor
@@ -27,6 +27,7 @@ from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.chat_wire import request_body
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.server import ServerState
 from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.log import SpanLog
 from journeyman.traces.trace import Outcome, Task
@@ -162,9 +163,10 @@ def shares(levels: Sequence[int], most: int | None) -> Iterator[tuple[int, list[
         yield level, list(islice(tasks, most or max(6, 2 * level)))
 
 
-def measure(url: str, levels: Sequence[int], most: int | None) -> dict[str, Any]:
-    print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
+def measure(server: Callable[[], ServerState], levels: Sequence[int], most: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, closing(Client(Path(name))) as client:
+        url = server().url
+        print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
         asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(name) / "warm-up"))
         rows = [compare(url, tasks, level, client, Path(name)) for level, tasks in shares(levels, most)]
     return {key: [row[key] for row in rows] for key in rows[0]}
@@ -172,13 +174,13 @@ def measure(url: str, levels: Sequence[int], most: int | None) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1 and 4 tasks at once, four tasks each")
+    parser.add_argument("--quick", action="store_true", help="two tasks at once, and no other level")
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already")
     arguments = parser.parse_args()
-    levels, most = ((1, 4), 4) if arguments.quick else (LEVELS, None)
+    levels, most = ((2,), 2) if arguments.quick else (LEVELS, None)
     with borrowed(Workspace(arguments.workspace), arguments.attach) as server:
-        values = measure(server().url, levels, most)
+        values = measure(server, levels, most)
     values["ratio"] = [
         round(ours / theirs, 3) for ours, theirs in zip(values["ours_tok_s"], values["vllm_tok_s"], strict=True)
     ]

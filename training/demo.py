@@ -155,8 +155,9 @@ class Demo:
 
     def run(self) -> DemoResult:
         taught = self._teach()
+        candidates = [self._trained(agent, taught) for agent in AGENTS]
         rows = self._before()
-        adapters = [self._learn(agent, taught) for agent in AGENTS]
+        adapters = [self._learned(adapter) for adapter in candidates]
         rows += self._after()
         return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters))
 
@@ -191,10 +192,7 @@ class Demo:
             summarise("oracle_plan", self.held_out(active | {"orchestrator": TEACHER})),
         ]
 
-    def _learn(self, agent: str, taught: Sequence[Episode]) -> Learned:
-        steps = self._config.steps[agent]
-        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
-        adapter = self._trained(agent, taught, steps)
+    def _learned(self, adapter: Adapter) -> Learned:
         self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
         path = self._workspace.root / "demo" / f"{adapter.policy}-{len(self._gate)}.json"
         learned = self._settled(path, adapter)
@@ -230,7 +228,9 @@ class Demo:
             swap_ms=swap.swap_ms + swap.probe_ms if verdict.decision == "promote" else None,
         )
 
-    def _trained(self, agent: str, taught: Sequence[Episode], steps: int) -> Adapter:
+    def _trained(self, agent: str, taught: Sequence[Episode]) -> Adapter:
+        steps = self._config.steps[agent]
+        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
         ids = {episode.trace_id for episode in taught}
         mined = mine_sft(self._store, agent, MineConfig(min_score=0.5), ids=ids)
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")

@@ -49,7 +49,7 @@ def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str |
         stages = Stages(bar)
         stages.stage("Model: prepare it, once", 0.3)
         base_model = Path(pull_model(server.model))
-        starting = partial(stages.stage, "Server: start vLLM with LoRA on", 1.5)
+        starting = partial(stages.stage, "Server: start vLLM with LoRA on", 0.6)
         with OnDemand(workspace, server, url=url, on_start=starting) as on_demand:
             demo = Demo(workspace, config, base_model=base_model, server=on_demand, progress=stages)
             result = demo.run().model_copy(update={"server_starts": on_demand.starts})
