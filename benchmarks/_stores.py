@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import duckdb
 import httpx
 from _spans import AGENT
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from journeyman.runtime.process import spawn
 from journeyman.traces import attributes as a
@@ -185,12 +185,12 @@ class DuckDBFile:
         return _write(self._turns(), file)
 
     def _turns(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        names = {"input_messages": a.INPUT_MESSAGES, "output_messages": a.OUTPUT_MESSAGES} | {
-            "prompt_token_ids": a.PROMPT_TOKEN_IDS,
-            "token_ids": a.TOKEN_IDS,
+        names = {"chat.input_messages": a.INPUT_MESSAGES, "chat.output_messages": a.OUTPUT_MESSAGES} | {
+            "to_json(chat.prompt_token_ids)": a.PROMPT_TOKEN_IDS,
+            "to_json(chat.token_ids)": a.TOKEN_IDS,
         }
         system = f"""chat.attributes ->> '$."{a.SYSTEM_INSTRUCTIONS}"'"""
-        columns = ", ".join(["chat.trace_id", "chat.span_id", system, *(f"chat.{name}" for name in names)])
+        columns = ", ".join(["chat.trace_id", "chat.span_id", system, *names])
         found = self._database.execute(_TURNS.format(columns=columns), [AGENT, AGENT])
         while rows := found.fetchmany(2048):
             for trace_id, span_id, *values in rows:
@@ -314,8 +314,7 @@ def _line(turn: tuple[str, str, Mapping[str, Any]]) -> bytes:
         span_ids=[span_id],
         messages=[*told, *plain_messages(known[a.INPUT_MESSAGES])],
         completion=next(plain_messages(known[a.OUTPUT_MESSAGES]))["content"],
-        prompt_token_ids=_ids(known[a.PROMPT_TOKEN_IDS]),
-        token_ids=_ids(known[a.TOKEN_IDS]),
+        ids=(_ids(known[a.PROMPT_TOKEN_IDS]), _ids(known[a.TOKEN_IDS])),
     )
 
 
@@ -327,8 +326,9 @@ def _parts(said: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(from_json(value) if isinstance(value, str) else value)
+def _ids(value: Any) -> str:
+    """JSON as a row has it."""
+    return value.replace(" ", "") if isinstance(value, str) else to_json(value).decode()
 
 
 STORES: dict[str, type[Journeyman] | type[SQLite] | type[DuckDBFile] | type[MLflow]] = {

@@ -20,6 +20,9 @@ T = TypeVar("T")
 WITHHELD = "content not recorded"
 """The refusal of a turn whose texts the content policy left out."""
 
+WAITS = "needs_input"
+"""`error.type` of the span of a tool call whose result waits for a person."""
+
 _ADAPTER_POLICY = re.compile(r".+@\d+")
 
 _TASK = TypeAdapter(Task)
@@ -35,14 +38,16 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
 
     What a crashed run never wrote is absent: without the workflow's span there is no task and no outcome, and turns
     whose agent's span is missing form a trajectory without a status. A run that was taken up again has a workflow span
-    for each part: the one that ended last says how it ended, and the times are of all parts together. Raises
-    `StoreError` where there is no span at all or an attribute does not hold what its name says.
+    for each part: the one that ended last says how it ended, the times are of all parts together, and the seconds of
+    those in which it worked. Raises `StoreError` where there is no span at all or an attribute does not hold what its
+    name says.
     """
     known = _distinct(spans)
     if not known:
         raise StoreError("a trace needs at least one span")
     ordered = sorted(known.values(), key=_rank)
-    root = max((span for span in ordered if _operation(span) == "invoke_workflow"), key=_end_rank, default=None)
+    parts = [span for span in ordered if _operation(span) == "invoke_workflow"]
+    root = max(parts, key=_end_rank, default=None)
     # A server's own account of a call is by another clock.
     own = [span for span in ordered if _operation(span) is not None] or ordered
     try:
@@ -55,6 +60,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             labels=tuple(sorted(labels, key=lambda label: label.at_ns)),
             started_ns=own[0].start_ns,
             ended_ns=max(span.end_ns for span in own),
+            worked_ns=sum(part.end_ns - part.start_ns for part in parts) or None,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -110,7 +116,8 @@ def turn_refusal(
     if served_by is None:
         return "serving policy unknown"
     if served_by != policy:
-        return "served by another policy"
+        # A server of ours gives token ids; another endpoint, under a name of its own, is not asked for them.
+        return "served by another policy" if token_ids or demonstration else "another model's reply"
     if demonstration:
         return None
     if not prompt_token_ids or not token_ids:
@@ -222,7 +229,8 @@ def _trajectory(
 
 def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord]) -> Turn:
     reasons = span.attributes.get(a.FINISH_REASONS)
-    tools = [one for one in below if _operation(one) == "execute_tool"]
+    # What a call gave and a person must see first, no model was shown: the span that says what he said follows.
+    tools = [one for one in below if _operation(one) == "execute_tool" and _text(one, a.ERROR_TYPE) != WAITS]
     engine = _engine(span, [one for one in below if _operation(one) is None])
     return Turn(
         span_id=span.span_id,

@@ -15,8 +15,9 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.log import SpanRecord
-from journeyman.traces.patterns import may_name_secret, names_secret
+from journeyman.traces.patterns import is_digest, may_name_secret, names_secret
 from journeyman.traces.redact import MARK, Redaction, Redactor
+from journeyman.traces.texts import REPEATED
 
 Content: TypeAlias = Literal["full", "digest", "off"]
 
@@ -54,6 +55,8 @@ class ContentPolicy:
         """`redact` is what `Redactor` takes; raises `ConfigError` for a name that it does not know."""
         self._content = content
         self._redactor = Redactor(redact)
+        self._suspects_again = lru_cache(maxsize=256)(self._redactor.suspects)
+        """For texts that come with many spans, and are long."""
         self.failures = 0
         """Spans whose content was left out because a function of `redact` raised."""
 
@@ -86,8 +89,7 @@ class ContentPolicy:
             for name, value in span.attributes.items()
             if name not in _NO_TEXTS and type(value) in _TEXTUAL
         }
-        lines = [f"{name}={text}" if _tells(name) else text for name, text in texts.items()]
-        if not self._redactor.suspects("\n".join([span.name, *lines])):
+        if not self._suspects(span.name, texts):
             return span
         found: set[str] = set()
         kept: dict[str, JsonValue] = {name: self.key(text) for name, text in texts.items() if name in IDS}
@@ -106,6 +108,16 @@ class ContentPolicy:
         if found:
             attributes[a.REDACTED] = [*sorted(found)]
         return span.model_copy(update={"name": label, "attributes": attributes})
+
+    def _suspects(self, label: str, texts: Mapping[str, str]) -> bool:
+        lines = [label]
+        for name, text in texts.items():
+            if name in REPEATED:
+                if self._suspects_again(text):
+                    return True
+            elif not (name == a.RUN_ID and is_digest(text)):  # It would look like a key at first glance.
+                lines.append(f"{name}={text}" if _tells(name) else text)
+        return self._redactor.suspects("\n".join(lines))
 
     def _count(self, error: Exception) -> None:
         self.failures += 1

@@ -6,10 +6,11 @@ the messages as they were sent: they are what training learns from.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
 from pydantic import JsonValue, ValidationError
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from journeyman.traces import attributes as a
 from journeyman.traces.record import Record
@@ -47,6 +48,8 @@ class Usage(Record):
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
+        if not (self.tokens and other.tokens):
+            return self if self.tokens else other
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -61,16 +64,16 @@ def message_attributes(prompt: Sequence[Message], reply: Message, finish_reason:
 
 def prompt_attributes(prompt: Sequence[Message]) -> dict[str, str]:
     """Attributes for what was sent: the system message that it begins with, and the others."""
-    apart = bool(prompt) and prompt[0] == Message(role="system", content=prompt[0].content)
-    messages = {a.INPUT_MESSAGES: _text([_written(message) for message in prompt[1 if apart else 0 :]])}
+    apart = bool(prompt) and _only_instructs(prompt[0])
+    messages = {a.INPUT_MESSAGES: as_json([_written(message) for message in prompt[1 if apart else 0 :]])}
     if not apart:
         return messages
-    return {a.SYSTEM_INSTRUCTIONS: _text([{"type": "text", "content": prompt[0].content}]), **messages}
+    return {a.SYSTEM_INSTRUCTIONS: _instructions(prompt[0].content), **messages}
 
 
 def reply_attribute(reply: Message, finish_reason: str | None = None) -> str:
     """The value of `gen_ai.output.messages` for the one reply that came back."""
-    return _text([_written(reply) | ({} if finish_reason is None else {"finish_reason": finish_reason})])
+    return as_json([_written(reply) | ({} if finish_reason is None else {"finish_reason": finish_reason})])
 
 
 def read_prompt(attributes: Mapping[str, JsonValue]) -> tuple[Message, ...]:
@@ -91,17 +94,20 @@ def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
 def plain_messages(value: JsonValue) -> Iterator[dict[str, Any]]:
     """Messages of an attribute as `model_dump(exclude_none=True)` gives them, but faster; raises like `read_prompt`."""
     for message in _list(value):
-        role, parts = _opened(message)
-        text = _only_text(parts)
-        if text is None:
-            yield _read_parts(role, parts).model_dump(exclude_none=True)
-        else:
-            yield {"role": role, "content": text, "tool_calls": ()}
+        yield _plain(message) or _read_parts(*_opened(message)).model_dump(exclude_none=True)
+
+
+def as_json(value: object) -> str:
+    """JSON as an attribute of a span has it."""
+    try:
+        return to_json(value, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:
+        return _shown(value)  # It takes half a surrogate pair.
 
 
 def write_result(content: str) -> str:
     """A tool's result as the conventions want it, a JSON object; `read_result` gives `content` back as it is."""
-    return _text({"content": content})
+    return as_json({"content": content})
 
 
 def read_result(value: JsonValue) -> str | None:
@@ -109,7 +115,17 @@ def read_result(value: JsonValue) -> str | None:
     result = _parsed(value)
     if isinstance(result, dict) and result.keys() == {"content"} and isinstance(result["content"], str):
         return result["content"]
-    return value if value is None or isinstance(value, str) else _text(value)
+    return value if value is None or isinstance(value, str) else _shown(value)
+
+
+def _only_instructs(message: Message) -> bool:
+    return message.role == "system" and not message.tool_calls and message.tool_call_id is None
+
+
+@lru_cache(maxsize=64)
+def _instructions(content: str) -> str:
+    """The same for every call of an agent, and often its longest text."""
+    return as_json([{"type": "text", "content": content}])
 
 
 def _written(message: Message) -> dict[str, JsonValue]:
@@ -123,9 +139,19 @@ def _written(message: Message) -> dict[str, JsonValue]:
 
 
 def _read(message: JsonValue) -> Message:
-    role, parts = _opened(message)
-    text = _only_text(parts)
-    return _read_parts(role, parts) if text is None else Message(role=role, content=text)
+    plain = _plain(message)
+    return _read_parts(*_opened(message)) if plain is None else Message(**plain)
+
+
+def _plain(message: Any) -> dict[str, Any] | None:
+    """A message that is one text and nothing else, as nearly all are."""
+    try:
+        role, (part,) = message["role"], message["parts"]
+        if part["type"] == "text" and role in ROLES and isinstance(text := part["content"], str):
+            return {"role": role, "content": text, "tool_calls": ()}
+    except (TypeError, KeyError, ValueError):
+        pass
+    return None
 
 
 def _opened(message: JsonValue) -> tuple[Role, list[JsonValue]]:
@@ -135,14 +161,6 @@ def _opened(message: JsonValue) -> tuple[Role, list[JsonValue]]:
     if role not in ROLES:
         raise ValueError(f"a message has the role {role!r}; it must be {', '.join(ROLES)}")
     return role, parts
-
-
-def _only_text(parts: Sequence[JsonValue]) -> str | None:
-    """The text of a message that is nothing else, as nearly all are."""
-    if len(parts) == 1 and isinstance(part := parts[0], dict) and part.get("type") == "text":
-        text = part.get("content")
-        return text if isinstance(text, str) else None
-    return None
 
 
 def _read_parts(role: Role, parts: Sequence[JsonValue]) -> Message:
@@ -166,7 +184,7 @@ def _content(part: JsonValue) -> str:
     """The text of a part; of one that is not text (an image, say) all of it as JSON, so that it shows."""
     (one,) = _objects([part])
     text = one.get({"text": "content", "tool_call_response": "response"}.get(str(one.get("type")), ""))
-    return text if isinstance(text, str) else _text(one if text is None else text)
+    return text if isinstance(text, str) else _shown(one if text is None else text)
 
 
 def _arguments(call: Mapping[str, JsonValue]) -> dict[str, Any]:
@@ -183,11 +201,11 @@ def _objects(parts: Sequence[JsonValue]) -> Iterator[dict[str, JsonValue]]:
 
 def _list(value: JsonValue) -> list[JsonValue]:
     found = _parsed(value)
+    if isinstance(found, list):
+        return found
     if found is None or (isinstance(found, str) and found.startswith(a.DIGEST_ONLY)):
         return []
-    if not isinstance(found, list):
-        raise ValueError("it must be a JSON list")
-    return found
+    raise ValueError("it must be a JSON list")
 
 
 def _parsed(value: JsonValue) -> JsonValue:
@@ -203,5 +221,5 @@ def _parsed(value: JsonValue) -> JsonValue:
         return value
 
 
-def _text(value: JsonValue) -> str:
+def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)

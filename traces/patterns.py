@@ -36,8 +36,10 @@ def has_digits(text: str) -> bool:
 
 def has_named_value(text: str) -> bool:
     """A name such as `password`, and then a colon or an equals sign."""
+    if not any(map(text.lower().__contains__, _NAMES)):
+        return False
     names = "\n".join([part[-30:] for part in text.replace("=", ":").split(":")[:-1]]).lower()
-    return any(word in names for word in _NAMES) and _BEFORE_SIGN.search(names) is not None
+    return _BEFORE_SIGN.search(names) is not None
 
 
 class Pattern(NamedTuple):
@@ -80,9 +82,14 @@ def may_name_secret(name: str) -> bool:
     return bool(_WEAK_NAME.search(_words(name)))
 
 
+def is_digest(value: str) -> bool:
+    """A UUID or a hash: it names something, it opens nothing."""
+    return _DIGEST.fullmatch(value) is not None
+
+
 def is_random(value: str) -> bool:
-    """Long, of letters and digits, of many different ones. A UUID or a hash names something, it opens nothing."""
-    if len(value) < 20 or not _TOKEN.fullmatch(value) or _DIGEST.fullmatch(value) or not _mixes(value):
+    """Long, of letters and digits, of many different ones, and no digest."""
+    if len(value) < 20 or not _TOKEN.fullmatch(value) or is_digest(value) or not _mixes(value):
         return False
     shares = [count / len(value) for count in Counter(value).values()]
     return -sum(share * math.log2(share) for share in shares) > 3.3
@@ -150,7 +157,11 @@ _PLACEHOLDER = re.compile(
     r"(?i)none|null|true|false|str(?:ing)?|bytes|required|optional|[*x.]+|<.*>|your[\w-]*|my[_-][\w-]*|example"
 )
 _NAMES = ("pass", "pwd", "secret", "key", "token", "credential", "auth", "cookie", "sig", "jwt", "bearer")
-_BEFORE_SIGN = re.compile(rf"(?:{'|'.join(_NAMES)})(?<!assig(?=nment))\w{{0,12}}[\"'\\]{{0,5}} {{0,3}}(?:\n|$)")
+# An assignment, and how many tokens were read and written, stand in the record of every run.
+_BEFORE_SIGN = re.compile(
+    rf"(?:{'|'.join(_NAMES)})(?<!assig(?=nment))(?<!put_token(?=s))(?<!cached_token(?=s))"
+    r"\w{0,12}[\"'\\]{0,5} {0,3}(?:\n|$)"
+)
 _DOMAIN = re.compile(r"@[\w-]+\.")
 _WORD = bytes(ord("w") if byte >= 128 or chr(byte).isalnum() or chr(byte) in "_-" else 32 for byte in range(256))
 _DIGIT = bytes(ord("d") if chr(byte) in "0123456789" else 32 for byte in range(256))

@@ -1,13 +1,14 @@
 """Redaction: secrets and personal data are taken out of a text, or out of the texts within JSON, before it is kept."""
 
-import importlib
 import json
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TypeAlias, cast
 
 from pydantic import JsonValue
 
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.imports import imported
 from journeyman.traces.patterns import PATTERNS, Clue, Pattern, is_random, may_name_secret, names_secret
 
 Redaction: TypeAlias = Callable[[str], str]
@@ -37,6 +38,10 @@ class Redactor:
         self._by_clue: dict[Clue, list[Pattern]] = {}
         for pattern in self._patterns:
             self._by_clue.setdefault(pattern.clue, []).append(pattern)
+        self._hints = [
+            (clue, tuple(chain.from_iterable(one.hints or ("",) for one in patterns)))
+            for clue, patterns in self._by_clue.items()
+        ]
         self._judges_names = "keys" in names
 
     def __bool__(self) -> bool:
@@ -49,7 +54,7 @@ class Redactor:
         # A letter that JSON need not escape, but may, could hide a hint.
         if "\\u00" in text:
             return bool(self._patterns)
-        return any(clue(text) and any(one.hinted(text) for one in patterns) for clue, patterns in self._by_clue.items())
+        return any(clue(text) and any(map(text.__contains__, hints)) for clue, hints in self._hints)
 
     def redact(self, text: str, found: set[str], *, name: str = "") -> str:
         """What may be kept of `text`, whose name, e.g. `password`, may tell what it is; the kinds go to `found`.
@@ -102,11 +107,7 @@ class Redactor:
 
 
 def _load(name: str) -> Redaction:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"redact {name!r}: write module:function; {error}") from None
+    found = imported(name, "redact")
     if not callable(found):
         raise ConfigError(f"redact {name!r} is a {type(found).__name__}, not a function of a text")
     return cast("Redaction", found)

@@ -32,7 +32,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 def is_large(text: str) -> bool:
     """Whether a text is worth a file of its own; half a surrogate pair has no UTF-8 form, so no digest either."""
-    return len(text) >= LARGE and not _HALF_PAIR.search(text)
+    return len(text) >= LARGE and (text.isascii() or not _HALF_PAIR.search(text))
 
 
 class Texts(MutableMapping[str, str]):

@@ -77,6 +77,10 @@ class ToolResult(Record):
     ended_ns: int
 
 
+CUT_OFF = "CancelledError"
+"""The error of a model call that was ended from outside: it comes without words of its own."""
+
+
 class Turn(Record):
     """One model call: what the agent saw, what it said, and which weights said it."""
 
@@ -143,10 +147,13 @@ class Trace(Record):
     labels: tuple[Label, ...] = ()
     started_ns: int
     ended_ns: int
+    worked_ns: int | None = None
+    """Nanoseconds of the parts of the run that ended, without what lies between them; None where none did."""
 
     @property
     def seconds(self) -> float:
-        return (self.ended_ns - self.started_ns) / 1e9
+        """In which the run was at work: a time in which it waited for a person does not count."""
+        return ((self.ended_ns - self.started_ns) if self.worked_ns is None else self.worked_ns) / 1e9
 
     @property
     def turns(self) -> tuple[Turn, ...]:

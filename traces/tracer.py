@@ -5,7 +5,6 @@ whole process shares, its settings would thin out our record, and it costs sever
 """
 
 import asyncio
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns, time_ns
@@ -18,13 +17,15 @@ from journeyman.traces import attributes as a
 from journeyman.traces.content import ContentPolicy
 from journeyman.traces.errors import StoreError
 from journeyman.traces.log import SpanRecord
+from journeyman.traces.messages import as_json
 from journeyman.traces.span import SPAN_VERSION
 
 AttributeValue = str | bool | int | float | list[str]
 Kind = Literal["internal", "client"]
 
-GATHER_S = 0.005
-"""Seconds in which the ends of agents' work gather for one fsync; whoever waits for it does not wait so long."""
+GATHER_S = 0.05
+"""Seconds in which the ends of agents' work gather for one fsync; whoever waits for it, as a run does before it gives
+its outcome, does not wait so long."""
 
 
 class Sink(Protocol):
@@ -65,13 +66,18 @@ class Span:
 
     def set(self, values: Mapping[str, AttributeValue | None]) -> None:
         """Sets the attributes that are not None."""
-        for name, value in values.items() if self._writer is not None else ():
-            if value is not None:
-                self._attributes[name] = [*value] if isinstance(value, list) else value
+        if self._writer is not None:
+            self._attributes.update(
+                {
+                    name: [*value] if isinstance(value, list) else value
+                    for name, value in values.items()
+                    if value is not None
+                }
+            )
 
     def set_json(self, name: str, value: object) -> None:
         if self._writer is not None:
-            self._attributes[name] = json.dumps(value, ensure_ascii=False)
+            self._attributes[name] = as_json(value)
 
     def fail(self, kind: str, message: str) -> None:
         """Marks the span as failed: `kind` is `error.type`, `message` one line."""
@@ -131,7 +137,8 @@ class Tracer:
         """
         trace = parent.trace_id if parent is not None else trace_id or secrets.token_hex(16)
         span = Span(self._writer, name, kind, trace, secrets.token_hex(8), None if parent is None else parent.span_id)
-        span.set(attributes or {})
+        if attributes:
+            span.set(attributes)
         return span
 
     async def synced(self) -> None:

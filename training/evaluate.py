@@ -1,7 +1,6 @@
 """Evaluation: a crew at work on tasks with known answers, one scored episode a task."""
 
 import asyncio
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from journeyman.runtime.runtime import Runtime
 from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
 from journeyman.traces.record import Record
 from journeyman.traces.trace import Outcome, Status, Task
@@ -155,11 +155,7 @@ def mean_interval(values: Sequence[float], *, confidence: float, seed: int = 0) 
 
 def load_scorer(name: str) -> Scorer:
     """The scorer that `module:function` names."""
-    module, _, function = name.partition(":")
-    try:
-        scorer = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"scorer {name!r}: write module:function; {error}") from None
+    scorer = imported(name, "scorer")
     if not callable(scorer):
         raise ConfigError(f"scorer {name!r} is a {type(scorer).__name__}, not a function of a task and an answer")
     return cast("Scorer", scorer)

@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from pydantic import Field
 from pydantic_core import to_json
 
@@ -18,7 +17,7 @@ from journeyman.traces.messages import plain_messages, read_prompt
 from journeyman.traces.record import Config, Record
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.samples import Dataset, SFTSample, plain_line, write_lines
+from journeyman.training.samples import BUFFER_BYTES, Dataset, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
 
@@ -58,7 +57,7 @@ def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collecti
 
 def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
     """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
-    with tempfile.TemporaryFile() as first_ones:
+    with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as first_ones:
         first_ones.writelines(mining)
         first_ones.seek(0)
         lines = map(_naming, first_ones, mining.span_ids)
@@ -171,8 +170,15 @@ class _Turn(NamedTuple):
     system_instructions: str | None
     input_messages: str | None
     output_messages: str | None
-    prompt_token_ids: "np.ndarray[Any, Any] | None"
-    token_ids: "np.ndarray[Any, Any] | None"
+    prompt_token_ids_json: str | None
+    token_ids_json: str | None
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        """None for a demonstration, which is text alone."""
+        if self.demonstration or not self.prompt_token_ids_json or not self.token_ids_json:
+            return None
+        return self.prompt_token_ids_json, self.token_ids_json
 
 
 def _turn_refusal(turn: _Turn) -> str | None:
@@ -190,30 +196,24 @@ def _system(instructions: str | None) -> tuple[dict[str, Any], ...]:
 def _contents(turn: _Turn, completion: str) -> bytes:
     """A digest of all that makes a row another one."""
     system = turn.system_digest or turn.system_instructions or ""
-    ids = [b"" if one is None else one.tobytes() for one in _ids(turn)]
-    texts = (turn.policy or "", system, turn.input_messages or "", completion, *(str(len(one)) for one in ids), "")
-    return sha256("\0".join(texts).encode() + b"".join(ids)).digest()[:16]
+    texts = (*(turn.ids or ("", "")), system, turn.input_messages or "", turn.policy or "", completion)
+    return sha256("\0".join(texts).encode()).digest()[:16]
 
 
 def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) -> bytes:
-    prompt_token_ids, token_ids = (None if one is None else one.tolist() for one in _ids(turn))
     return plain_line(
+        ids=turn.ids,
         agent=turn.agent,
         policy=turn.policy or "",
         trace_id=turn.trace_id,
         span_ids=[turn.span_id],
         messages=messages,
         completion=completion,
-        prompt_token_ids=prompt_token_ids,
-        token_ids=token_ids,
     )
-
-
-def _ids(turn: _Turn) -> "tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]":
-    """A demonstration is text alone."""
-    return (None, None) if turn.demonstration else (turn.prompt_token_ids, turn.token_ids)
 
 
 def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
     """The line with all its spans in the place of the first. No text can hold the key: there its quotes are escaped."""
+    if len(span_ids) == 1:
+        return line
     return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)

@@ -15,6 +15,9 @@ from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.traces.record import Record
 
+BUFFER_BYTES = 2**20
+"""A row is a kilobyte or two: so many go to the file at once."""
+
 
 class SFTSample(Record):
     """One reply to imitate: as text, or as the very tokens that the server sampled."""
@@ -66,7 +69,7 @@ def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]
     partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with partial.open("wb", buffering=BUFFER_BYTES) as file:
             for line in lines:
                 hashed.update(line)
                 file.write(line)
@@ -87,13 +90,20 @@ def sample_line(sample: SFTSample) -> bytes:
     return sample.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
-def plain_line(**fields: Any) -> bytes:
-    """The same of a sample's fields as plain values, which nobody checks: for many samples at once."""
-    known = {name: value for name, value in {**_DEFAULTS, **fields}.items() if value is not None}
-    return to_json(known, inf_nan_mode="null") + b"\n"
+def plain_line(*, ids: tuple[str, str] | None, **fields: Any) -> bytes:
+    """The same of a sample's fields as plain values, which nobody checks: for many samples at once.
+
+    `ids` are the token ids of prompt and reply, which come last, as JSON without spaces.
+    """
+    line = to_json(_WITHOUT_IDS | fields, inf_nan_mode="null")
+    if ids is None:
+        return line + b"\n"
+    return b'%b,"prompt_token_ids":%b,"token_ids":%b}\n' % (line[:-1], *map(str.encode, ids))
 
 
-_DEFAULTS = {name: field.get_default() for name, field in SFTSample.model_fields.items()}
+_WITHOUT_IDS = {
+    name: field.get_default() for name, field in SFTSample.model_fields.items() if not name.endswith("token_ids")
+}
 
 
 def read_samples(path: Path) -> list[SFTSample]:

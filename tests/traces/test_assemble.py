@@ -119,7 +119,7 @@ def part(spans: list[SpanRecord], number: int, status: str, *, start_ns: int, en
     outcome = json.loads(str(flow.attributes[a.OUTCOME])) | {"status": status, "answer": status}
     told = {a.STATUS: status, a.OUTCOME: json.dumps(outcome)}
     times = {"start_ns": start_ns, "end_ns": end_ns}
-    return flow.model_copy(update={"span_id": f"{number:016d}", "attributes": flow.attributes | told, **times})
+    return flow.model_copy(update={"span_id": f"{number:f>16}", "attributes": flow.attributes | told, **times})
 
 
 @given(st.permutations(range(3)))
@@ -134,6 +134,7 @@ def test_of_a_run_that_was_taken_up_again_the_last_part_says_how_it_ended(order:
     assert trace.outcome is not None and trace.task is not None
     assert (trace.outcome.status, trace.outcome.answer) == ("ok", "ok")
     assert (trace.started_ns, trace.ended_ns) == (first - 900, last)
+    assert trace.seconds == (100 + 100 + last - first) / 1e9
 
 
 def test_a_run_that_waits_after_it_was_taken_up_is_not_what_it_was_before(golden: Golden) -> None:
@@ -322,6 +323,7 @@ def test_a_turn_of_the_base_model_needs_no_adapter_digest() -> None:
         ({"agent": ""}, "no agent"),
         ({"served_by": None}, "serving policy unknown"),
         ({"served_by": "base"}, "served by another policy"),
+        ({"served_by": "large-1", "token_ids": None, "logprobs": None}, "another model's reply"),
         ({"token_ids": None}, "no token ids"),
         ({"token_ids": (), "logprobs": ()}, "no token ids"),
         ({"prompt_token_ids": None}, "no token ids"),

@@ -177,6 +177,19 @@ def test_the_name_of_a_span_and_what_another_program_says_of_itself_are_redacted
     assert json.loads(str(kept.attributes[a.RESOURCE])) == {"process.command_args": ["--key", "[redacted:key]"]}
 
 
+def test_what_comes_with_every_span_is_redacted_every_time() -> None:
+    spans = [chat(**{a.SYSTEM_INSTRUCTIONS: f"Log in with {KEY}."}) for _ in range(3)]
+    policy, own = ContentPolicy(), ContentPolicy(redact=[lambda text: text.replace("Log", "[redacted:verb]")])
+    assert {policy.apply(span).attributes[a.SYSTEM_INSTRUCTIONS] for span in spans} == {"Log in with [redacted:key]."}
+    assert all("[redacted:verb]" in str(own.apply(span).attributes[a.SYSTEM_INSTRUCTIONS]) for span in spans)
+
+
+@pytest.mark.parametrize("run_id", [KEY, f"of {MAIL}"])
+def test_a_run_id_that_is_none_of_ours_is_looked_at(run_id: str) -> None:
+    kept = ContentPolicy(redact=("keys", "email")).apply(chat(**{a.RUN_ID: run_id}))
+    assert str(kept.attributes[a.RUN_ID]).startswith("[redacted:")
+
+
 def test_a_redacted_turn_loses_its_tokens_and_is_refused() -> None:
     kept = ContentPolicy().apply(chat(f"Use {KEY}"))
     assert not (TOKENS | {a.PROMPT_DIGEST}) & kept.attributes.keys()

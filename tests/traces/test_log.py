@@ -167,10 +167,10 @@ def test_each_pass_counts_damage_anew(tmp_path: Path, span: SpanRecord) -> None:
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Files may not grow beyond 100 bytes inside the block."""
+def full_disk(size: int = 100) -> Iterator[None]:
+    """Files may not grow beyond `size` bytes inside the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
@@ -222,11 +222,22 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_record_tears_that_record_only(t
     assert reader.damage == Damage(corrupt=1)
 
 
-def test_a_batch_is_one_write_and_comes_back(tmp_path: Path, span: SpanRecord) -> None:
-    log = SpanLog(tmp_path)
-    log.append_many([numbered(span, number) for number in range(100)], sync=True)
+def test_a_batch_of_many_comes_back_in_files_that_stay_small(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path, rotate_bytes=200_000)
+    log.append_many([numbered(span, number) for number in range(3000)], sync=True)
     log.append_many([], sync=False)
-    assert ids(tmp_path) == [str(number) for number in range(100)]
+    assert ids(tmp_path) == [str(number) for number in range(3000)]
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.jsonl")]
+    assert len(sizes) > 1 and max(sizes) <= 200_000
+
+
+def test_of_a_batch_that_fills_the_disk_every_span_is_kept_or_counted(tmp_path: Path, span: SpanRecord) -> None:
+    log = SpanLog(tmp_path, on_full="continue")
+    with full_disk(100_000):
+        log.append_many([numbered(span, number) for number in range(3000)], sync=True)
+    kept = ids(tmp_path)
+    assert kept == [str(number) for number in range(3000 - log.dropped)]
+    assert 256 < len(kept) < 3000
 
 
 def test_a_full_file_is_closed_and_the_next_one_begun(tmp_path: Path, span: SpanRecord) -> None:

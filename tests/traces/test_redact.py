@@ -155,6 +155,13 @@ def test_a_name_of_nothing_is_a_config_error(name: str, words: str) -> None:
         Redactor([name])
 
 
+def test_counted_tokens_are_no_reason_to_look_closer_and_named_ones_are() -> None:
+    counted = {"usage": {"input_tokens": 12, "output_tokens": 3, "cached_tokens": 0}}
+    assert not ALL.suspects(json.dumps(counted)) and not ALL.suspects(json.dumps(json.dumps(counted)))
+    for name in ("access_tokens", "bot_token", "input_token", "output_tokens_key"):
+        assert ALL.suspects(json.dumps({name: "a7Kq"}))
+
+
 def test_a_text_without_secrets_costs_microseconds() -> None:
     text = "The Seine runs through Paris; it is 777 km long. The author names a key and two tokens. " * 24
     assert len(text) > 2000

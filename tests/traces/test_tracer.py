@@ -79,7 +79,7 @@ def test_more_than_128_attributes_and_long_ones_are_kept(tmp_path: Path) -> None
     assert [attributes[f"n{number}"] for number in range(500)] == list(range(500))
     assert attributes["long"] == "x" * 200_000
     assert attributes["list"] == ["a", "b"]
-    assert attributes["json"] == '{"text": "ü", "ids": [1, 2]}'
+    assert attributes["json"] == '{"text":"ü","ids":[1,2]}'
     assert "absent" not in attributes
 
 

@@ -110,6 +110,12 @@ def test_token_ids_count_in_whatever_form_they_are_written(runs: Runs) -> None:
     assert (sample.prompt_token_ids, sample.token_ids) == ((1, 2, 3), (4, 5))
 
 
+@pytest.mark.parametrize("ids", ["[1, null]", "[1.5]", "[true]", '["1"]', "[4294967296]", "[]", "{}", "1"])
+def test_what_is_no_list_of_token_ids_is_never_learned_from(runs: Runs, ids: str) -> None:
+    runs.run(turn(PROMPT_TOKEN_IDS=ids), turn(TOKEN_IDS=ids), turn(LOGPROBS="[null, null]"))
+    assert runs.mine().refused == {"no token ids": 2, "no logprobs": 1}
+
+
 def test_a_demonstration_is_text_alone(runs: Runs) -> None:
     runs.run(shown(SYSTEM_INSTRUCTIONS=json.dumps([{"type": "text", "content": "Count."}])))
     (sample,) = runs.mine().samples

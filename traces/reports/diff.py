@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from journeyman.traces.errors import StoreError
 from journeyman.traces.record import Record
-from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn, ending
+from journeyman.traces.trace import CUT_OFF, ToolResult, Trace, Trajectory, Turn, ending
 
 S = TypeVar("S")
 
@@ -17,6 +17,9 @@ SLOWER = 1.2
 
 NOTICED_S = 0.1
 """Difference of two durations, in seconds, below which they count as the same."""
+
+UNFINISHED = frozenset({None, "needs_input", "paused"})
+"""How a part of an agent's work ended that went on in another one."""
 
 CIRCUMSTANCES = frozenset({"policy", "tokens", "seconds"})
 """Fields that may differ between two runs that did the same."""
@@ -162,11 +165,33 @@ def _noticed(ours: JsonValue, theirs: JsonValue) -> bool:
 
 def _below(trace: Trace) -> Children:
     """Trajectories by the one above them, in the order of their assignments: parallel ones begin in any order."""
-    known = {trajectory.span_id for trajectory in trace.trajectories}
+    whole = _joined(trace.trajectories)
+    known = {trajectory.span_id for trajectory in whole}
     below: Children = {}
-    for trajectory in sorted(trace.trajectories, key=lambda one: _place(one.assignment)):
+    for trajectory in sorted(whole, key=lambda one: _place(one.assignment)):
         below.setdefault(trajectory.parent if trajectory.parent in known else None, []).append(trajectory)
     return below
+
+
+def _joined(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Each agent's work in one piece: of a run that waited or was interrupted it is recorded in parts."""
+    whole: dict[str, Trajectory] = {}
+    first_parts: dict[str | None, str] = {}
+    unfinished: dict[tuple[str, str | None], str] = {}
+    for part in sorted(trajectories, key=lambda one: one.started_ns):
+        work = part.agent, part.assignment
+        first = first_parts[part.span_id] = unfinished.pop(work, part.span_id)
+        whole[first] = part if first == part.span_id else _continued(whole[first], part)
+        if part.status in UNFINISHED:
+            unfinished[work] = first
+    return [one.model_copy(update={"parent": first_parts.get(one.parent, one.parent)}) for one in whole.values()]
+
+
+def _continued(before: Trajectory, after: Trajectory) -> Trajectory:
+    kept = {"span_id": before.span_id, "parent": before.parent, "started_ns": before.started_ns}
+    # What an interruption cut off was asked again.
+    turns = (*(turn for turn in before.turns if turn.error != CUT_OFF), *after.turns)
+    return after.model_copy(update={**kept, "turns": turns, "plan": after.plan or before.plan})
 
 
 def _place(assignment: str | None) -> tuple[tuple[bool, int, str], ...]:

@@ -84,7 +84,8 @@ def _what(span: SpanRecord) -> Text | None:
             return joined(Text(_text(span, a.REQUEST_MODEL) or "model", "magenta"), took, used, error)
         case "execute_tool":
             call = f"{_text(span, a.TOOL_NAME)}({_short(_text(span, a.TOOL_CALL_ARGUMENTS))})"
-            return joined(Text(call, "blue"), status_text(_text(span, a.TOOL_STATUS) or "failed"), took, error)
+            status = status_text(_text(span, a.TOOL_STATUS) or _text(span, a.ERROR_TYPE) or "failed")
+            return joined(Text(call, "blue"), status, took, error)
         case _:
             return None
 

@@ -64,15 +64,18 @@ class NumberLists:
         return True
 
     def read(self, row: int, value: JsonValue) -> Sequence[Any] | None:
-        """The numbers of a row, also where they could not be kept; None where `value` is no list at all."""
+        """The numbers of a row, also where they could not be kept; None where `value` is no list of such numbers."""
         if row in self._ends:
             start, end = self._ends[row]
             return self._flat[start:end]
+        kinds = {int} if self._code == "i" else {int, float}
         try:
             numbers = from_json(value) if isinstance(value, str) else value
-        except ValueError:
-            return None
-        return numbers if isinstance(numbers, list) else None
+            if isinstance(numbers, list) and kinds.issuperset(map(type, numbers)):
+                return array(self._code, cast(list[Any], numbers))
+        except (ValueError, OverflowError):
+            pass
+        return None
 
     def array(self) -> pa.Array:
         starts = array("i", [0])

@@ -6,6 +6,7 @@ A view that is not asked for costs nothing, nor does a column: expensive ones (J
 from collections.abc import Sequence
 
 from journeyman.traces import attributes as a
+from journeyman.traces.assemble import WAITS
 from journeyman.traces.storage.columns import SCHEMA
 
 
@@ -33,16 +34,22 @@ def _seconds(of: str = "") -> str:
     return f"({of}end_ns - {of}start_ns) / 1e9"
 
 
+_IDS = {
+    name: f"coalesce({name}, TRY_CAST({_attribute(attribute)} AS INTEGER[]))"
+    for name, attribute in (("prompt_token_ids", a.PROMPT_TOKEN_IDS), ("token_ids", a.TOKEN_IDS))
+}
+
 WIDE = {
     "system_instructions": _attribute(a.SYSTEM_INSTRUCTIONS),
     "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
     "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
-    "prompt_token_ids": f"coalesce(prompt_token_ids, TRY_CAST({_attribute(a.PROMPT_TOKEN_IDS)} AS INTEGER[]))",
-    "token_ids": f"coalesce(token_ids, TRY_CAST({_attribute(a.TOKEN_IDS)} AS INTEGER[]))",
+    **_IDS,
+    **{f"{name}_json": f"to_json({form})" for name, form in _IDS.items()},
     "logprobs": f"coalesce(logprobs::DOUBLE[], TRY_CAST({_attribute(a.LOGPROBS)} AS DOUBLE[]))",
 }
 """The large columns of `turns`, from a row of `spans`, also where the value did not fit its column there. System
-instructions are here only where they are not among the texts that `system_digest` names."""
+instructions are here only where they are not among the texts that `system_digest` names. JSON text of token ids is made
+here faster than from the numbers."""
 
 SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"
 SPANS_LESS_DELETED = f"{SPANS} WHERE trace_id NOT IN (SELECT trace_id FROM deleted)"
@@ -70,9 +77,12 @@ _OF_A_RUN = (
 
 WORKFLOWS = f"CREATE OR REPLACE VIEW workflows AS {last_parts(_OF_A_RUN)} GROUP BY trace_id"
 
+# What a tool gave and a person must see first, no model was told: the span that says what he said follows.
+_TOLD = f"error_type IS DISTINCT FROM '{WAITS}'"
+
 # A server's own account of a call, which has no operation, is by another clock. `seconds` is the time in which the run
 # was at work: what lies between its parts, when it waited for a person, does not count.
-TRACES = """
+TRACES = f"""
 CREATE OR REPLACE VIEW traces AS
 WITH counted AS (
     SELECT trace_id, coalesce(min(start_ns) FILTER (operation IS NOT NULL), min(start_ns)) AS started_ns,
@@ -84,7 +94,7 @@ WITH counted AS (
         coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens,
         coalesce(sum(cached_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS cached_tokens,
         count(*) FILTER (operation = 'chat') AS model_calls,
-        count(*) FILTER (operation = 'execute_tool') AS tool_calls
+        count(*) FILTER (operation = 'execute_tool' AND {_TOLD}) AS tool_calls
     FROM spans GROUP BY trace_id
 ), scores AS (
     SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
@@ -186,16 +196,21 @@ SELECT trace_id, span_id, trajectory_id, agent, tool,
     {_attribute(a.TOOL_CALL_ARGUMENTS)} AS arguments,
     coalesce({_field(a.TOOL_CALL_RESULT, "content")}, {_attribute(a.TOOL_CALL_RESULT)}) AS result,
     start_ns AS started_ns, end_ns AS ended_ns, {_seconds()} AS seconds
-FROM calls WHERE operation = 'execute_tool'
+FROM calls WHERE operation = 'execute_tool' AND {_TOLD}
 """
 
+# What waited, or was interrupted, goes on with what was decided before, so that the span of its last part has it all.
 DECISIONS = f"""
 CREATE OR REPLACE VIEW decisions AS
-SELECT trace_id, span_id, agent, tool, start_ns AS started_ns, unnest(
+SELECT trace_id, span_id, agent, assignment, tool, start_ns AS started_ns, unnest(
     TRY_CAST(TRY_CAST({_attribute(a.DECISIONS)} AS JSON)
         AS STRUCT(source VARCHAR, name VARCHAR, place VARCHAR, action VARCHAR, reason VARCHAR)[]),
     recursive := true)
-FROM spans
+FROM (
+    FROM spans WHERE {_attribute(a.DECISIONS)} IS NOT NULL
+    QUALIFY operation NOT IN ('invoke_agent', 'invoke_workflow')
+        OR row_number() OVER (PARTITION BY trace_id, operation, agent, assignment ORDER BY end_ns DESC) = 1
+)
 """
 
 TRAJECTORIES = """

@@ -131,7 +131,7 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
         compression="zstd",
         compression_level=_LEVEL,
         use_dictionary=[name for name in schema.names if name not in _DISTINCT + _NUMBERS],
-        column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in _NUMBERS if name in schema.names},
+        column_encoding={"logprobs.list.element": "BYTE_STREAM_SPLIT"} if "logprobs" in schema.names else {},
         data_page_size=_PAGE_BYTES,
         write_page_checksum=True,
     )
