@@ -59,14 +59,15 @@ class Skills(Config):
     model: str | None = None
     """A policy for this agent whatever the policy table says."""
     fallback: tuple[str, ...] = ()
-    """Policies that are asked in turn where the agent's own one fails."""
+    """Policies that are asked in turn where the agent's own one fails. One that has others behind it may take its share
+    of the agent's time, so that what hangs can be replaced."""
     limits: Limits = Limits()
 
 
 class Agent(Skills):
     name: str
     instructions: str
-    """The system prompt."""
+    """The system prompt. Where calls are written as JSON, its tools follow: names, parameters and descriptions."""
     assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
     """For an orchestrator: the most that one of its plans may have."""
     replans: int = Field(default=1, ge=0)
@@ -103,6 +104,12 @@ class Crew(Record):
     memory: MemoryConfig | None = None
     """How much of a session is shown again; None shows nothing."""
 
+    @field_validator("tools")
+    @classmethod
+    def _named(cls, tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
+        """A tool is called by the name that its crew gives it."""
+        return {name: tool if tool.name == name else tool.renamed(name) for name, tool in tools.items()}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.workers:
@@ -113,6 +120,8 @@ class Crew(Record):
         if self.orchestrator is not None and self.orchestrator.judge and "judge" in names:
             raise ValueError(f"crew {self.name!r} has an agent 'judge', the name of the model that judges its answers")
         for agent in self.agents:
+            if agent.tool_first and not agent.tools:
+                raise ValueError(f"agent {agent.name!r} must call a tool first (tool_first), but has no tools")
             for name in agent.tools:
                 if name not in self.tools:
                     have = ", ".join(sorted(self.tools)) or "none"
@@ -126,11 +135,15 @@ class Crew(Record):
     def agents(self) -> tuple[Agent, ...]:
         return self.workers if self.orchestrator is None else (self.orchestrator, *self.workers)
 
+    @property
+    def worker_names(self) -> tuple[str, ...]:
+        return tuple(worker.name for worker in self.workers)
+
     def worker(self, name: str) -> Agent:
         for agent in self.workers:
             if agent.name == name:
                 return agent
-        raise ConfigError(f"unknown worker {name!r}; the crew has: {', '.join(a.name for a in self.workers)}")
+        raise ConfigError(f"unknown worker {name!r}; the crew has: {', '.join(self.worker_names)}")
 
 
 def default_instructions(role: str) -> str:

@@ -4,7 +4,6 @@ All of them look at the text alone, in microseconds to milliseconds; none asks a
 visible. What must not happen at all belongs into the permission table and into the tools' own limits.
 """
 
-import importlib
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from journeyman.agents.guardrails import Check, CheckContext, Finding, Guardrail
 from journeyman.agents.injections import injection, visible
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.imports import imported
 from journeyman.traces.patterns import PATTERNS
 from journeyman.traces.record import Config, parse_config
 
@@ -178,13 +178,9 @@ def _check(named: str, options: dict[str, Any], origin: str) -> Check:
 
 
 def _imported(named: str, origin: str) -> Any:
-    module, _, attribute = named.partition(":")
-    if not attribute:
+    if ":" not in named:
         raise ConfigError(f'{origin}: unknown check {named!r}; have {", ".join(CHECKS)}, or write "module:function"')
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{origin}: {named!r} cannot be imported: {error}") from None
+    return imported(named, f"{origin}:")
 
 
 def _expression(text: str) -> str:

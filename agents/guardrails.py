@@ -6,7 +6,7 @@ A check is a plain callable, sync or async: `check(text, context)` gives None wh
 - `block`: the text goes no further;
 - `redact`: what was found is replaced by `[redacted:<name>]`, the whole text where the check named no characters;
 - `warn`: nothing changes, the trace tells;
-- `ask`: a person decides; at `result` and `output` the work is done already, so the text is withheld.
+- `ask`: a person decides; the run waits, where it is kept, and else the text is withheld.
 
 A check that fails (raises, runs out of time, or gives something else) blocks, because nobody knows what it would have
 said; one that could only warn gives a warning. Plain functions run in the event loop, so they must be quick: a check
@@ -15,15 +15,17 @@ that waits for something must be async.
 
 import asyncio
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, Field, JsonValue, field_serializer, field_validator, model_validator
 
 from journeyman.agents.decision import Decision, Place
+from journeyman.agents.plain_json import with_strings, write_plain
 from journeyman.traces.record import Record
+
+V = TypeVar("V")
 
 Action = Literal["block", "redact", "warn", "ask"]
 
@@ -41,6 +43,8 @@ class CheckContext(Record):
     tool: str | None = None
     evidence: tuple[str, ...] = ()
     """Texts that an output or an answer may rest on, e.g. what tools gave."""
+    value: JsonValue = None
+    """What the text was written from, where that was no text: a call's arguments, an output that is a list."""
 
 
 class Finding(Record):
@@ -50,6 +54,13 @@ class Finding(Record):
     """In one line; it goes to the trace and to whoever is told, so it should not quote the text."""
     spans: tuple[tuple[int, int], ...] = ()
     """Characters to take out, each a start and an end; they may overlap."""
+
+    @field_validator("spans")
+    @classmethod
+    def _forward(cls, spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if wrong := [span for span in spans if not 0 <= span[0] <= span[1]]:
+            raise ValueError(f"{wrong[0]} is no span: a start that is not negative, and an end that is not before it")
+        return spans
 
 
 Found: TypeAlias = str | Finding | None
@@ -155,43 +166,61 @@ class Guards:
         if place not in self._places:
             return Guarded(text=text)
         context = CheckContext(place=place, agent=agent, tool=tool, evidence=tuple(evidence))
-        chosen = [one for one in self._guardrails if one.applies(context)]
-        found = await asyncio.gather(*(_ask(one, text, context) for one in chosen))
-        return _combined(text, [(one, what) for one, what in zip(chosen, found, strict=True) if what], place)
+        decisions, cuts = await self._found(text, context)
+        return _combined(_without(text, cuts), decisions)
 
     async def check_json(
         self,
         place: Place,
-        value: JsonValue,
+        value: V,
         *,
         agent: str | None = None,
         tool: str | None = None,
         evidence: Sequence[str] = (),
-    ) -> tuple[JsonValue, Guarded]:
-        """Like `check`, for arguments or an output: a string is checked as it is, anything else as JSON.
+    ) -> tuple[V, Guarded]:
+        """Like `check`, for arguments or an output; gives the value that may go on.
 
-        Gives the value that may go on. Where JSON is not readable any more after what was taken out, it is blocked.
+        A string is checked as it is, anything else as JSON in which strings are not escaped: they would hide what
+        checks look for. What was found outside of strings cannot be taken out, and is blocked.
         """
         if place not in self._places:
             return value, Guarded(text=value if isinstance(value, str) else "")
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        guarded = await self.check(place, text, agent=agent, tool=tool, evidence=evidence)
-        if guarded.blocked is not None or guarded.text == text:
-            return value, guarded
         if isinstance(value, str):
-            return guarded.text, guarded
-        try:
-            kept = json.loads(guarded.text)
-        except ValueError:
-            kept = None
-        if type(kept) is not type(value):
+            guarded = await self.check(place, value, agent=agent, tool=tool, evidence=evidence)
+            return cast(V, value if guarded.blocked is not None else guarded.text), guarded
+        given = cast(JsonValue, value)
+        text, strings = write_plain(given)
+        context = CheckContext(place=place, agent=agent, tool=tool, evidence=tuple(evidence), value=given)
+        decisions, cuts = await self._found(text, context)
+        guarded = _combined(_without(text, cuts), decisions)
+        if guarded.blocked is not None or not cuts:
+            return value, guarded
+        if not all(any(first <= start and end <= last for first, last in strings) for start, end, _ in cuts):
             lost = "what was to be taken out cannot be taken out of JSON"
             return value, guarded.model_copy(update={"text": "", "blocked": lost, "ask": None})
-        return kept, guarded
+        left = iter([_without(text, cuts, first, last) for first, last in strings])
+        return cast(V, with_strings(given, left)), guarded
+
+    async def _found(self, text: str, context: CheckContext) -> "tuple[list[Decision], list[Cut]]":
+        """What is decided about a text, and what is to be taken out of it."""
+        chosen = [one for one in self._guardrails if one.applies(context)]
+        said = await asyncio.gather(*(_ask(one, text, context) for one in chosen))
+        found = [(one, what) for one, what in zip(chosen, said, strict=True) if what]
+        cuts = [
+            (start, end, one.name)
+            for one, what in found
+            if one.action == "redact" and isinstance(what, Finding)
+            for start, end in what.spans or ((0, len(text)),)
+        ]
+        return [_decision(one, what, context.place) for one, what in found], cuts
 
     @cached_property
     def _places(self) -> frozenset[Place]:
         return frozenset(place for one in self._guardrails for place in one.at)
+
+
+Cut: TypeAlias = tuple[int, int, str]
+"""Characters to take out, and the name of the guardrail that says so."""
 
 
 class _Failed(Record):
@@ -216,21 +245,17 @@ async def _ask(guardrail: Guardrail, text: str, context: CheckContext) -> Findin
     return _Failed(reason=f"the check {guardrail.name!r} gave a {type(found).__name__}, not None, a str or a Finding")
 
 
-def _combined(text: str, found: Sequence[tuple[Guardrail, Finding | _Failed]], place: Place) -> Guarded:
-    decisions: list[Decision] = []
-    spans: list[tuple[int, int, str]] = []
-    for guardrail, what in found:
-        action = guardrail.action
-        if isinstance(what, _Failed) and action != "warn":
-            action = "block"
-        decisions.append(
-            Decision(source="guardrail", name=guardrail.name, place=place, action=action, reason=what.reason)
-        )
-        if action == "redact" and isinstance(what, Finding):
-            spans += [(start, end, guardrail.name) for start, end in what.spans or ((0, len(text)),)]
+def _decision(guardrail: Guardrail, what: Finding | _Failed, place: Place) -> Decision:
+    action = guardrail.action
+    if isinstance(what, _Failed) and action != "warn":
+        action = "block"
+    return Decision(source="guardrail", name=guardrail.name, place=place, action=action, reason=what.reason)
+
+
+def _combined(text: str, decisions: Sequence[Decision]) -> Guarded:
     blocked = _reasons(decisions, "block")
     return Guarded(
-        text="" if blocked else _without(text, spans),
+        text="" if blocked else text,
         decisions=tuple(decisions),
         blocked=blocked,
         ask=None if blocked else _reasons(decisions, "ask"),
@@ -241,12 +266,13 @@ def _reasons(decisions: Sequence[Decision], action: Action) -> str | None:
     return "; ".join(f"{one.name}: {one.reason}" for one in decisions if one.action == action) or None
 
 
-def _without(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
-    """`text` with a mark for each span; spans that overlap become one."""
+def _without(text: str, cuts: Iterable[Cut], first: int = 0, last: int | None = None) -> str:
+    """`text` from `first` to `last` with a mark for each cut there; those that overlap become one."""
+    last = len(text) if last is None else last
     kept: list[str] = []
-    at = 0
-    for start, end, name in sorted(spans):
+    at = first
+    for start, end, name in sorted(cut for cut in cuts if first <= cut[0] and cut[1] <= last):
         if start >= at:
             kept += [text[at:start], f"[redacted:{name}]"]
         at = max(at, end)
-    return "".join([*kept, text[at:]])
+    return "".join([*kept, text[at:last]])

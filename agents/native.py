@@ -24,6 +24,7 @@ class NativeForm:
     def __init__(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
         self._agent = agent
         self._known = tools
+        self.instructions = agent.instructions
         self.tools: Sequence[Tool] = tuple(tools.values())
         """Shown to the model on every turn, so that all its prompts begin alike."""
         self._numbers = count(1)
@@ -66,8 +67,12 @@ class NativeForm:
         for call in reply.tool_calls:
             if call.name not in self._known:
                 raise UnreadableReplyError(f"there is no tool {call.name!r}; there are: {', '.join(self._known)}")
+        ids = [call.id for call in reply.tool_calls]
+        # Some models give all their calls one id, and servers then refuse to tell the results apart.
         calls = tuple(
-            call if call.id else call.model_copy(update={"id": f"call_{next(self._numbers)}"})
+            call
+            if call.id and ids.count(call.id) == 1
+            else call.model_copy(update={"id": f"call_{next(self._numbers)}"})
             for call in reply.tool_calls
         )
         return Calling(message=Message(role="assistant", content=reply.content, tool_calls=calls), calls=calls)
@@ -83,4 +88,4 @@ class NativeForm:
             return read_output(said, self._agent)
         if not text:
             raise UnreadableReplyError("it is empty: answer, or call a tool")
-        return text
+        return read_output(text, self._agent)

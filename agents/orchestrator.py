@@ -5,7 +5,8 @@ numbered from 1 by their place, and may only refer to earlier ones, so that a cy
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from journeyman.agents.agent import MAX_ASSIGNMENTS, Agent, Crew
@@ -69,8 +70,7 @@ def most_assignments(crew: Crew) -> int:
 
 def plan_schema(crew: Crew) -> dict[str, Any]:
     """JSON schema of a plan for `crew`: neither a worker nor a reference to a later assignment can be written."""
-    places = range(1, most_assignments(crew) + 1)
-    return assignments_schema([assignment_schema(crew, list(range(1, place))) for place in places], least=1)
+    return _plan_schema(crew.worker_names, most_assignments(crew))
 
 
 def assignments_schema(places: Sequence[dict[str, Any]], *, least: int) -> dict[str, Any]:
@@ -90,10 +90,16 @@ def assignments_schema(places: Sequence[dict[str, Any]], *, least: int) -> dict[
     }
 
 
-def assignment_schema(crew: Crew, earlier: Sequence[int]) -> dict[str, Any]:
-    """JSON schema of an assignment that may need those numbered `earlier`."""
+@lru_cache(maxsize=64)
+def _plan_schema(workers: tuple[str, ...], most: int) -> dict[str, Any]:
+    places = range(1, most + 1)
+    return assignments_schema([assignment_schema(workers, range(1, place)) for place in places], least=1)
+
+
+def assignment_schema(workers: Iterable[str], earlier: Sequence[int]) -> dict[str, Any]:
+    """JSON schema of an assignment of one of `workers` that may need those numbered `earlier`."""
     properties: dict[str, Any] = {
-        "worker": {"type": "string", "enum": [worker.name for worker in crew.workers]},
+        "worker": {"type": "string", "enum": [*workers]},
         "goal": {"type": "string", "minLength": 1, "maxLength": MAX_GOAL_CHARS},
     }
     if earlier:
@@ -131,7 +137,7 @@ def read_assignment(row: Any, crew: Crew, place: int, earlier: Sequence[int]) ->
     """One row of a plan, which may need those numbered `earlier`; raises `UnreadableReplyError`."""
     if not isinstance(row, dict) or not isinstance(row.get("goal"), str) or not row["goal"].strip():
         raise UnreadableReplyError(f"assignment {place} has no goal")
-    workers = sorted(worker.name for worker in crew.workers)
+    workers = sorted(crew.worker_names)
     if row.get("worker") not in workers:
         raise UnreadableReplyError(
             f"assignment {place} names worker {row.get('worker')!r}; there are: {', '.join(workers)}"

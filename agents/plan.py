@@ -47,6 +47,17 @@ class Plan(Record):
         waited = {need for assignment in self.assignments for need in assignment.waits_for}
         return tuple(one for one in self.assignments if one.id not in waited and one.replaces is None)
 
+    def tried(self, assignment: Assignment) -> tuple[str, ...]:
+        """Ids of the work in whose place `assignment` is done: what failed first, then what replaced that in vain."""
+        if assignment.replaces is None:
+            return ()
+        first: dict[str, str] = {}
+        for one in self.assignments[: int(assignment.place)]:
+            if one.replaces is not None:
+                first[one.id] = first.get(one.replaces, one.replaces)
+        others = [id for id, failed in first.items() if failed == first[assignment.id] and id != assignment.id]
+        return (first[assignment.id], *others)
+
 
 class Report(Record):
     """How one assignment ended; `status` is the runtime's word, never the model's."""

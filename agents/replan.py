@@ -87,7 +87,7 @@ def replan_schema(crew: Crew, plan: Plan, reports: Mapping[str, Report]) -> dict
     start = len(plan.assignments) + 1
     places = []
     for place in range(start, start + most_assignments(crew)):
-        schema = assignment_schema(crew, [*usable, *range(start, place)])
+        schema = assignment_schema(crew.worker_names, [*usable, *range(start, place)])
         places.append({"anyOf": [schema, _replacing(schema, replaceable)]} if replaceable else schema)
     return assignments_schema(places, least=0)
 

@@ -1,6 +1,5 @@
 """Tool tables: `[tools.NAME]` of a crew's file, and the tools that they stand for."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from journeyman.tools.tool import Tool, toolbox
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.imports import imported
+from journeyman.traces.record import first_mistake
 
 MARKS = {"approve", "idempotent", "writes"}
 """Options of every table: what `Tool` says of them holds for each tool of it."""
@@ -46,16 +47,7 @@ def build_tools(name: str, options: dict[str, Any], folder: Path) -> dict[str, T
     for key in PATHS & options.keys():
         if isinstance(options[key], str):
             options[key] = folder / options[key]
-    if use in BUILDERS and not isinstance(builder, Tool):
-        # A mistake in an option is told by its key, as everywhere else in the file.
-        builder = validate_call(config=LOOSE)(builder)
-    try:
-        built = builder if isinstance(builder, Tool) else builder(**options)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"tools.{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except TypeError as error:
-        raise ConfigError(f"tools.{name}: {error}") from None
+    built = builder if isinstance(builder, Tool) and not options else _built(name, use, builder, options)
     if isinstance(built, Tool):
         return {name: built.renamed(name).marked(**marks)}
     if isinstance(built, list | tuple) and built and all(isinstance(one, Tool) for one in built):
@@ -72,13 +64,26 @@ def united(boxes: Mapping[str, Mapping[str, Tool]]) -> dict[str, Tool]:
     return tools
 
 
+def _built(name: str, use: str, builder: Any, options: dict[str, Any]) -> Any:
+    if isinstance(builder, Tool):
+        raise ConfigError(f"tools.{name}: {use!r} takes no option {min(options)!r}")
+    if use in BUILDERS:
+        # A mistake in an option is told by its key, as everywhere else in the file.
+        builder = validate_call(config=LOOSE)(builder)
+    try:
+        return builder(**options)
+    except ValidationError as error:
+        raise ConfigError(f"tools.{name}: {first_mistake(error)}") from None
+    except (ConfigError, TypeError) as error:
+        hint = "" if use in BUILDERS or isinstance(error, ConfigError) else "; is it a tool without @tool?"
+        raise ConfigError(f"tools.{name}: {error}{hint}") from None
+    except Exception as error:  # Whatever a builder of somebody else's raises, the file is at fault.
+        raise ConfigError(f"tools.{name}: {use!r} failed: {type(error).__name__}: {error}") from error
+
+
 def _imported(name: str, use: str) -> Any:
-    module, _, attribute = use.partition(":")
-    if not attribute:
+    if ":" not in use:
         raise ConfigError(
             f'tools.{name}: unknown tool {use!r}; have {", ".join(BUILDERS)}, or write "module:attribute"'
         )
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"tools.{name}: {use!r} cannot be imported: {error}") from None
+    return imported(use, f"tools.{name}:")

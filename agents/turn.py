@@ -37,12 +37,19 @@ def read_output(value: Any, agent: Agent) -> JsonValue:
     """The output in an answer; raises `UnreadableReplyError` where it is not of the agent's kind."""
     if agent.output == "text":
         if isinstance(value, str):
-            return value
+            return _without_null(value)
         raise UnreadableReplyError("answer must be a string")
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        # A small model that repeats itself would fan out over the same value twice.
-        return list(dict.fromkeys(value))
+        # A small model that repeats itself would fan out over the same value twice, or over none.
+        return list(dict.fromkeys(_without_null(one) for one in value if one.strip()))
     raise UnreadableReplyError("answer must be a list of strings")
+
+
+def _without_null(text: str) -> str:
+    if "\0" in text:
+        # Postgres, where runs may be kept, has no text with it.
+        raise UnreadableReplyError("answer holds a null character, which is no text")
+    return text
 
 
 def answer_schema(agent: Agent) -> dict[str, Any]:

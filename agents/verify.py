@@ -6,7 +6,7 @@ crash asks it anew. In a crew's file it is a text: `integer`, `number`, `date`, 
 at each value of an output that is a list, so that a list without values, which may be right, passes.
 """
 
-import importlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, JsonValue, PlainSerializer
 
 from journeyman.agents.plan import Assignment
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.imports import imported
 
 Verifier = Callable[[JsonValue, Assignment], str | None]
 """Returns None for an output that it accepts, else the reason why not, for the model to read."""
@@ -33,6 +34,8 @@ def refusal(verifiers: Sequence[str | Verifier], output: JsonValue, assignment: 
             reason = find_verifier(one)(output, assignment)
         except Exception as error:  # Somebody else's code: whatever it raises, the output is not verified.
             reason = f"verifier {verifier_name(one)} broke: {type(error).__name__}: {error}"
+        if not isinstance(reason, str | None):
+            reason = f"verifier {verifier_name(one)} broke: it gave {reason!r}, neither None nor a reason"
         if reason is not None:
             return reason
     return None
@@ -49,8 +52,22 @@ def find_verifier(one: str | Verifier) -> Verifier:
 
 def _check_names(verifiers: tuple[str | Verifier, ...]) -> tuple[str | Verifier, ...]:
     for one in verifiers:
-        find_verifier(one)
+        found = find_verifier(one)
+        if inspect.iscoroutinefunction(found) or not _takes_two(found):
+            raise ConfigError(
+                f"verifier {verifier_name(one)!r} must be a plain function of an output and its assignment"
+            )
     return verifiers
+
+
+def _takes_two(function: Verifier) -> bool:
+    try:
+        inspect.signature(function).bind("output", "assignment")
+    except TypeError:
+        return False
+    except ValueError:  # It was not written in Python, and does not say what it takes.
+        return True
+    return True
 
 
 def _names(verifiers: tuple[str | Verifier, ...]) -> tuple[str, ...]:
@@ -71,10 +88,7 @@ def _written(text: str) -> Verifier:
     if not colon:
         known = ", ".join([*PLAIN, *(f"{kind}:..." for kind in WITH_ARGUMENT)])
         raise ConfigError(f'unknown verifier {text!r}; have {known}, or write "module:function"')
-    try:
-        verifier = getattr(importlib.import_module(kind), argument)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"verifier {text!r} cannot be imported: {error}") from None
+    verifier = imported(text, "verifier")
     if not callable(verifier):
         raise ConfigError(f"verifier {text!r} is a {type(verifier).__name__}, not a function")
     found: Verifier = verifier
@@ -120,6 +134,8 @@ def _unit(unit: str) -> ValueCheck:
 
 
 def _pattern(pattern: str) -> ValueCheck:
+    if not pattern:
+        raise ConfigError("verifier 'pattern:' needs a regular expression, such as pattern:[A-Z]{2}")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -129,6 +145,8 @@ def _pattern(pattern: str) -> ValueCheck:
 
 def _one_of(choices: str) -> ValueCheck:
     allowed = [choice.strip() for choice in choices.split("|")]
+    if "" in allowed:
+        raise ConfigError(f"verifier {f'one_of:{choices}'!r} has an empty choice; write one_of:yes|no")
     return lambda value: None if value in allowed else f"{_shown(value)} is not one of {', '.join(allowed)}"
 
 

@@ -6,8 +6,10 @@ over 1 writes its calls as a list of such objects. `agents/native.py` has the fo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
+
+from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.calls import Calls, Used, opening, told
@@ -25,6 +27,11 @@ from journeyman.traces.messages import Message, ToolCall
 
 class Form(Protocol):
     """How an agent is asked for a turn, and how what it said and what came of it is written down."""
+
+    @property
+    def instructions(self) -> str:
+        """The system prompt."""
+        ...
 
     @property
     def tools(self) -> Sequence[Tool]:
@@ -46,18 +53,20 @@ async def work(
     """Does one assignment; raises `ModelError`, everything else that goes wrong is in the report.
 
     A reply that cannot be used is told to the model, `limits.repairs` times; an answer that a verifier refuses costs a
-    turn. `earlier` is what the session said before this task.
+    turn, and so does one that repeats a failed call word for word. `earlier` is what the session said before this task.
     """
     form: Form = NativeForm(agent, tools) if agent.tool_calls == "native" else JsonForm(agent, tools)
     count = TokenCount([tool.parameters for tool in form.tools])
-    messages = opening(agent, calls.policy, assignment.goal, earlier)
+    briefed = agent.model_copy(update={"instructions": form.instructions})
+    messages = opening(briefed, calls.policy, assignment.goal, earlier)
     keep, turn, repairs = len(messages), 0, 0
     evidence: list[str] = []
+    complaints: set[str] = set()
     problem, final = None, False
     while turn < agent.limits.turns and repairs <= agent.limits.repairs:
         messages = fit(messages, agent.limits.prompt_tokens, count, keep=keep)
         try:
-            said = await _ask(agent, assignment, form, calls, messages, count, turn, final)
+            said = await _ask(agent, assignment, form, calls, messages, count, turn, final, complaints)
         except OverBudgetError:
             if final or not evidence:
                 raise
@@ -79,7 +88,9 @@ async def work(
             return Report(assignment=assignment, status="ok", output=said.output, evidence=tuple(evidence))
         used = await calls.use(said.calls)
         evidence += [one.span_id for one in used if one.result.status == "ok"]
-        messages = (*messages, said.message, *form.results(said.calls, used))
+        results = form.results(said.calls, used)
+        complaints |= _complaints(used, results)
+        messages = (*messages, said.message, *results)
         turn, problem = turn + 1, None
     error = f"{repairs} unusable replies" if repairs > agent.limits.repairs else f"no answer in {turn} turns"
     error += f"; last: {problem}" if problem else ""
@@ -95,19 +106,36 @@ async def _ask(
     count: TokenCount,
     turn: int,
     final: bool,
+    complaints: Collection[str],
 ) -> Calling | Answering:
     first, last = turn == 0, final or turn == agent.limits.turns - 1
 
     def read(reply: ModelReply) -> Calling | Answering:
         count.learn(messages, reply.usage)
         said = form.read(reply, first=first, last=last)
-        if isinstance(said, Answering) and (reason := refusal(agent.verify, said.output, assignment)) is not None:
-            # Refused within the call, so that the record of the call says so and nobody learns from the reply.
-            raise RefusedAnswerError(reason, said.message)
+        if isinstance(said, Answering):
+            reason = _repeated(said.output, complaints) or refusal(agent.verify, said.output, assignment)
+            if reason is not None:
+                # Refused within the call, so that the record of the call says so and nobody learns from the reply.
+                raise RefusedAnswerError(reason, said.message)
         return said
 
     schema, choice = form.schema(first=first, last=last), form.choice(first=first, last=last)
     return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice, final=final)
+
+
+def _complaints(used: Sequence[Used], results: Sequence[Message]) -> set[str]:
+    """What calls that did not go well said, as they said it and as the model was shown it."""
+    said = {one.result.content.strip() for one in used if one.result.status != "ok"}
+    return said | {results[0].content.strip()} if said and len(results) == 1 else said
+
+
+def _repeated(output: JsonValue, complaints: Collection[str]) -> str | None:
+    """Why a mere complaint is no answer. One that only mentions it may report what was found, so it passes."""
+    values = output if isinstance(output, list) else [output]
+    if any(str(value).strip() in complaints for value in values):
+        return "it repeats what a call said that did not go well; say what you found, or that you found nothing"
+    return None
 
 
 class JsonForm:
@@ -118,6 +146,12 @@ class JsonForm:
     def __init__(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
         self._agent = agent
         self._known = tools
+
+    @property
+    def instructions(self) -> str:
+        """The agent's own, followed by its tools, which no template shows: those that say what they do."""
+        told = [f"- {name} {one.told}" for name, one in self._known.items() if one.description]
+        return "\n".join([self._agent.instructions, "Tools:", *told]) if told else self._agent.instructions
 
     def choice(self, *, first: bool, last: bool) -> ToolChoice:
         return "auto"
@@ -139,7 +173,7 @@ def turn_schema(agent: Agent, tools: Mapping[str, Tool], *, first: bool, last: b
     """JSON schema of what `agent` may say on a turn: any of its tools, an answer, or both."""
     if not tools or last:
         return answer_schema(agent)
-    choices = [keyed(name, _untitled(tool.parameters)) for name, tool in tools.items()]
+    choices = [keyed(name, tool.bare_parameters) for name, tool in tools.items()]
     if agent.parallel_calls > 1:
         one = choices[0] if len(choices) == 1 else {"anyOf": choices}
         choices = [{"type": "array", "items": one, "minItems": 1, "maxItems": agent.parallel_calls}]
@@ -188,12 +222,3 @@ def _call(said: Any, tools: Mapping[str, Tool]) -> ToolCall:
     if not isinstance(arguments, dict):
         raise UnreadableReplyError(f"the arguments of {name} must be a JSON object")
     return ToolCall(id="", name=name, arguments=arguments)
-
-
-def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without pydantic's titles, which a decoder has no use for."""
-    return {
-        key: _untitled(value) if isinstance(value, dict) else value
-        for key, value in schema.items()
-        if not (key == "title" and isinstance(value, str))
-    }

@@ -16,6 +16,9 @@ from journeyman.traces.errors import ToolError
 from journeyman.traces.record import Record
 from journeyman.traces.trace import CallStatus
 
+SECONDS_TO_END = 2.0
+"""For an async function that was cancelled; it is left behind after that."""
+
 
 class CallResult(Record):
     status: CallStatus
@@ -28,43 +31,58 @@ async def call_tool(tool: Tool, arguments: dict[str, Any], context: ToolContext 
 
     A plain function runs in a thread of its own, so a hundred calls wait side by side. Python cannot stop a thread:
     one that outlives its time is left behind, its result is dropped, and neither the loop nor the process waits for
-    it at the end. What must be stopped for certain belongs into an async function or a process.
+    it at the end. An async function is cancelled at the end of its time, and left behind too where it does not heed
+    that. What must be stopped for certain belongs into a process.
     `context` is given to a function that has a parameter for it. A function that stands in for another tool may return
     a `CallResult` itself.
     """
     try:
         valid = tool.arguments.read(arguments)
     except InvalidArgumentsError as error:
-        return CallResult(status="invalid", content=_cut(f"{tool.name} was not called: {error}", tool.max_chars))
+        return CallResult(status="invalid", content=_shown(f"{tool.name} was not called: {error}", tool.max_chars))
+    except Exception as error:  # A validator is the tool's code too.
+        said = f"{tool.name} was not called: its parameters cannot be checked: {_told(error)}"
+        return CallResult(status="failed", content=_shown(said, tool.max_chars))
     if tool.context_parameter is not None:
         valid = {**valid, tool.context_parameter: context or ToolContext()}
-    status, content = await _contained(tool, valid)
-    return CallResult(status=status, content=_cut(content, tool.max_chars))
+    # A task of its own, which can be left behind where the function goes on though it was cancelled.
+    working = asyncio.ensure_future(_contained(tool, valid))
+    status, content = await _in_time(working, tool)
+    return CallResult(status=status, content=_shown(content, tool.max_chars))
+
+
+async def _in_time(working: "asyncio.Task[tuple[CallStatus, str]]", tool: Tool) -> tuple[CallStatus, str]:
+    try:
+        await asyncio.wait([working], timeout=tool.timeout_s)
+    finally:
+        late = not working.done()
+        if late:
+            working.cancel()
+            await asyncio.wait([working], timeout=SECONDS_TO_END)
+    if late:
+        return "timeout", f"{tool.name} did not answer in {tool.timeout_s:g} s"
+    if working.cancelled():
+        return "failed", f"{tool.name} failed: it was cancelled from within"
+    return working.result()
 
 
 async def _contained(tool: Tool, arguments: dict[str, Any]) -> tuple[CallStatus, str]:
-    timer = asyncio.timeout(tool.timeout_s)
     try:
-        async with timer:
-            said = await _invoke(tool, arguments)
-            return (said.status, said.content) if isinstance(said, CallResult) else ("ok", str(said))
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return "failed", f"{tool.name} failed: it was cancelled from within"
+        said = await _invoke(tool, arguments)
+        return (said.status, said.content) if isinstance(said, CallResult) else ("ok", str(said))
+    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
     except ToolError as error:
         return "failed", f"{tool.name}: {error}"
-    except (Exception, SystemExit) as error:  # Whatever a tool's body raises must not end the run.
-        if timer.expired() and isinstance(error, TimeoutError):
-            return "timeout", f"{tool.name} did not answer in {tool.timeout_s:g} s"
-        return "failed", f"{tool.name} failed: {type(error).__name__}: {error}"
+    except BaseException as error:  # Whatever a tool's body raises must not end the run.
+        return "failed", f"{tool.name} failed: {_told(error)}"
 
 
 async def _invoke(tool: Tool, arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(tool.function):
         return await tool.function(**arguments)
-    return await _in_thread(partial(tool.function, **arguments), tool.name)
+    said = await _in_thread(partial(tool.function, **arguments), tool.name)
+    return await said if inspect.iscoroutine(said) else said
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:
@@ -86,8 +104,8 @@ async def _in_thread(function: Callable[[], Any], name: str) -> Any:
         error: BaseException | None = None
         try:
             value = context.run(function)
-        except StopIteration as stop:
-            error = RuntimeError(f"it raised {stop!r}")  # A future refuses this one.
+        except (StopIteration, KeyboardInterrupt, GeneratorExit) as stop:
+            error = RuntimeError(f"it raised {stop!r}")  # A future refuses the first, a loop ends with the second.
         except BaseException as raised:
             error = raised
         with suppress(RuntimeError):  # The loop has closed: nobody waits any more.
@@ -97,7 +115,15 @@ async def _in_thread(function: Callable[[], Any], name: str) -> Any:
     return await done
 
 
-def _cut(content: str, limit: int) -> str:
-    if len(content) <= limit:
-        return content
-    return f"{content[:limit]}\n[cut: the first {limit:,} of {len(content):,} characters]"
+def _told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # Its `__str__` is the tool's code too.
+        return type(error).__name__
+
+
+def _shown(content: str, limit: int) -> str:
+    """As much of it as a model is shown, without the halves of characters that no server takes."""
+    if len(content) > limit:
+        content = f"{content[:limit]}\n[cut: the first {limit:,} of {len(content):,} characters]"
+    return content.encode(errors="replace").decode()

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
 HIDDEN = frozenset({".git"})
@@ -31,7 +31,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def files(path: Path, *, write: bool = False, max_bytes: int = 1_000_000) -> tuple[Tool, ...]:
+def files(path: Path, *, write: bool = False, max_bytes: Count = 1_000_000) -> tuple[Tool, ...]:
     """The tools `list`, `read` and `search` over the folder at `path`, and with `write=True` also `write`.
 
     A file of more than `max_bytes` is neither read nor written; `read` takes a range of lines, so that a long file
@@ -53,6 +53,8 @@ def files(path: Path, *, write: bool = False, max_bytes: int = 1_000_000) -> tup
         lines = folder.read(path).splitlines()
         if first < 1 or first > max(len(lines), 1):
             raise ToolError(f"{path} has {len(lines)} lines; first={first} is none of them")
+        if last is not None and last < first:
+            raise ToolError(f"last={last} comes before first={first}")
         return "\n".join(lines[first - 1 : last])
 
     def search(text: str, path: str = ".") -> str:

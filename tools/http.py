@@ -11,8 +11,10 @@ so hand it whatever the model has seen. What comes back is text from outside: tr
 """
 
 import asyncio
+import codecs
 import ipaddress
 import json
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 from journeyman.traces.record import Record
 
@@ -34,7 +36,9 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_REDIRECTS = 5
 PORTS = {"https": 443, "http": 80}
 TEXT = ("text/", "application/json", "application/xml", "application/javascript", "application/x-ndjson")
+HOST = re.compile(r"[\w.:-]+", re.ASCII)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NO_CHARSETS = {"punycode", "idna", "unicode-escape", "raw-unicode-escape"}
 REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -49,8 +53,8 @@ def http(
     *,
     methods: Sequence[Literal["GET", "POST"]] = ("GET",),
     private: Sequence[str] = (),
-    max_bytes: int = 1_000_000,
-    max_seconds: float = 20.0,
+    max_bytes: Count = 1_000_000,
+    max_seconds: Seconds = 20.0,
     certificates: Path | None = None,
     resolve: Resolver = look_up,
     name: str = "http",
@@ -101,6 +105,8 @@ class _Web:
     ) -> None:
         if not entries:
             raise ConfigError('hosts is empty; name those that may be asked, such as "api.example.com"')
+        if certificates is not None and not Path(certificates).is_file():
+            raise ConfigError(f"{certificates}: there is no such file of certificates")
         self._entries = entries
         self._private = private
         self._max_bytes = max_bytes
@@ -191,11 +197,7 @@ class _Web:
                     break
         except httpx.HTTPError as error:
             raise ToolError(f"{target} broke off: {error or type(error).__name__}") from None
-        text = (
-            content[: self._max_bytes].decode(response.charset_encoding or "utf-8", errors="replace")
-            if readable
-            else ""
-        )
+        text = _decoded(content[: self._max_bytes], response.charset_encoding) if readable else ""
         if response.status_code >= 400:
             raise ToolError(f"{target} answered {response.status_code}: {' '.join(text.split())[:500]}")
         if not readable:
@@ -214,7 +216,7 @@ class _Web:
 def _entry(text: str) -> _Entry:
     scheme, _, rest = text.rpartition("://")
     parsed = _parsed(f"{scheme or 'https'}://{rest.removeprefix('*.')}", ConfigError)
-    if parsed.scheme not in PORTS or not parsed.host or parsed.raw_path != b"/" or "*" in parsed.host:
+    if parsed.raw_path != b"/" or not HOST.fullmatch(_host(parsed)):
         raise ConfigError(
             f'hosts: {text!r} is not a host; write "api.example.com", "*.example.com" or "http://host:80"'
         )
@@ -264,6 +266,15 @@ def _address(text: str) -> Address | None:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return address.ipv4_mapped or address.sixtofour or address
     return address
+
+
+def _decoded(content: bytes, charset: str | None) -> str:
+    """Whatever is no encoding of text, or takes minutes to decode a megabyte, is read as UTF-8."""
+    try:
+        known = codecs.lookup(charset or "utf-8").name not in NO_CHARSETS
+        return content.decode(charset if charset and known else "utf-8", errors="replace")
+    except (LookupError, UnicodeError):
+        return content.decode(errors="replace")
 
 
 def _is_json(text: str) -> bool:

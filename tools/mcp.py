@@ -25,7 +25,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
@@ -51,16 +51,16 @@ def mcp(
     env: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
     log: Path | None = None,
-    max_seconds: float = 60.0,
-    connect_seconds: float = 30.0,
+    max_seconds: Seconds = 60.0,
+    connect_seconds: Seconds = 30.0,
 ) -> tuple[Tool, ...]:
     """The tools of the server that `command` starts, or that answers at `url`; all of them, or those named in `tools`.
 
     `env` names variables of this process that the started server gets besides PATH, HOME and the like; in a value of
     `headers`, `${TOKEN}` stands for such a variable, so that no secret is written down. What a started server writes
     to its standard error goes to the file `log`. `max_seconds` is for a call, `connect_seconds` for all attempts
-    to connect. A name that is no Python identifier gets `_` for what does not fit. Raises `ConfigError` where the
-    server cannot be reached or lacks a tool.
+    to connect, and for the list of tools. A name that is no Python identifier gets `_` for what does not fit. Raises
+    `ConfigError` where the server cannot be reached, lacks a tool or describes one that cannot be used.
     """
     if find_spec("mcp") is None:
         raise ConfigError("MCP servers need the package mcp: pip install 'journeyman[mcp]'")
@@ -93,7 +93,7 @@ def _tool(server: "_Server", offered: "Offered", max_seconds: float) -> Tool:
 
     return Tool(
         call,
-        name=re.sub(r"\W", "_", offered.name),
+        name=_identifier(offered.name),
         description=offered.description or offered.title or offered.name,
         timeout_s=max_seconds + 5,
         parameters=offered.input_schema,
@@ -127,31 +127,24 @@ class _Link:
         self._connect_seconds = connect_seconds
         self._session: Session | None = None
         self._connecting = asyncio.Lock()
-        self._thread = threading.Thread(target=self.loop.run_forever, name=f"mcp {where}", daemon=True)
+        self._leaving: asyncio.Future[None] | None = None
+        self._thread = threading.Thread(target=self._serve, name=f"mcp {where}", daemon=True)
         self._thread.start()
 
     async def tools(self) -> "list[Offered]":
         session = await self._open()
-        found: list[Offered] = []
-        cursor = None
-        for _ in range(MAX_PAGES):
-            page = await session.within(session.client.list_tools(cursor=cursor), self._connect_seconds)
-            found += page.tools
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        return found
+        return await session.within(_all_tools(session.client), self._connect_seconds)
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float, again: bool) -> "CallToolResult":
         from journeyman.tools.mcp_session import BrokenError
 
-        for repeat in (again, False):
+        for attempt in (1, 2):
             session = await self._open()
             try:
                 return await session.within(session.client.call_tool(name, arguments), seconds)
-            except BrokenError:
+            except BrokenError as broken:
                 session.over.set()
-                if not repeat:
+                if attempt == 2 or not (again or broken.untouched):
                     break
         raise ToolError(f"the connection to {self._where} broke; nobody knows whether the call was carried out")
 
@@ -177,18 +170,44 @@ class _Link:
         raise ToolError(f"{self._where} cannot be reached: {problem}")
 
     def close(self) -> None:
-        """Ends the session and the thread; called from any thread but its own."""
+        """Ends the session and the thread, and waits for that unless the garbage is collected in that very thread."""
+        if threading.current_thread() is self._thread:
+            self._leaving = asyncio.ensure_future(self._end(), loop=self.loop)
+            self._leaving.add_done_callback(lambda _: self.loop.stop())
+            return
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(SECONDS_TO_CLOSE)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SECONDS_TO_CLOSE)
-        if not self._thread.is_alive():
+
+    def _serve(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
             self.loop.close()
 
     async def _end(self) -> None:
         if self._session is not None:
             await self._session.close()
         await self.loop.shutdown_asyncgens()
+
+
+async def _all_tools(client: "Client") -> "list[Offered]":
+    found: list[Offered] = []
+    cursor = None
+    for _ in range(MAX_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        found += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def _identifier(name: str) -> str:
+    """A tool's name as a crew can use it."""
+    written = re.sub(r"\W", "_", name)
+    return written if written.isidentifier() and written != "answer" else f"_{written}"
 
 
 def _text(result: "CallToolResult") -> str:

@@ -10,11 +10,16 @@ from typing import Any, Self, TypeVar
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED
+from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
+from pydantic import ValidationError
 
 from journeyman.traces.errors import ToolError
+from journeyman.traces.record import first_mistake
 
 T = TypeVar("T")
+FORGOTTEN = "Session terminated"
+CLOSED = ("Connection closed", "SSE stream ended")
+"""The SDK's words where a server does not know the session any more, and where nobody is there to answer."""
 SECONDS_TO_CLOSE = 5.0
 TIMEOUT = httpx2.Timeout(30.0, read=None)
 """Of the connection; how long an answer may take is up to the call."""
@@ -22,6 +27,11 @@ TIMEOUT = httpx2.Timeout(30.0, read=None)
 
 class BrokenError(Exception):
     """The connection closed while something was asked."""
+
+    def __init__(self, *, untouched: bool = False) -> None:
+        super().__init__()
+        self.untouched = untouched
+        """The server said that it did nothing: it has forgotten the session, as one does that was started anew."""
 
 
 class Session:
@@ -58,8 +68,13 @@ class Session:
                 return await asked
         except TimeoutError:
             raise ToolError(f"the server did not answer in {seconds:g} s") from None
+        except ValidationError as error:
+            raise ToolError(f"the server's answer is none of the protocol's: {first_mistake(error)}") from None
         except MCPError as error:
-            if error.code == CONNECTION_CLOSED:
+            if error.code == INVALID_REQUEST and error.message == FORGOTTEN:
+                raise BrokenError(untouched=True) from None
+            # The code alone says nothing: servers use it for errors of their own.
+            if error.code == CONNECTION_CLOSED and (self.over.is_set() or error.message.startswith(CLOSED)):
                 raise BrokenError from None
             raise ToolError(error.message) from None
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from journeyman.tools.context import Notes, ToolContext
 from journeyman.tools.embeddings import Embed, embeddings_endpoint
 from journeyman.tools.retrieve import NOTHING, retrieve
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
 MAX_CHARS = 2_000
@@ -24,7 +24,7 @@ MAX_VECTORS = 10_000
 
 def memory(
     *,
-    k: int = 4,
+    k: Count = 4,
     embeddings_url: str | None = None,
     embeddings_model: str | None = None,
     embeddings_key_env: str | None = None,

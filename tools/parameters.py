@@ -2,15 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any, Protocol, get_type_hints
+from typing import Annotated, Any, Protocol, get_args, get_type_hints
+from urllib.parse import unquote
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from journeyman.tools.context import ToolContext
 from journeyman.traces.errors import ConfigError
 
-DEFINITION = "#/$defs/"
+DEFINITIONS = {"$defs", "definitions"}
+MAX_SCHEMA_PARTS = 20_000
+"""Of one tool, references replaced: definitions that refer to each other twice and twice again would never end."""
 
 
 class InvalidArgumentsError(ValueError):
@@ -32,25 +35,32 @@ class Parameters(Protocol):
 
 
 class AnnotatedParameters:
-    """Read from a function's signature; pydantic converts what can be converted."""
+    """Read from a function's signature; pydantic converts what can be converted, and holds it to `Annotated` bounds."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        hints = get_type_hints(function)
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except (NameError, TypeError) as error:
+            raise ConfigError(f"tool {name!r}: its annotations cannot be read: {error}") from None
         self.context_parameter: str | None = None
+        self._names: dict[str, str] = {}
         fields: dict[str, Any] = {}
         for parameter in inspect.signature(function).parameters.values():
-            if hints.get(parameter.name) is ToolContext:
+            _check(name, parameter, hints)
+            hint = hints[parameter.name]
+            if hint is ToolContext or ToolContext in get_args(hint):
                 self.context_parameter = parameter.name
                 continue
-            if parameter.name not in hints:
-                raise ConfigError(f"tool {name!r}: parameter {parameter.name!r} needs a type annotation")
+            # A name of ours for each field: theirs may be one that pydantic uses itself, such as `schema` or `_id`.
+            field = f"field_{len(fields)}"
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (hints[parameter.name], default)
-        self._model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-
-    @cached_property
-    def schema(self) -> dict[str, Any]:
-        return _inlined(self._model.model_json_schema())
+            fields[field] = (Annotated[hint, Field(alias=parameter.name)], default)
+            self._names[field] = parameter.name
+        try:
+            self._model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+            self.schema: dict[str, Any] = _inlined(name, self._model.model_json_schema())
+        except PydanticUserError as error:
+            raise ConfigError(f"tool {name!r}: a model cannot write its parameters: {_first_line(error)}") from None
 
     def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -58,7 +68,18 @@ class AnnotatedParameters:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise InvalidArgumentsError(f"{_place(first['loc'])}: {first['msg']}") from None
-        return {name: getattr(valid, name) for name in type(valid).model_fields}
+        return {name: getattr(valid, field) for field, name in self._names.items()}
+
+
+def _check(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise ConfigError(f"tool {tool!r}: parameter {parameter.name!r} must be one that is given by its name")
+    if parameter.name not in hints:
+        raise ConfigError(f"tool {tool!r}: parameter {parameter.name!r} needs a type annotation")
+
+
+def _first_line(error: PydanticUserError) -> str:
+    return error.message.partition("\n")[0]
 
 
 class SchemaParameters:
@@ -80,7 +101,7 @@ class SchemaParameters:
         self.context_parameter: str | None = None
         # An empty registry: a reference to an address is never fetched.
         self._validator = kind(dict(schema), registry=Registry())
-        self.schema = _inlined({"properties": {}, **schema})
+        self.schema = {"properties": {}, **_inlined(name, dict(schema))}
 
     def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         from referencing.exceptions import Unresolvable
@@ -98,24 +119,38 @@ def _place(path: Any) -> str:
     return ".".join(str(part) for part in path) or "arguments"
 
 
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with each local reference replaced by what it refers to, where a definition holds itself by anything.
+def _inlined(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with each reference within it replaced by what it refers to, where that holds itself by anything.
 
     A tool's schema becomes part of the schema of a turn, where a reference to `#/$defs` would lead nowhere.
     """
-    definitions = schema.get("$defs", {})
+    left = MAX_SCHEMA_PARTS
 
     def resolve(value: Any, within: tuple[str, ...]) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConfigError(f"tool {name!r}: its parameters have a schema of more than {MAX_SCHEMA_PARTS:,} parts")
         if isinstance(value, list):
             return [resolve(one, within) for one in value]
         if not isinstance(value, dict):
             return value
         target = value.get("$ref")
-        if isinstance(target, str) and target.startswith(DEFINITION):
-            name = target.removeprefix(DEFINITION)
+        if isinstance(target, str) and target.startswith("#"):
             rest = {key: resolve(one, within) for key, one in value.items() if key != "$ref"}
-            return {} if name in within else {**resolve(definitions.get(name, {}), (*within, name)), **rest}
+            if target in within:
+                return rest
+            found = resolve(_pointed_at(schema, target), (*within, target))
+            return {**found, **rest} if isinstance(found, dict) else rest
         return {key: resolve(one, within) for key, one in value.items()}
 
-    inlined: dict[str, Any] = resolve({key: value for key, value in schema.items() if key != "$defs"}, ())
+    inlined: dict[str, Any] = resolve({key: value for key, value in schema.items() if key not in DEFINITIONS}, ("#",))
     return inlined
+
+
+def _pointed_at(schema: Any, reference: str) -> Any:
+    """What a JSON pointer such as `#/$defs/Place` leads to; anything, where it leads nowhere."""
+    for part in unquote(reference).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        schema = schema.get(key) if isinstance(schema, dict) else None
+    return {} if schema is None else schema

@@ -35,7 +35,7 @@ from typing import IO, Any, Literal
 
 from journeyman.tools.sandbox import NO_WALL
 from journeyman.tools.seccomp import syscall_filter
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
 MAX_FILES = 1_000
@@ -59,9 +59,9 @@ NAMES = (
 
 def python(
     *,
-    max_seconds: float = 10.0,
-    memory_mb: int = 512,
-    disk_mb: int = 16,
+    max_seconds: Seconds = 10.0,
+    memory_mb: Count = 512,
+    disk_mb: Count = 16,
     files: Literal["own", "allowed"] = "own",
     network: Literal["none", "allowed"] = "none",
     name: str = "python",

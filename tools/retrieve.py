@@ -7,7 +7,7 @@ from typing import Protocol
 
 from journeyman.tools.embeddings import Embed, VectorIndex, embeddings_endpoint
 from journeyman.tools.passages import read_passages
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Tool
 from journeyman.traces.errors import ConfigError
 
 NOTHING = "nothing found"
@@ -41,7 +41,7 @@ def retrieve(
 def retrieve_from(
     path: Path,
     *,
-    k: int = 2,
+    k: Count = 2,
     description: str = "Finds the documents that match a query best.",
     embeddings_url: str | None = None,
     embeddings_model: str | None = None,

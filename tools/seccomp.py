@@ -93,7 +93,6 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "rseq": (334, 293),
     "set_tid_address": (218, 96),
     "arch_prctl": (158, None),
-    "prctl": (157, 167),
     "sched_yield": (24, 124),
     "sched_getaffinity": (204, 123),
     "sched_getparam": (143, 121),
@@ -175,6 +174,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
 """Number on x86_64, and on aarch64 where the call exists there."""
 
 FORK = (56, 220)
+PRCTL = (157, 167)
 CLONE3 = (435, 435)
 LIMITS = (302, 261)
 FCNTL = (72, 25)
@@ -185,6 +185,8 @@ NETWORK = ((42, 203), (49, 200), (50, 201), (43, 202), (288, 242), (307, 269), (
 """connect, bind, listen, accept, accept4, sendmmsg, recvmmsg."""
 
 CLONE_THREAD = 0x10000
+SET_DEATH_SIGNAL = (1,)
+"""PR_SET_PDEATHSIG: without it a program could outlive the process that has to stop it."""
 SET_OWNER = (8, 15)
 """F_SETOWN and F_SETOWN_EX: who gets a signal when a file becomes ready."""
 SET_OWNER_IOCTL = (0x8901, 0x8902)
@@ -226,6 +228,7 @@ def _rules(place: int, network: bool) -> Iterator[Instruction]:
     yield from _when(CLONE3[place], [(RETURN, 0, 0, MISSING)])
     # Its own limits only: it could else lower those of the process that started it.
     yield from _when(LIMITS[place], [_argument(0), (EQUAL, 0, 1, 0), *_verdicts(ALLOW, REFUSE)])
+    yield from _when(PRCTL[place], _among(0, SET_DEATH_SIGNAL, REFUSE, ALLOW))
     yield from _when(FCNTL[place], _among(1, SET_OWNER, REFUSE, ALLOW))
     yield from _when(IOCTL[place], _among(1, SET_OWNER_IOCTL, REFUSE, ALLOW))
     # Stream sockets only: one that sends datagrams could send them to any socket of this machine.

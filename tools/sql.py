@@ -5,9 +5,9 @@ longer than its time, or flood the prompt. Four walls stand behind each other: t
 engine is told which statements it may compile, the time of a query is limited, and so are its rows.
 
 What it does not: whatever is in the file can be read, by any agent that has the tool. Make a view or a copy of what
-may be seen. A query may use a processor core for `max_seconds`, and space for sorting in the temp folder. DuckDB looks
-at the clock between steps only: a query that builds one huge value may use more than its time and memory (the call is
-given up all the same).
+may be seen. A query may use a processor core for `max_seconds`, and space for sorting in the temp folder. Either engine
+looks at the clock between its steps only: one step that pads a text to a huge width (`printf` in SQLite) or builds one
+huge value (DuckDB) may use more than its time, and in DuckDB more than its memory. The call is given up all the same.
 """
 
 import sqlite3
@@ -18,13 +18,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-from journeyman.tools.tool import Tool
+from journeyman.tools.tool import Count, Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
 MAX_CELL_CHARS = 200
 MAX_SCHEMA_CHARS = 6_000
 MAX_VALUE_BYTES = 10_000_000
 """Of one value in SQLite: a query could else build a text of a gigabyte in one step, which no time limit cuts short."""
+MAX_PATTERN_BYTES = 200
+"""Of LIKE and GLOB in SQLite: time grows with the pattern's length times the text's, in one step."""
 MAX_QUERY_CHARS = 20_000
 DUCKDB_MEMORY = "512MB"
 STEPS_BETWEEN_LOOKS = 1_000
@@ -34,8 +36,8 @@ STEPS_BETWEEN_LOOKS = 1_000
 def sql(
     path: Path,
     *,
-    max_rows: int = 50,
-    max_seconds: float = 10.0,
+    max_rows: Count = 50,
+    max_seconds: Seconds = 10.0,
     name: str = "sql",
     description: str = "Answers one read-only SQL query.",
 ) -> Tool:
@@ -135,6 +137,7 @@ class _SQLite:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN_BYTES)
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             connection.set_authorizer(self._allows)
             until = monotonic() + self._max_seconds

@@ -2,13 +2,20 @@
 
 import copy
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, overload
+from functools import cached_property
+from typing import Annotated, Any, overload
+
+from pydantic import Field
 
 from journeyman.tools.parameters import AnnotatedParameters, Parameters, SchemaParameters
 from journeyman.traces.errors import ConfigError
 
 Function = Callable[..., Any] | Callable[..., Awaitable[Any]]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+"""Limits of the tools in the box, as a crew's file is held to them."""
 
 
 class Tool:
@@ -17,6 +24,7 @@ class Tool:
     `function` may be plain or async; its annotations become the JSON schema of its parameters, its docstring's first
     paragraph the description. It returns something that `str` makes readable, and raises `ToolError` where it can't.
     A ready JSON schema may be given as `parameters` instead: then `function` takes any keyword arguments.
+    With `description=""` a prompt says nothing of the tool, as where an adapter has learned to call it.
     """
 
     def __init__(
@@ -34,8 +42,8 @@ class Tool:
         asks: bool = False,
     ) -> None:
         self.function = function
-        self.name = _checked(name or function.__name__)
-        self.description = description or _first_paragraph(function)
+        self.name = _checked(name or str(getattr(function, "__name__", type(function).__name__)))
+        self.description = _first_paragraph(function) or self.name if description is None else description
         self.timeout_s = timeout_s
         """Seconds after which a call is given up."""
         self.max_chars = max_chars
@@ -61,6 +69,21 @@ class Tool:
     def parameters(self) -> dict[str, Any]:
         """JSON schema of the arguments object."""
         return self.arguments.schema
+
+    @cached_property
+    def bare_parameters(self) -> dict[str, Any]:
+        """`parameters` without pydantic's titles, which a decoder has no use for."""
+        return _untitled(self.parameters)
+
+    @cached_property
+    def told(self) -> str:
+        """What a prompt says of the tool behind its name: what it takes and what it does."""
+        return f"{json.dumps(self.bare_parameters.get('properties', {}), ensure_ascii=False)}: {self.description}"
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The tool as the template of a model that has one is given it."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
     def marked(self, **marks: bool) -> "Tool":
         """The same with other values of `writes`, `idempotent` (by default: it does not write) or `approve`."""
@@ -102,6 +125,14 @@ def toolbox(name: str, tools: Iterable[Tool]) -> dict[str, Tool]:
             raise ConfigError(f"tools.{name}: two tools of the name {named.name!r}")
         box[named.name] = named
     return box
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _untitled(value) if isinstance(value, dict) else value
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
 
 
 def _checked(name: str) -> str:

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.crew_file import load_crew
+from journeyman.tools.calculator import calculator
 from journeyman.traces.errors import ConfigError
 
 GOOD = """
@@ -46,13 +48,13 @@ def test_a_crew_says_how_calls_are_written_what_is_verified_and_how_often_it_rep
         tmp_path,
         'verify = ["number"]'
         + GOOD.replace("limits =", "replans = 3\njudge = true\nlimits =").replace(
-            "tools = [", 'parallel_calls = 4\ntool_calls = "native"\nverify = ["integer", "json:loads"]\ntools = ['
+            "tools = [", 'parallel_calls = 4\ntool_calls = "native"\nverify = ["integer", "operator:eq"]\ntools = ['
         ),
     )
     assert read.orchestrator is not None
     assert (read.verify, read.orchestrator.replans, read.orchestrator.judge) == (("number",), 3, True)
     (worker,) = read.workers
-    assert (worker.parallel_calls, worker.tool_calls, worker.verify) == (4, "native", ("integer", "json:loads"))
+    assert (worker.parallel_calls, worker.tool_calls, worker.verify) == (4, "native", ("integer", "operator:eq"))
     assert "JSON" not in worker.instructions
     several = crew(tmp_path, GOOD.replace("tools = [", "parallel_calls = 4\ntools = ["))
     assert "a list of calls" in several.workers[0].instructions
@@ -141,17 +143,59 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ('use = "sql"', "tools.calculator: path: Missing"),
+        ('use = "sql"', "tools.calculator: 'path' is missing"),
         ('use = "sql"\npath = "none.db"', "none.db cannot be read"),
-        ('use = "files"\npath = "."\nwrite = "perhaps"', "tools.calculator: write: Input should be a valid boolean"),
-        ('use = "http"\nhosts = ["a.b"]\nmethods = ["PUT"]', "tools.calculator: methods.0: Input should be 'GET' or"),
-        ('use = "python"\nmax_secs = 3', "tools.calculator: max_secs: Unexpected keyword argument"),
+        ('use = "files"\npath = "."\nwrite = "perhaps"', "tools.calculator: 'write': Input should be a valid boolean"),
+        ('use = "http"\nhosts = ["a.b"]\nmethods = ["PUT"]', "tools.calculator: 'methods.0': Input should be 'GET' or"),
+        ('use = "python"\nmax_secs = 3', "tools.calculator: unknown key 'max_secs'"),
         ('use = "mcp"', "either a command or a url"),
+        ('use = "http"\nhosts = "a.b"', "tools.calculator: 'hosts': write a list"),
+        ('use = "http"\nhosts = ["a b"]', "tools.calculator: hosts: 'a b' is not a host"),
+        ('use = "http"\nhosts = ["a.b"]\ncertificates = "none.pem"', "none.pem: there is no such file"),
+        ('use = "http"\nhosts = ["a.b"]\nmax_seconds = -1', "tools.calculator: 'max_seconds': Input should be greater"),
+        ('use = "calculator"\ndigits = 3', "tools.calculator: 'calculator' takes no option 'digits'"),
+        ('use = "sql"\npath = "a\\u0000b"', "tools.calculator: 'sql' failed: ValueError: embedded null byte"),
+        ('use = "..:tool"', "tools.calculator: '..:tool' cannot be imported"),
+        ('use = "json:dumps"', "tools.calculator: dumps() missing 1 required positional argument"),
     ],
 )
 def test_a_wrong_option_of_a_tool_is_named(tmp_path: Path, table: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         crew(tmp_path, GOOD.replace('use = "calculator"', table))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[workers.", "[worker.", "unknown key 'worker'"),
+        ('tools = ["', 'fallback = "big"\ntools = ["', "fallback': write a list"),
+        ("tools = [", "tool_first = true\ntols = [", "unknown key"),
+    ],
+)
+def test_what_is_wrong_in_a_crew_s_file_is_said_in_the_words_of_the_file(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)) as raised:
+        crew(tmp_path, GOOD.replace(old, new))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_is_no_crew_s_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_crew(tmp_path)
+
+
+def test_an_agent_that_must_call_a_tool_first_has_one() -> None:
+    worker = Agent(name="w", instructions="i", tool_first=True)
+    with pytest.raises(ValidationError, match="agent 'w' must call a tool first"):
+        Crew(name="c", orchestrator=None, workers=(worker,))
+
+
+def test_a_tool_goes_by_the_name_that_its_crew_gives_it() -> None:
+    worker = Agent(name="w", instructions="i", tools=("sum",))
+    assert Crew(name="c", orchestrator=None, workers=(worker,), tools={"sum": calculator}).tools["sum"].name == "sum"
+    with pytest.raises(ValidationError, match="tool name 'answer' must be"):
+        Crew(name="c", orchestrator=None, workers=(worker,), tools={"answer": calculator})
 
 
 def test_two_tables_cannot_give_two_tools_of_one_name(tmp_path: Path) -> None:

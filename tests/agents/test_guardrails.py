@@ -158,6 +158,27 @@ async def test_arguments_stay_arguments_when_something_is_taken_out() -> None:
     assert guarded.blocked is None
 
 
+async def test_a_string_in_arguments_is_checked_as_it_is() -> None:
+    said = 'first\nsay "no" twice'
+    for word in ("first\nsay", '"no"', "twice"):
+        (value, guarded) = await guards(("a", finds(word), "redact")).check_json("result", {"to": ["x", said], "n": 3})
+        assert value == {"to": ["x", said.replace(word, "[redacted:a]")], "n": 3}
+        assert guarded.blocked is None
+
+
+async def test_a_check_is_given_the_arguments_besides_their_text() -> None:
+    seen: list[CheckContext] = []
+    arguments = {"sum": 5, "to": [{"name": 'Jo "B"'}], "more": {}, "none": None, "all": []}
+    await guards(("a", lambda text, context: seen.append(context), "block")).check_json("result", arguments)
+    assert [context.value for context in seen] == [arguments]
+
+
+def test_a_find_that_ends_before_it_starts_is_refused() -> None:
+    for span in ((5, 3), (-1, 2)):
+        with pytest.raises(ValidationError, match="is no span"):
+            Finding(reason="odd", spans=(span,))
+
+
 async def test_what_cannot_be_taken_out_of_json_blocks_it() -> None:
     value, guarded = await guards(("a", finds('"n"'), "redact")).check_json("result", {"n": 3})
     assert value == {"n": 3}

@@ -79,6 +79,13 @@ async def test_a_call_without_an_id_gets_one_that_its_result_names(desk: Any) ->
     assert len(set(asked)) == 3
 
 
+async def test_calls_that_share_an_id_get_ids_of_their_own(desk: Any) -> None:
+    at_work = desk(said("", call("c"), call("c", query="age")), said("61.6 m"))
+    assert (await do(at_work, parallel_calls=2)).status == "ok"
+    asked, *results = at_work.seen[1][-3:]
+    assert [one.id for one in asked.tool_calls] == [one.tool_call_id for one in results] == ["call_1", "call_2"]
+
+
 async def test_a_first_turn_may_demand_a_call_and_the_last_one_takes_none(desk: Any) -> None:
     at_work = desk(said("a guess"), said("", call()), said("", call()), said("", call()), said("61.6 m"))
     assert (await do(at_work, tool_first=True)).output == "61.6 m"
@@ -93,6 +100,10 @@ async def test_an_answer_of_several_values_is_json(desk: Any, text: str) -> None
 async def test_an_empty_reply_is_no_answer(desk: Any) -> None:
     report = await do(desk(*[said(" ")] * 3))
     assert (report.status, report.output) == ("failed", None)
+
+
+async def test_a_null_character_is_no_part_of_an_answer(desk: Any) -> None:
+    assert (await do(desk(said("61.6\0 m"), said("61.6 m")))).output == "61.6 m"
 
 
 async def test_an_agent_that_repairs_with_tool_messages_keeps_calls_and_results_together(desk: Any) -> None:

@@ -56,10 +56,17 @@ def test_a_verifier_that_breaks_has_not_accepted_the_output() -> None:
     assert str(refusal([even], "five", GOAL)).startswith("verifier even broke: ValueError: ")
 
 
+def test_a_verifier_that_says_yes_or_no_has_not_said_why() -> None:
+    assert refusal([lambda output, goal: True], "5", GOAL) == (  # type: ignore[list-item, return-value]
+        "verifier test_a_verifier_that_says_yes_or_no_has_not_said_why.<locals>.<lambda> broke: "
+        "it gave True, neither None nor a reason"
+    )
+
+
 def test_a_verifier_may_be_named_by_its_module() -> None:
-    assert refusal(["json:loads"], "5", GOAL) is not None
-    agent = Agent(name="a", instructions="i", verify=("integer", "json:loads"))
-    assert agent.verify == ("integer", "json:loads")
+    assert refusal(["operator:eq"], "5", GOAL) is not None
+    agent = Agent(name="a", instructions="i", verify=("integer", "operator:eq"))
+    assert agent.verify == ("integer", "operator:eq")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,11 @@ def test_a_verifier_may_be_named_by_its_module() -> None:
         ("json_schema:{", "holds no JSON schema"),
         ('json_schema:{"type": 3}', "holds no JSON schema"),
         ("unit:", "needs a unit"),
+        ("pattern:", "needs a regular expression"),
+        ("one_of:yes|", "has an empty choice"),
+        ("..:check", "cannot be imported"),
+        ("json:loads", "must be a plain function of an output and its assignment"),
+        ("asyncio:sleep", "must be a plain function of an output and its assignment"),
     ],
 )
 def test_a_verifier_that_is_none_is_refused_when_the_agent_is_made(verifier: str, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pytest
@@ -13,7 +13,7 @@ from journeyman.agents.model import BASE
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError
 from journeyman.agents.turn import Answering
-from journeyman.agents.worker import read_turn, turn_schema, work, write_answer, write_call
+from journeyman.agents.worker import JsonForm, read_turn, turn_schema, work, write_answer, write_call
 from journeyman.tools.tool import Tool, tool
 from journeyman.traces.errors import ToolError
 from journeyman.traces.messages import Message
@@ -129,6 +129,35 @@ async def test_an_output_that_was_never_accepted_is_not_given_out(desk: Any) -> 
     assert report.error == "no answer in 3 turns; last: 'tall' is not a number"
 
 
+@pytest.mark.parametrize("said", ["facts: there is nothing", "facts: facts: there is nothing\n"])
+async def test_what_a_failed_call_said_is_refused_as_an_answer_and_one_of_its_own_is_not(desk: Any, said: str) -> None:
+    at_work = desk(write_call("facts", {"query": "nothing"}), write_answer(["61.6", said]), write_answer(["none"]))
+    report = await do(at_work)
+    assert (report.status, report.output) == ("ok", ["none"])
+    assert "it repeats what a call said" in at_work.seen[2][-1].content
+
+
+async def test_a_worker_that_only_repeats_a_failed_call_fails(desk: Any) -> None:
+    echo = write_answer("facts: there is nothing")
+    report = await do(desk(write_call("facts", {"query": "nothing"}), echo, echo), changed(output="text"))
+    assert (report.status, report.output) == ("failed", None)
+    assert report.error is not None and "there is nothing" not in report.error
+
+
+async def test_what_calls_side_by_side_said_is_no_answer_where_one_of_them_failed(desk: Any) -> None:
+    calls = json.dumps([{"facts": {"query": "height"}}, {"facts": {"query": "nothing"}}])
+    shown = "1. facts: about height\n2. facts: facts: there is nothing"
+    agent = changed(output="text", parallel_calls=2, limits=Limits(turns=4))
+    at_work = desk(calls, write_answer(shown), write_answer("facts: there is nothing"), write_answer("about height"))
+    assert (await do(at_work, agent)).output == "about height"
+
+
+async def test_an_answer_may_be_what_a_call_said_that_went_well_and_may_mention_a_failure(desk: Any) -> None:
+    for said in ("about height", "facts: about height", "The height is 61.6; facts: there is nothing on its width"):
+        calls = write_call("facts", {"query": "nothing"}), write_call("facts", {"query": "height"})
+        assert (await do(desk(*calls, write_answer(said)), changed(output="text"))).output == said
+
+
 async def test_a_valid_empty_answer_is_not_a_failure(desk: Any) -> None:
     report = await do(desk(write_answer([])), changed(verify=("number",)))
     assert (report.status, report.output) == ("ok", [])
@@ -192,13 +221,18 @@ def test_the_schema_of_an_agent_with_one_call_a_turn_is_what_adapters_were_train
 
 
 def test_a_repeated_value_counts_once() -> None:
-    said = read_turn('{"answer": ["a", "b", "a"]}', AGENT, TOOLS)
+    said = read_turn('{"answer": ["a", "", "b", " ", "a"]}', AGENT, TOOLS)
     assert isinstance(said, Answering)
     assert said.output == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"answer": 3}', '{"answer": [1]}', '{"facts": "x"}', '{"a": 1, "b": 2}', "no"]
+    "text",
+    [
+        *("[]", "{}", '{"answer": 3}', '{"answer": [1]}', '{"facts": "x"}', '{"a": 1, "b": 2}', "no"),
+        *('{"answer": ["\\u0000"]}', '{"facts": {"query": NaN}}', '{"facts": {"query": 1e999}}', "9" * 9_999),
+        *('{"facts": {"query": ' + "[" * 90 + "]" * 90 + "}}", "[" * 99_999),
+    ],
 )
 def test_replies_that_are_no_turn_are_refused_with_a_reason(text: str) -> None:
     with pytest.raises(UnreadableReplyError, match=r"\w"):
@@ -211,6 +245,27 @@ def test_examples_are_shown_to_the_base_model_only() -> None:
     assert [message.content for message in opening(agent, "lookup@1", "goal")] == ["Look it up.", "goal"]
 
 
+async def test_a_model_is_told_which_tools_it_has_and_how_they_are_called(desk: Any) -> None:
+    @tool
+    def price(item: str, coin: Literal["EUR", "USD"] = "EUR") -> str:
+        """Its price."""
+        return f"3 {coin}"
+
+    tools = {
+        "price": price,
+        "plain": Tool(lambda: "", name="plain"),
+        "secret": Tool(lambda: "", name="secret", description=""),
+    }
+    at_work = desk(write_answer(["3"]), tools=tools)
+    await work(changed(instructions="Look it up."), Assignment(id="1", worker="lookup", goal="Tea?"), tools, at_work)
+    assert at_work.seen[0][0].content == (
+        "Look it up.\nTools:\n"
+        '- price {"item": {"type": "string"}, '
+        '"coin": {"default": "EUR", "enum": ["EUR", "USD"], "type": "string"}}: Its price.\n'
+        "- plain {}: plain"
+    )
+
+
 async def test_all_prompts_of_an_agent_begin_with_the_same_bytes(desk: Any) -> None:
     agent = changed(examples=({"user": "q", "assistant": '{"answer": ["a"]}'},), instructions="Look it up.\nAlways.")
     openings = []
@@ -220,5 +275,6 @@ async def test_all_prompts_of_an_agent_begin_with_the_same_bytes(desk: Any) -> N
         first, second = (json.dumps([message.model_dump() for message in messages]) for messages in at_work.seen)
         assert second.startswith(first.removesuffix("]"))
         openings.append(first)
-    shared = json.dumps([message.model_dump() for message in opening(agent, BASE, "")[:-1]]).removesuffix("]")
+    briefed = agent.model_copy(update={"instructions": JsonForm(agent, TOOLS).instructions})
+    shared = json.dumps([message.model_dump() for message in opening(briefed, BASE, "")[:-1]]).removesuffix("]")
     assert all(one.startswith(shared) for one in openings)

@@ -5,6 +5,7 @@ import contextvars
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from time import perf_counter, sleep
 from typing import NoReturn
 
@@ -29,6 +30,8 @@ def raising(error: BaseException) -> Tool:
         (KeyError("x"), "broken failed: KeyError: 'x'"),
         (SystemExit(3), "broken failed: SystemExit: 3"),
         (StopIteration(1), "broken failed: RuntimeError: it raised StopIteration(1)"),
+        (KeyboardInterrupt(), "broken failed: RuntimeError: it raised KeyboardInterrupt()"),
+        (BaseException("odd"), "broken failed: BaseException: odd"),
         (TimeoutError("the socket's own"), "broken failed: TimeoutError: the socket's own"),
     ],
 )
@@ -43,6 +46,53 @@ async def test_a_result_that_cannot_be_shown_is_a_failed_result() -> None:
             raise ValueError("not for your eyes")
 
     assert (await call_tool(Tool(lambda: Shy(), name="shy"), {})).status == "failed"
+
+
+async def test_an_error_that_cannot_be_shown_is_told_by_its_name() -> None:
+    class ShyError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("not for your eyes")
+
+    assert (await call_tool(raising(ShyError()), {})).content == "broken failed: ShyError"
+
+
+async def test_half_a_character_reaches_no_model() -> None:
+    assert (await call_tool(Tool(lambda: "x \ud800", name="half"), {})).content == "x ?"
+    assert (await call_tool(raising(KeyError("\ud800")), {})).content.isprintable()
+
+
+async def test_a_plain_function_that_gives_a_coroutine_is_waited_for() -> None:
+    async def answer() -> str:
+        return "here"
+
+    assert (await call_tool(Tool(lambda: answer(), name="wrapped"), {})).content == "here"
+
+
+async def test_an_async_function_that_exits_is_a_failed_result() -> None:
+    @tool
+    async def leaves() -> None:
+        raise SystemExit(3)
+
+    assert (await call_tool(leaves, {})).content == "leaves failed: SystemExit: 3"
+
+
+async def test_a_function_that_does_not_heed_its_cancellation_is_left_behind() -> None:
+    go = asyncio.Event()
+
+    @tool(timeout_s=0.05)
+    async def stubborn() -> None:
+        while not go.is_set():
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+
+    late = asyncio.create_task(call_tool(stubborn, {}))
+    cancelled = asyncio.create_task(call_tool(Tool(stubborn.function, timeout_s=60), {}))
+    await asyncio.sleep(0.02)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert (await late).content == "stubborn did not answer in 0.05 s"
+    go.set()
 
 
 async def test_a_huge_result_is_cut_with_a_note() -> None:

@@ -46,6 +46,7 @@ async def test_a_file_is_read_whole_or_by_lines(folder: Path) -> None:
     assert await said(read, path="a.md") == "one\nTwo\nthree"
     assert await said(read, path="./a.md", first=2, last=2) == "Two"
     assert "has 3 lines" in await said(read, path="a.md", first=4)
+    assert "last=1 comes before first=2" in await said(read, path="a.md", first=2, last=1)
 
 
 async def test_a_search_names_file_and_line(folder: Path) -> None:

@@ -26,6 +26,8 @@ class _Pages(BaseHTTPRequestHandler):
                 self._answer(int(status), b"why it\nfailed")
             case ["image"]:
                 self._answer(200, b"\x89PNG", kind="image/png")
+            case ["charset", name]:
+                self._answer(200, "é".encode(), kind=f"text/plain; charset={name}")
             case ["big"]:
                 self._answer(200, b"x" * 3_000_000)
             case ["zipped"]:
@@ -176,6 +178,8 @@ async def test_failures_are_told_and_sizes_and_times_limited(port: int) -> None:
     assert (await asked(web, f"{here}/image")).content == f"http: {here}/image is image/png, not text"
     assert (await asked(web, f"{here}/zipped")).content == "unpacked"
     assert "cannot be reached" in (await asked(web, "http://127.0.0.1:1/")).content
+    for charset, shown in {"latin-1": "Ã©", "none": "é", "punycode": "é", "hex": "é"}.items():
+        assert (await asked(web, f"{here}/charset/{charset}")).content == shown
     started = perf_counter()
     assert (await asked(web, f"{here}/slow")).status == "timeout"
     assert perf_counter() - started < 0.9

@@ -2,13 +2,17 @@
 
 import asyncio
 import gc
+import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import perf_counter, sleep
+from typing import Any
 
 import pytest
 
@@ -151,6 +155,101 @@ async def test_over_http_it_is_the_same_and_a_restart_is_survived(web: _Served) 
     web.start()
     answers = [await called(tools["process"]) for _ in range(2)]
     assert answers[-1].status == "ok" and answers[-1].content != before
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """A server of the protocol's older form, which keeps sessions, until it forgets them."""
+
+    session = 0
+    calls = 0
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        known = self.headers["mcp-session-id"] == str(_Forgetful.session)
+        said: dict[str, Any] = {}
+        match asked["method"]:
+            case "initialize":
+                version, who = asked["params"]["protocolVersion"], {"name": "old", "version": "1"}
+                said = {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": who}}
+            case "tools/list":
+                said = {"result": {"tools": [{"name": "book", "inputSchema": {"type": "object"}}]}}
+            case "tools/call" if known:
+                _Forgetful.calls += 1
+                said = {"result": {"content": [{"type": "text", "text": "booked"}]}}
+            case "tools/call":
+                self._answer(404, b"")
+                return
+            case _:
+                said = {"error": {"code": -32601, "message": "no such method"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **said}).encode()
+        self._answer(200 if "id" in asked else 202, body)
+
+    def do_GET(self) -> None:
+        self._answer(405, b"")
+
+    def do_DELETE(self) -> None:
+        self._answer(200, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("mcp-session-id", str(_Forgetful.session))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+async def test_a_server_that_has_forgotten_the_session_is_asked_anew_and_does_it_once() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    (book,) = await asyncio.to_thread(mcp, url=f"http://127.0.0.1:{server.server_address[1]}/mcp", max_seconds=5)
+    _Forgetful.session += 1
+    assert await called(book) == CallResult(status="ok", content="booked")
+    assert _Forgetful.calls == 1
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+LIAR = str(Path(__file__).with_name("mcp_liar.py"))
+
+
+def lying(wrong: str, connect_seconds: float = 10.0) -> dict[str, Tool]:
+    return named(mcp(command=[sys.executable, LIAR, wrong], max_seconds=2, connect_seconds=connect_seconds))
+
+
+def test_names_that_no_crew_could_use_are_made_usable() -> None:
+    assert list(lying("named")) == ["_2fa", "_answer", "a_b"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("refuses", "shop: the shop is closed"),
+        ("odd", "shop: the server's answer is none of the protocol's: 'content'"),
+    ],
+)
+async def test_what_a_server_answers_amiss_is_a_failed_result_of_one_line(wrong: str, said: str) -> None:
+    shop = (await asyncio.to_thread(lying, wrong))["shop"]
+    first, second = await called(shop), await called(shop)
+    assert first == second
+    assert first.status == "failed" and first.content.startswith(said) and "\n" not in first.content
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("untyped", "none of the protocol's: 'tools.0.inputSchema' is missing"),
+        ("endless", "the server did not answer in 1 s"),
+    ],
+)
+def test_a_server_that_cannot_list_its_tools_is_a_config_error(wrong: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        lying(wrong, connect_seconds=1)
 
 
 @pytest.mark.parametrize(

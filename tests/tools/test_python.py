@@ -87,6 +87,8 @@ async def test_a_mistake_comes_back_with_its_line_and_what_was_printed_before(sa
         "import os; os.kill(os.getppid(), 9)",
         "import ctypes, os; e = ctypes.CDLL(None, use_errno=True)\n"
         "if e.ptrace(16, os.getppid(), 0, 0): raise PermissionError(1, 'Operation not permitted')",
+        "import ctypes; e = ctypes.CDLL(None, use_errno=True)\n"
+        "if e.prctl(1, 0, 0, 0, 0): raise PermissionError(1, 'Operation not permitted')",
         "import resource, os; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (4, 4))",
         "import fcntl, os; r, w = os.pipe(); fcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())",
         "import os; os.chmod('SECRET', 0)",

@@ -121,6 +121,13 @@ def test_a_value_of_a_gigabyte_is_refused(lite: Path) -> None:
             sql(lite).function(query)
 
 
+def test_a_pattern_that_would_be_tried_for_hours_is_refused(lite: Path) -> None:
+    with pytest.raises(ToolError, match="pattern too complex"):
+        sql(lite).function(
+            "SELECT replace(hex(zeroblob(500)), '00', '%a_') LIKE replace(hex(zeroblob(500)), '00', '%a_')"
+        )
+
+
 def test_threads_ask_side_by_side_and_see_what_others_wrote(lite: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     copy.write_bytes(lite.read_bytes())
