@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from journeyman.runtime.runstore import RunRecord, RunStore
     from journeyman.runtime.runtime import Runtime
     from journeyman.runtime.scripted import ScriptedModel
+    from journeyman.runtime.subgraph import CrewState
     from journeyman.runtime.vllm import ChatVLLM
     from journeyman.tools.context import ToolContext
     from journeyman.tools.tool import Tool, tool
@@ -50,6 +51,7 @@ _HOMES = {
     "ConfigError": "journeyman.traces.errors",
     "Consent": "journeyman.runtime.questions",
     "Crew": "journeyman.agents.agent",
+    "CrewState": "journeyman.runtime.subgraph",
     "Ended": "journeyman.runtime.events",
     "Event": "journeyman.runtime.events",
     "Guardrail": "journeyman.agents.guardrails",
@@ -95,6 +97,7 @@ __all__ = [
     "ConfigError",
     "Consent",
     "Crew",
+    "CrewState",
     "Ended",
     "Event",
     "Guardrail",

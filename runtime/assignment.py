@@ -1,49 +1,52 @@
 """One worker on one assignment, from its goal to its report. Whatever goes wrong in it is in the report."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from langgraph.errors import GraphBubbleUp
 
 from journeyman.agents.agent import Agent
+from journeyman.agents.decision import Decision, write_decisions
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.worker import work
-from journeyman.runtime.asking import checked
+from journeyman.runtime.asking import checked, may_wait
 from journeyman.runtime.calls import RecordedCalls
 from journeyman.runtime.events import WorkerStarted
 from journeyman.runtime.run import Run
-from journeyman.runtime.steps import Steps
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ModelError, OverBudgetError, StoreError
 from journeyman.traces.tracer import AttributeValue, Span
 
 
-async def report_on(run: Run, assignment: Assignment) -> Report:
-    """Raises `StoreError`, and what LangGraph stops a node with while a person is asked."""
+async def report_on(run: Run, assignment: Assignment, tried: Sequence[str] = ()) -> Report:
+    """`tried` is the work in whose place this one is done, the first of it first.
+
+    Raises `StoreError`, and what LangGraph stops a node with while a person is asked.
+    """
     run.emit(WorkerStarted(assignment=assignment))
     agent = run.crew.worker(assignment.worker)
     steps = await run.steps(assignment.id)
-    await run.take_over(assignment)
-    waiting: GraphBubbleUp | None = None
-    with run.tracer.span(
-        f"invoke_agent {agent.name}", parent=run.root, attributes=_attributes(run, agent, assignment)
-    ) as span:
+    await run.take_over(assignment.id, tried)
+    decisions: list[Decision] = []
+    attributes = _attributes(run, agent, assignment) if run.tracer.records else {}
+    with may_wait(run.tracer.span(f"invoke_agent {agent.name}", parent=run.root, attributes=attributes)) as span:
         calls = RecordedCalls(run, agent, span, steps, goal=assignment.goal, assignment=assignment.id)
         try:
-            report = await _contained(run, agent, assignment, steps, calls)
-        except GraphBubbleUp as asked:
-            waiting = asked
-            span.set({a.STATUS: "needs_input"})
-        else:
-            _record(span, report)
-    if waiting is not None:
-        raise waiting
+            report = await _contained(run, agent, assignment, calls, decisions)
+        finally:
+            if decisions:
+                span.set({a.DECISIONS: write_decisions(decisions)})
+        _record(span, report)
     return report.model_copy(update={"spent": calls.spent})
 
 
-async def _contained(run: Run, agent: Agent, assignment: Assignment, steps: Steps, calls: RecordedCalls) -> Report:
+async def _contained(
+    run: Run, agent: Agent, assignment: Assignment, calls: RecordedCalls, decisions: list[Decision]
+) -> Report:
     seconds = run.seconds(agent)
     # A task of its own: what cancels the work from within ends this worker, and not the run.
-    working = asyncio.ensure_future(_guarded(run, agent, assignment, steps, calls))
+    working = asyncio.ensure_future(_guarded(run, agent, assignment, calls, decisions))
     try:
         async with asyncio.timeout(seconds):
             return await working
@@ -64,22 +67,26 @@ async def _contained(run: Run, agent: Agent, assignment: Assignment, steps: Step
         return Report(assignment=assignment, status="failed", error=f"{type(error).__name__}: {error}")
 
 
-async def _guarded(run: Run, agent: Agent, assignment: Assignment, steps: Steps, calls: RecordedCalls) -> Report:
-    goal = await checked(run, steps, "agent", assignment.goal, agent=agent.name)
-    if goal.blocked is not None:
-        return Report(assignment=assignment, status="blocked", error=f"the goal was refused: {goal.blocked}")
+async def _guarded(
+    run: Run, agent: Agent, assignment: Assignment, calls: RecordedCalls, decisions: list[Decision]
+) -> Report:
+    check = partial(checked, run, agent=agent.name, assignment=assignment.id, decide=decisions.extend)
+    goal, refused = await check("agent", assignment.goal)
+    if refused is not None:
+        return Report(assignment=assignment, status="blocked", error=f"the goal was refused: {refused}")
     tools = {name: run.crew.tools[name] for name in agent.tools}
     earlier = run.history if run.crew.orchestrator is None else ()
-    asked = assignment.model_copy(update={"goal": goal.text})
-    report = await work(agent, asked, tools, calls, earlier)
-    report = report.model_copy(update={"assignment": assignment})
+    if goal == assignment.goal:
+        report = await work(agent, assignment, tools, calls, earlier)
+    else:
+        report = await work(agent, assignment.model_copy(update={"goal": goal}), tools, calls, earlier)
+        report = report.model_copy(update={"assignment": assignment})
     if report.status != "ok" or not run.guards.watch("output"):
         return report
     evidence = [assignment.goal, *(run.evidence[span_id] for span_id in report.evidence if span_id in run.evidence)]
-    output, guarded = await run.guards.check_json("output", report.output, agent=agent.name, evidence=evidence)
-    run.decide(guarded.decisions)
-    if (withheld := guarded.blocked or guarded.ask) is not None:
-        return Report(assignment=assignment, status="blocked", error=f"the output was withheld: {withheld}")
+    output, refused = await check("output", report.output, evidence=evidence)
+    if refused is not None:
+        return Report(assignment=assignment, status="blocked", error=f"the output was withheld: {refused}")
     return report.model_copy(update={"output": output})
 
 

@@ -6,13 +6,14 @@ Retries live here and nowhere else.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import httpx
 from pydantic import ValidationError
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from journeyman.agents.model import ModelReply, ModelRequest
@@ -25,6 +26,7 @@ from journeyman.runtime.chat_wire import (
     read_reply,
     request_body,
 )
+from journeyman.runtime.loops import run_in_own_loop
 from journeyman.traces.errors import ConfigError, ModelError, ModelFailure
 
 PATH = "/v1/chat/completions"
@@ -40,7 +42,7 @@ KINDS: dict[int, ModelFailure] = {408: "timeout", 429: "rate_limited", 504: "tim
 
 
 class ChatAPI:
-    """A server's chat endpoint. One client for each event loop, and one for code without any."""
+    """A server's chat endpoint, with one client for each event loop."""
 
     def __init__(
         self,
@@ -73,14 +75,14 @@ class ChatAPI:
             "reraise": True,
         }
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-        self._client: httpx.Client | None = None
 
     async def complete(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> ModelReply:
         """The reply to `request`; `extra` are further keys of the request's body."""
         return await AsyncRetrying(**self._policy)(self._complete, request, extra or {})
 
     def complete_sync(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> ModelReply:
-        return Retrying(**self._policy)(self._complete_sync, request, extra or {})
+        """`complete` for code that does not wait; its connection is closed with it."""
+        return run_in_own_loop(self._complete_and_close(request, extra))
 
     async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
         """Like `complete`, and shows the text as it is written. What fails after the first text is not retried."""
@@ -106,12 +108,6 @@ class ChatAPI:
         if client := self._clients.pop(asyncio.get_running_loop(), None):
             await client.aclose()
 
-    def close(self) -> None:
-        """Closes the connections of code without an event loop."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
     async def _complete(self, request: ModelRequest, extra: Mapping[str, Any]) -> ModelReply:
         try:
             async with asyncio.timeout(request.timeout_s):  # httpx times each read, not a reply that drips in.
@@ -121,14 +117,11 @@ class ChatAPI:
             raise self._broken(error, request) from None
         return self._reply(reply, request)
 
-    def _complete_sync(self, request: ModelRequest, extra: Mapping[str, Any]) -> ModelReply:
-        if self._client is None:
-            self._client = httpx.Client(limits=LIMITS, trust_env=False)
+    async def _complete_and_close(self, request: ModelRequest, extra: Mapping[str, Any] | None) -> ModelReply:
         try:
-            reply = self._client.send(self._request(self._client, request, extra))
-        except httpx.HTTPError as error:
-            raise self._broken(error, request) from None
-        return self._reply(reply, request)
+            return await self.complete(request, extra)
+        finally:
+            await self.aclose()
 
     async def _stream_reply(self, request: ModelRequest, show: Callable[[str], None]) -> ModelReply:
         pieces: list[Piece] = []
@@ -174,9 +167,7 @@ class ChatAPI:
             self._clients[loop] = httpx.AsyncClient(limits=LIMITS, trust_env=False)
         return self._clients[loop]
 
-    def _request(
-        self, client: httpx.Client | httpx.AsyncClient, request: ModelRequest, extra: Mapping[str, Any]
-    ) -> httpx.Request:
+    def _request(self, client: httpx.AsyncClient, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Request:
         # A new id for each attempt: the server may still be at work on the one before.
         headers = {"X-Request-Id": uuid4().hex}
         if request.traceparent is not None:
@@ -253,11 +244,17 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _asked_wait(reply: httpx.Response) -> float | None:
-    """Seconds of the header `Retry-After`; its other form, a date, is left out."""
+    """Seconds that the header `Retry-After` asks for: a number, or a date, which counts from the reply's own."""
+    asked = reply.headers.get("retry-after", "")
     try:
-        return max(0.0, float(reply.headers["retry-after"]))
-    except (KeyError, ValueError):
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        wait = parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers.get("date", ""))
+    except (ValueError, TypeError):  # No date, or one without a zone beside one with it.
         return None
+    return max(0.0, wait.total_seconds())
 
 
 async def _lines(reply: httpx.Response) -> AsyncIterator[bytes]:

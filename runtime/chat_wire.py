@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.reply import UnreadableReplyError, read_json
@@ -133,10 +133,13 @@ def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
 def read_complaint(body: bytes) -> str:
     """What a server says is wrong, in one line; empty where it says nothing we can read."""
     try:
-        said = _Refusal.model_validate_json(body).error.message
-    except ValidationError:
+        refusal = json.loads(body)
+    except ValueError:
         return ""
-    return " ".join(said.split())[:300]
+    said = refusal.get("error", refusal) if isinstance(refusal, dict) else None
+    if isinstance(said, dict):
+        said = said.get("message", said.get("detail"))
+    return " ".join(said.split())[:300] if isinstance(said, str) else ""
 
 
 def _wire(message: Message) -> dict[str, Any]:
@@ -180,14 +183,6 @@ def _read_calls(parts: Sequence[CallPart]) -> tuple[tuple[ToolCall, ...], str | 
             return (), f"the arguments of {part.name} must be a JSON object"
         calls.append(ToolCall(id=part.id or f"call-{part.index}", name=part.name, arguments=arguments))
     return tuple(calls), None
-
-
-class _Error(BaseModel):
-    message: str
-
-
-class _Refusal(BaseModel):
-    error: _Error
 
 
 class _Cached(BaseModel):

@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from journeyman.runtime.console import Exit, notes
-from journeyman.traces.errors import JourneymanError
+from journeyman.traces.errors import ConfigError, JourneymanError
 
 GROUP = "journeyman.commands"
 
@@ -74,19 +75,40 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
 
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # What is named as `module:function` may lie in the folder where the command is given.
+    sys.path.append(str(Path.cwd()))
     try:
+        _check_readable(sys.argv[1:])
         code = build(sys.argv[1:])(standalone_mode=False)
-    except JourneymanError as error:
+    except (JourneymanError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        _complain(str(error))
-        code = error.exit_code
+        _complain(_said(error))
+        code = error.exit_code if isinstance(error, JourneymanError) else Exit.FAILED
     except typer.TyperException as error:
         code = _misused(error)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
+        _complain("not confirmed: nothing was done")
+        code = Exit.FAILED
+    except KeyboardInterrupt:
         _complain("interrupted: run the same command again to pick up where it was")
         code = Exit.FAILED
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _check_readable(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{argument!r} is not valid UTF-8, which every text and name here has to be") from None
+
+
+def _said(error: JourneymanError | OSError) -> str:
+    """A file that cannot be used is told like any other error, wherever it turned up."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}"
+    return str(error)
 
 
 def _misused(error: typer.TyperException) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
+from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE
 from journeyman.runtime.models import AgentConfig, ModelConfig
 from journeyman.runtime.routing import RoutingConfig
@@ -125,10 +126,21 @@ class ProjectConfig(Config):
             if name == BASE or "@" in name:
                 raise ValueError(f"models.{name}: the workspace's server answers for that; choose another name")
         for policy in self._named_policies():
-            if policy != BASE and "@" not in policy and policy not in self.models:
-                have = ", ".join((BASE, *self.models))
-                raise ValueError(f"unknown policy {policy!r}; have {have}, and adapters such as worker@8")
+            if (problem := self._problem_with(policy)) is not None:
+                raise ValueError(problem)
         return self
+
+    def check_crew(self, crew: Crew) -> None:
+        """Raises `ConfigError` where an agent of `crew` names a policy that nobody answers for."""
+        for agent in crew.agents:
+            for policy in agent.fallback if agent.model is None else (agent.model, *agent.fallback):
+                if (problem := self._problem_with(policy)) is not None:
+                    raise ConfigError(f"crew {crew.name!r}, agent {agent.name!r}: {problem}")
+
+    def _problem_with(self, policy: str) -> str | None:
+        if policy == BASE or "@" in policy or policy in self.models:
+            return None
+        return f"unknown policy {policy!r}; have {', '.join((BASE, *self.models))}, and adapters such as worker@8"
 
     def _named_policies(self) -> Iterator[str]:
         for agent in self.agents.values():
@@ -175,14 +187,23 @@ class Workspace:
 
     @property
     def runs(self) -> "RunStore":
-        """Runs that can be taken up again; `await open()` it in each event loop."""
+        """Runs that can be taken up again; `await open()` it in each event loop, which makes it."""
         from journeyman.runtime.runstore import RunStore
 
         config = self.config.runs
-        place: Path | str = self.root / "runs.db"
-        if config.store is not None:
-            place = config.store if "://" in config.store else self.root.parent / config.store
-        return RunStore(place, durability=config.durability, keep_days=config.keep_days)
+        return RunStore(self._runs_at, durability=config.durability, keep_days=config.keep_days)
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is a run store; whoever only reads should not make one."""
+        return isinstance(self._runs_at, str) or self._runs_at.exists()
+
+    @property
+    def _runs_at(self) -> Path | str:
+        named = self.config.runs.store
+        if named is None:
+            return self.root / "runs.db"
+        return named if "://" in named else self.root.parent / named
 
     @property
     def adapters(self) -> Path:

@@ -1,5 +1,7 @@
 """A desk: one agent at one place of a run, and what all its calls share."""
 
+from functools import cached_property
+
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
 from journeyman.runtime.events import SpentSoFar
@@ -24,12 +26,11 @@ class Desk:
         self.spent = Spent()
         """By this agent here, what was kept from before an interruption included."""
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, AttributeValue | None]:
         return {**self.run.attributes, a.AGENT_NAME: self.agent.name, a.ASSIGNMENT_ID: self.assignment}
 
     def count(self, spent: Spent) -> None:
         self.spent += spent
-        self.run.spent += spent
         if spent.model_calls:
-            self.run.emit(SpentSoFar(spent=self.run.spent))
+            self.run.emit(SpentSoFar(spent=self.run.ledger.spent))

@@ -22,7 +22,10 @@ class WorkerStarted(Record):
 
 
 class Token(Record):
-    """A piece of a reply while it is written; only where the run was asked for `tokens`."""
+    """A piece of a reply while it is written, before any guardrail has seen the whole of it.
+
+    Only where the run was asked for `tokens`.
+    """
 
     kind: Literal["token"] = "token"
     agent: str

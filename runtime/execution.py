@@ -8,8 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pydantic import JsonValue
-
 from journeyman.agents.agent import Crew
 from journeyman.agents.decision import write_decisions
 from journeyman.agents.guardrails import Guards
@@ -36,6 +34,10 @@ if TYPE_CHECKING:
 
 CANCEL_POLL_S = 0.5
 """How often a run that is kept looks whether somebody cancelled it."""
+NOTED_SHARE = 0.1
+"""It notes its seconds at work when they are this share more, and a second: a kill gives back no more of a budget."""
+
+CANCELLED: Mapping[str, Any] = {"status": "cancelled", "error": "it was cancelled"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,6 @@ class Execution:
         control: "RunControl",
         emit: Callable[[Event], None],
         shows_tokens: bool,
-        answers: Mapping[str, JsonValue],
     ) -> Outcome:
         """A run that ended before gives back how; one that was interrupted goes on; else it is a new one."""
         part = _Part(self, task, gate=gate, control=control, emit=emit, shows_tokens=shows_tokens)
@@ -76,28 +77,25 @@ class Execution:
         async with self.runs.lock(run_id):
             known = await self.runs.get(run_id)
             if known is not None:
-                known = await self._taken_up(self.runs, known, task, answers)
+                known = await self._taken_up(self.runs, known, task)
                 if known.outcome is not None and known.status not in WAITING:
                     emit(Ended(outcome=known.outcome))
                     return known.outcome
             return await part.carry_out(known, run_id)
 
-    async def _taken_up(
-        self, runs: RunStore, known: RunRecord, task: Task, answers: Mapping[str, JsonValue]
-    ) -> RunRecord:
+    async def _taken_up(self, runs: RunStore, known: RunRecord, task: Task) -> RunRecord:
         """The record of a run that goes on; what a person said lies where the call that asked will look for it."""
         if (known.task, known.crew) != (task, self.crew.name):
             raise ConfigError(f"run {known.id} is of another task or crew: give this one another run id")
         if known.status not in WAITING:
             return known
         asked = {question.id: question for question in known.pending}
-        if unasked := [question_id for question_id in answers if question_id not in asked]:
-            raise ConfigError(f"run {known.id} did not ask {unasked[0]!r}; it asks: {', '.join(asked) or 'nothing'}")
-        for question_id, answer in {**known.answers, **answers}.items():
+        for question_id, answer in known.answers.items():
             if (question := asked.get(question_id)) is None:
                 continue  # It was asked once, and is not asked any more.
             kept = (await runs.steps(known.id, question.place)).get(question.number, {})
-            await runs.note_step(known.id, question.place, question.number, {**kept, "answer": answer})
+            said = {"question": question.model_dump(mode="json"), "answer": answer}
+            await runs.note_step(known.id, question.place, question.number, {**kept, **said})
         return await runs.change(known.id, partial(_going_on, known))
 
 
@@ -168,8 +166,7 @@ class _Part:
         execution = self._execution
         state = await self._saved(record)
         spent = state.get("spent")
-        seconds = 0.0 if record.outcome is None else record.outcome.seconds
-        run = Run(
+        return Run(
             id=record.id,
             task=self._task,
             crew=execution.crew,
@@ -179,7 +176,9 @@ class _Part:
             router=execution.router,
             gate=self._gate,
             guards=Guards(execution.crew.guardrails),
-            ledger=Ledger(execution.crew.budget, execution.prices, spent=spent, seconds=seconds),
+            ledger=Ledger(execution.crew.budget, execution.prices, spent=spent, seconds=record.seconds),
+            decisions=list(state.get("decisions", ())),
+            over_budget=state.get("over_budget"),
             store=execution.runs,
             attempt=record.attempt,
             base_digest=execution.base_digest,
@@ -191,9 +190,6 @@ class _Part:
             emit=self._emit,
             root=workflow,
         )
-        if spent is not None:
-            run.spent = spent
-        return run
 
     async def _saved(self, record: RunRecord) -> Mapping[str, Any]:
         """What the last checkpoint holds of a run that was interrupted."""
@@ -225,32 +221,42 @@ class _Part:
 
     async def _watched(self, run: Run, record: RunRecord) -> Mapping[str, Any]:
         """The graph's work, which `journeyman runs cancel` can end from another process."""
+        if run.store is None:
+            return await self._invoked(run, record)
         working = asyncio.ensure_future(self._invoked(run, record))
-        watching = None if run.store is None else asyncio.create_task(self._watch(run.store, record.id, working))
+        watching = asyncio.create_task(self._watch(run.store, run, working))
         try:
-            return await working
+            state = await working
+            if state["status"] in WAITING:
+                known = await run.store.get(run.id)
+                if known is not None and known.cancel:
+                    return CANCELLED
+            return state
         except asyncio.CancelledError:
             if not self._cancelled:
                 await stop(working)
                 raise
-            return {"status": "cancelled", "error": "it was cancelled"}
+            return CANCELLED
         finally:
-            if watching is not None:
-                watching.cancel()
+            watching.cancel()
 
-    async def _watch(self, runs: RunStore, run_id: str, working: "asyncio.Future[Any]") -> None:
+    async def _watch(self, runs: RunStore, run: Run, working: "asyncio.Future[Any]") -> None:
         while True:
-            record = await runs.get(run_id)
+            record = await runs.get(run.id)
             if record is not None and record.cancel:
                 self._cancelled = True
                 working.cancel()
                 return
+            at_work = {"seconds": run.ledger.seconds}
+            if record is not None and at_work["seconds"] > record.seconds * (1 + NOTED_SHARE) + 1:
+                await runs.change(run.id, partial(RunRecord.model_copy, update=at_work))
             await asyncio.sleep(CANCEL_POLL_S)
 
     async def _invoked(self, run: Run, record: RunRecord) -> Mapping[str, Any]:
         from langgraph.errors import GraphDrained
 
-        from journeyman.runtime.graph import MAX_WAVES
+        from journeyman.runtime.graph import most_steps
+        from journeyman.runtime.nesting import invoke
 
         graph = self._execution.graph()
         begun: Any = {}
@@ -259,11 +265,9 @@ class _Part:
             options["durability"] = run.store.durability
             if (await graph.aget_state(_config(run.id))).created_at is not None:
                 begun = None
-        config = {**_config(run.id), "recursion_limit": 4 * MAX_WAVES}
+        config = {**_config(run.id), "recursion_limit": most_steps(run.crew)}
         try:
-            state: Mapping[str, Any] = await graph.ainvoke(
-                begun, context=run, config=config, control=self._control, **options
-            )
+            state = await invoke(graph, begun, context=run, config=config, control=self._control, **options)
         except GraphDrained as drained:
             return {"status": "paused", "error": f"stopped where nothing is lost ({drained.reason})"}
         except StoreError:
@@ -273,11 +277,12 @@ class _Part:
         asked = [question for one in state.get("__interrupt__", ()) for question in one.value]
         if not asked:
             return state
-        questions = tuple(map(Question.model_validate, asked))
+        questions = tuple(sorted(map(Question.model_validate, asked), key=lambda question: question.order))
         return {"status": "needs_input", "error": f"it waits for a person: {questions[0].text}", "pending": questions}
 
     def _outcome(self, run: Run, state: Mapping[str, Any], trace_id: str) -> Outcome:
         status: Status = state["status"]
+        spent = run.ledger.spent
         return Outcome(
             task_id=self._task.id,
             trace_id=trace_id,
@@ -286,10 +291,10 @@ class _Part:
             answer=state.get("answer", ""),
             evidence=tuple(state.get("evidence", ())),
             error=state.get("error"),
-            usage=run.spent.usage,
-            model_calls=run.spent.model_calls,
-            tool_calls=run.spent.tool_calls,
-            cost=run.spent.cost,
+            usage=spent.usage,
+            model_calls=spent.model_calls,
+            tool_calls=spent.tool_calls,
+            cost=spent.cost,
             seconds=run.ledger.seconds,
         )
 
@@ -301,7 +306,8 @@ class _Part:
         runs = self._execution.runs
         if runs is None:
             return
-        ended = {"status": outcome.status, "outcome": outcome, "pending": state.get("pending", ())}
+        pending = state.get("pending", ())
+        ended = {"status": outcome.status, "outcome": outcome, "seconds": outcome.seconds, "pending": pending}
         latest = await runs.change(record.id, lambda known: known.model_copy(update=ended))
         if outcome.status not in WAITING:
             await runs.finish(latest)

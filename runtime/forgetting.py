@@ -5,9 +5,6 @@ from collections.abc import Collection
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.memory import Memory
 
-EVERY = 1_000_000
-"""More runs than a store keeps."""
-
 
 async def forget(
     place: Workspace, trace_ids: Collection[str], *, user: str | None = None, session: str | None = None
@@ -16,7 +13,7 @@ async def forget(
 
     Returns how many runs and how many memories went. A workspace that keeps no runs is left without any.
     """
-    if place.config.runs.store is None and not (place.root / "runs.db").exists():
+    if not place.has_runs:
         return 0, 0
     runs = await place.runs.open()
     try:
@@ -24,7 +21,7 @@ async def forget(
         if user is None and session is None:
             return count, 0
         # Also those that died before they recorded anything.
-        for record in await runs.find(limit=EVERY):
+        for record in await runs.find():
             if (user is None or record.task.user == user) and (session is None or record.task.session == session):
                 await runs.delete(record.id)
                 count += 1

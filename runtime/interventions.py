@@ -3,10 +3,20 @@
 from pydantic import JsonValue
 
 from journeyman.runtime.questions import Consent, Question
+from journeyman.runtime.run import run_attributes
 from journeyman.runtime.runlocks import RunBusyError
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
+from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
+from journeyman.traces.tracer import Tracer
+
+
+async def say(runs: RunStore, run_id: str, word: str | Consent, *, question_id: str | None = None) -> RunRecord:
+    """`answer` for a text, `decide` for a yes or no."""
+    if isinstance(word, Consent):
+        return await decide(runs, run_id, word, question_id=question_id)
+    return await answer(runs, run_id, word, question_id=question_id)
 
 
 async def decide(runs: RunStore, run_id: str, consent: Consent, *, question_id: str | None = None) -> RunRecord:
@@ -19,16 +29,25 @@ async def answer(runs: RunStore, run_id: str, text: str, *, question_id: str | N
     return await _say(runs, run_id, text, question_id, wants_text=True)
 
 
-async def cancel(runs: RunStore, run_id: str) -> RunRecord:
-    """Ends a run that waits or whose process died; one at work elsewhere is told to end. Raises `ConfigError`."""
+async def cancel(runs: RunStore, run_id: str, tracer: Tracer) -> RunRecord:
+    """Ends a run that waits or whose process died; one at work elsewhere is told to end. Raises `ConfigError`.
+
+    `tracer` records the end of a run at which nobody works.
+    """
     try:
         async with runs.lock(run_id):
             known = await runs.get(run_id)
             if known is None or known.status not in WAITING:
                 return await runs.change(run_id, _not_cancellable)
-            return await runs.finish(_cancelled(known))
+            outcome = _cancelled(known)
+            _record(known, outcome, tracer)
+            await tracer.synced()
+            ended = {"status": "cancelled", "cancel": True, "pending": (), "outcome": outcome}
+            return await runs.finish(known.model_copy(update=ended))
     except RunBusyError:
-        return await runs.change(run_id, lambda record: record.model_copy(update={"cancel": True}))
+        told = await runs.change(run_id, lambda record: record.model_copy(update={"cancel": True}))
+        # One that has just ended, or stopped at a question, lets go of its lock at once.
+        return told if told.status == "running" else await cancel(runs, run_id, tracer)
 
 
 async def _say(runs: RunStore, run_id: str, word: JsonValue, question_id: str | None, *, wants_text: bool) -> RunRecord:
@@ -63,10 +82,25 @@ def _not_cancellable(record: RunRecord) -> RunRecord:
     raise ConfigError(f"run {record.id} has ended already: {record.status}")
 
 
-def _cancelled(record: RunRecord) -> RunRecord:
+def _cancelled(record: RunRecord) -> Outcome:
     why = "it was cancelled while it waited" if record.pending else "it was cancelled after it had been interrupted"
     before = record.outcome or Outcome(
         task_id=record.task.id, trace_id=record.trace_id, run_id=record.id, status="cancelled"
     )
-    outcome = before.model_copy(update={"status": "cancelled", "error": why})
-    return record.model_copy(update={"status": "cancelled", "cancel": True, "pending": (), "outcome": outcome})
+    return before.model_copy(update={"status": "cancelled", "error": why})
+
+
+def _record(record: RunRecord, outcome: Outcome, tracer: Tracer) -> None:
+    """The last part of the run, in which nothing was done."""
+    attributes = {
+        a.OPERATION: "invoke_workflow",
+        a.WORKFLOW_NAME: record.crew,
+        **run_attributes(record.id, record.task),
+        a.TASK: record.task.model_dump_json(),
+        a.OUTCOME: outcome.model_dump_json(),
+        a.STATUS: outcome.status,
+    }
+    with tracer.span(
+        f"invoke_workflow {record.crew}", parent=None, attributes=attributes, trace_id=record.trace_id
+    ) as workflow:
+        workflow.fail(outcome.status, outcome.error or outcome.status)

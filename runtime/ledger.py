@@ -98,7 +98,9 @@ class Ledger:
         It waits while calls that run now may still give back enough of what they reserved. `final` is for what ends a
         run: it may also use the reserve.
         """
-        most = self._price(policy, Usage(input_tokens=prompt_tokens, output_tokens=max_tokens))
+        most = Spent()
+        if self._limits:
+            most = self._price(policy, Usage(input_tokens=prompt_tokens, output_tokens=max_tokens))
         self._check(most, final)
         while self._lacking(self._held(), most, final) is not None:
             await self._given_back.wait()
@@ -128,7 +130,7 @@ class Ledger:
         return self.count(self._price(reservation.policy, usage))
 
     def _drop(self, reservation: Reservation) -> None:
-        if self._reserved.pop(reservation, None) is not None:
+        if self._reserved.pop(reservation, None) is not None and self._limits:
             self._given_back.set()
             self._given_back = asyncio.Event()
 

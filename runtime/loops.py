@@ -1,9 +1,15 @@
-"""Loops: async work for code that has no event loop, or has one that must not be touched."""
+"""Loops: async work for code that has no event loop, or has one that must not be touched.
+
+Context variables of the caller are seen by the work, also where it gets a thread of its own.
+"""
 
 import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,21 +21,12 @@ def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    results: list[T] = []
-    errors: list[BaseException] = []
 
-    def target() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:
-            errors.append(error)
+    async def only() -> AsyncIterator[T]:
+        yield await work
 
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    (found,) = iterate_in_own_loop(only)
+    return found
 
 
 async def stop(task: "asyncio.Future[Any]") -> None:
@@ -40,38 +37,39 @@ async def stop(task: "asyncio.Future[Any]") -> None:
 
 
 def iterate_in_own_loop(items: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
-    """The items of an async iterator, which runs in a thread of its own; leaving early cancels it."""
+    """The items of an async iterator, which runs in a thread of its own; leaving early cancels it.
+
+    So does what interrupts the caller while it waits for the next one.
+    """
     found: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = queue.SimpleQueue()
+    cancels: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     async def consume() -> None:
         task = asyncio.current_task()
         assert task is not None
-        started.put((asyncio.get_running_loop(), task))
+        cancels.put(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
         async for item in items():
             found.put((True, item))
 
     def target() -> None:
+        error: BaseException | None = None
         try:
             asyncio.run(consume())
-        except BaseException as error:
-            found.put((False, error))
-        else:
-            found.put((False, None))
+        except BaseException as raised:
+            error = raised
+        cancels.put(lambda: None)  # Where no loop could be had, nothing began that could be cancelled.
+        found.put((False, error))
 
-    thread = threading.Thread(target=target)
+    thread = threading.Thread(target=copy_context().run, args=(target,))
     thread.start()
-    loop, task = started.get()
     try:
-        while True:
-            is_item, value = found.get()
-            if is_item:
-                yield value
-            elif value is not None:
-                raise value
-            else:
-                return
+        while (item := found.get())[0]:
+            yield item[1]
+    except BaseException:
+        with suppress(RuntimeError):  # It may have ended in this moment, and its loop with it.
+            cancels.get()()
+        raise
     finally:
-        if thread.is_alive():
-            loop.call_soon_threadsafe(task.cancel)
         thread.join()
+    if item[1] is not None:
+        raise item[1]

@@ -162,6 +162,7 @@ def _told(result: TaskResult) -> CallToolResult:
         lines.append(f"{result.status}: {result.error}")
     for question in result.questions:
         lines.append(f"A person must answer question {question.id} of run {result.run_id}: {question.text}")
+        lines += [] if question.content is None else [question.content]
     failed = not result.answer and result.status not in ("ok", "needs_input")
     text = "\n".join(lines) or "The answer is empty."
     return CallToolResult(

@@ -7,6 +7,7 @@ long-term: what the tools of `journeyman.tools.memory` wrote, by user, else by s
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
+from itertools import count
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -130,13 +131,12 @@ class Memory:
 
     async def _search(self, prefix: Namespace, wanted: dict[str, str]) -> AsyncIterator[tuple[Namespace, Remembered]]:
         store = await self._store()
-        page = await store.asearch(prefix, filter=wanted or None, limit=PAGE)
-        seen = 0
-        while page:
+        for start in count(0, PAGE):
+            page = await store.asearch(prefix, filter=wanted or None, limit=PAGE, offset=start)
             for item in page:
                 yield item.namespace, Remembered.model_validate(item.value)
-            seen += len(page)
-            page = await store.asearch(prefix, filter=wanted or None, limit=PAGE, offset=seen)
+            if len(page) < PAGE:
+                return
 
     async def _put(self, namespace: Namespace, entry: Remembered) -> None:
         store = await self._store()

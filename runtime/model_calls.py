@@ -1,9 +1,11 @@
 """An agent's model calls: routed, paid for, recorded, and kept so that none is made twice."""
 
+import asyncio
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from pydantic import JsonValue
@@ -32,7 +34,7 @@ class ModelCalls:
         self._desk = desk
         self._final = final
         self._chain = desk.run.chain(desk.agent, goal)
-        self._offered = _definitions(list(desk.tools.values()))
+        self._ends = monotonic() + desk.run.seconds(desk.agent)
 
     @property
     def policy(self) -> str:
@@ -54,56 +56,76 @@ class ModelCalls:
             desk.asked_by = str(kept["span_id"])
             desk.count(desk.run.ledger.count(Spent(usage=reply.usage, model_calls=1, cost=_number(kept["cost"]))))
             return _read(reply, read, desk.agent)
-        request = ModelRequest(
-            policy=self.policy,
-            messages=messages,
-            json_schema=schema,
-            tools=tuple(_definition(tool) for tool in tools),
-            tool_choice=tool_choice,
-            parallel_calls=desk.agent.parallel_calls > 1,
-            max_tokens=desk.agent.limits.tokens,
-            temperature=desk.run.temperature,
-            seed=desk.run.seed,
-            timeout_s=desk.agent.limits.seconds,
+        shown = tuple(tool.definition for tool in tools)
+        return await self._first_answer(
+            _Asked(number, messages, schema, shown, tool_choice, read, self._final or final)
         )
-        return await self._first_answer(_Asked(number, request, read, self._final or final))
 
     async def _first_answer(self, asked: "_Asked[T]") -> T:
         """Of the policies of the chain: one that cannot answer hands over to the next."""
         *others, (last, last_reason) = self._chain
         failed = ""
-        for policy, reason in others:
+        for place, (policy, reason) in enumerate(others):
             try:
-                return await self._answer(asked.of(policy), failed or reason)
+                return await self._answer(asked, policy, failed or reason, behind=len(others) - place)
             except ModelError as error:
                 failed = f"{policy}: {error.kind}"
-        return await self._answer(asked.of(last), failed or last_reason)
+        return await self._answer(asked, last, failed or last_reason)
 
-    async def _answer(self, asked: "_Asked[T]", reason: str) -> T:
-        run, request = self._desk.run, asked.request
-        async with run.gate:
-            reservation = await self._reserved(asked)
-            usage = Usage()
-            reply: ModelReply | None = None
-            try:
-                with self._span(request, reason) as span:
-                    reply = await self._reply(request.model_copy(update={"traceparent": span.traceparent}))
-                    usage = reply.usage
-                    self._desk.asked_by = span.span_id
-                    if run.tracer.records:
-                        _record_reply(span, reply)
-                    return _read(reply, asked.read, self._desk.agent)
-            finally:
-                spent = reservation.settle(usage)
-                self._desk.count(spent)
-                if reply is not None:
-                    await self._keep(asked.number, reply, spent)
+    async def _answer(self, asked: "_Asked[T]", policy: str, reason: str, behind: int = 0) -> T:
+        """`behind` policies may still stand in for this one."""
+        # What may have to wait for its own run's budget must not keep a place that other runs wait for.
+        reservation = await self._reserved(asked, policy)
+        try:
+            async with self._desk.run.gate:
+                return await self._made(asked, policy, reason, behind, reservation)
+        finally:
+            reservation.release()
 
-    async def _reserved(self, asked: "_Asked[T]") -> Reservation:
-        run, request = self._desk.run, asked.request
+    async def _made(self, asked: "_Asked[T]", policy: str, reason: str, behind: int, reservation: Reservation) -> T:
+        run = self._desk.run
+        usage = Usage()
+        reply: ModelReply | None = None
+        try:
+            with run.tracer.span(f"chat {policy}", parent=self._desk.parent, kind="client") as span:
+                request = self._request(asked, policy, span)
+                if run.tracer.records:
+                    span.set(self._attributes(request, reason))
+                reply = await self._reply_in_time(request, behind)
+                usage = reply.usage
+                self._desk.asked_by = span.span_id
+                if run.tracer.records:
+                    _record_reply(span, reply)
+                return _read(reply, asked.read, self._desk.agent)
+        finally:
+            spent = reservation.settle(usage)
+            self._desk.count(spent)
+            if reply is not None:
+                await self._keep(asked.number, reply, spent)
+
+    def _request(self, asked: "_Asked[T]", policy: str, span: Span) -> ModelRequest:
+        run, agent = self._desk.run, self._desk.agent
+        return ModelRequest(
+            policy=policy,
+            messages=asked.messages,
+            json_schema=asked.schema,
+            tools=asked.tools,
+            tool_choice=asked.tool_choice,
+            parallel_calls=agent.parallel_calls > 1,
+            max_tokens=agent.limits.tokens,
+            temperature=run.temperature,
+            seed=run.seed,
+            timeout_s=agent.limits.seconds,
+            traceparent=span.traceparent,
+        )
+
+    async def _reserved(self, asked: "_Asked[T]", policy: str) -> Reservation:
+        """What the call may take, set aside; the prompt's tokens are estimated until its real number is known."""
+        run = self._desk.run
+        prompt_tokens = TokenCount(asked.tools)(asked.messages)
         try:
             return await run.ledger.reserve_call(
-                request.policy, _length(request), request.max_tokens, final=asked.final
+                policy, prompt_tokens, self._desk.agent.limits.tokens, final=asked.final
             )
         except OverBudgetError as over:
             run.over_budget = str(over)
@@ -112,8 +134,24 @@ class ModelCalls:
 
     async def _keep(self, number: int, reply: ModelReply, spent: Spent) -> None:
         """Token ids and logprobs are the record's; what the agent goes on with is enough here."""
+        if self._desk.run.store is None:
+            return
         kept = reply.model_dump(mode="json", exclude={"prompt_token_ids", "token_ids", "logprobs"})
         await self._desk.steps.note(number, reply=kept, span_id=self._desk.asked_by, cost=spent.cost)
+
+    async def _reply_in_time(self, request: ModelRequest, behind: int) -> ModelReply:
+        """A policy that hangs, retries included, leaves to those behind it their share of the agent's time."""
+        if not behind:
+            return await self._reply(request)
+        share = max(0.0, self._ends - monotonic()) / (behind + 1)
+        try:
+            async with asyncio.timeout(share) as limit:
+                return await self._reply(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            late = f"{request.policy} did not answer within {share:.3g} s, its share of the time"
+            raise ModelError(late, kind="timeout") from None
 
     async def _reply(self, request: ModelRequest) -> ModelReply:
         model = self._desk.run.models[request.policy]
@@ -128,24 +166,21 @@ class ModelCalls:
     def _show(self, text: str) -> None:
         self._desk.run.emit(Token(agent=self._desk.agent.name, assignment=self._desk.assignment, text=text))
 
-    def _span(self, request: ModelRequest, reason: str) -> Any:
-        run = self._desk.run
-        attributes = self._attributes(request, reason) if run.tracer.records else {}
-        return run.tracer.span(f"chat {request.policy}", parent=self._desk.parent, kind="client", attributes=attributes)
-
     def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
         run = self._desk.run
         # A policy with a row of its own is another model's, and what a person wrote is no model's.
         elsewhere = request.policy in run.models or run.models[request.policy].demonstrates
+        prompt = prompt_attributes(request.messages)
         return {
             **self._desk.attributes,
             **_request_attributes(request, run.models[request.policy]),
+            **prompt,
+            a.PROMPT_DIGEST: _digest(prompt.values()),
             a.ADAPTER_DIGEST: run.policies.digests.get(request.policy),
             a.BASE_DIGEST: None if elsewhere else run.base_digest,
-            a.TOOL_DEFINITIONS: self._offered,
+            a.TOOL_DEFINITIONS: run.offers(self._desk.agent),
             a.POLICY_REASON: reason or None,
-            a.BUDGET: json.dumps(run.ledger.left) if run.ledger.left else None,
-            **prompt_attributes(request.messages),
+            a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
         }
 
 
@@ -154,12 +189,12 @@ class _Asked(Generic[T]):
     """A call that was not answered before."""
 
     number: int
-    request: ModelRequest
+    messages: tuple[Message, ...]
+    schema: dict[str, Any] | None
+    tools: tuple[dict[str, Any], ...]
+    tool_choice: ToolChoice
     read: Callable[[ModelReply], T]
     final: bool
-
-    def of(self, policy: str) -> "_Asked[T]":
-        return replace(self, request=self.request.model_copy(update={"policy": policy}))
 
 
 def _read(reply: ModelReply, read: Callable[[ModelReply], T], agent: Agent) -> T:
@@ -178,7 +213,6 @@ def _request_attributes(request: ModelRequest, model: Model) -> dict[str, Attrib
         a.REQUEST_TEMPERATURE: request.temperature,
         a.REQUEST_SEED: request.seed,
         a.DEMONSTRATION: model.demonstrates or None,
-        a.PROMPT_DIGEST: _digest(request.messages),
         # What the conventions want where no reply comes; the reply's own reason replaces it.
         a.FINISH_REASONS: ["error"],
     }
@@ -206,25 +240,9 @@ def _record_reply(span: Span, reply: ModelReply) -> None:
             span.set_json(name, values)
 
 
-def _definition(tool: Tool) -> dict[str, Any]:
-    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-
-
-def _definitions(tools: Sequence[Tool]) -> str | None:
-    """What there is for an agent to call, as the conventions write it; None for an agent without tools."""
-    if not tools:
-        return None
-    return json.dumps([{"type": "function", **_definition(tool)} for tool in tools], ensure_ascii=False)
-
-
-def _digest(messages: Sequence[Message]) -> str:
-    said = [message.model_dump(mode="json", exclude_defaults=True) for message in messages]
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _length(request: ModelRequest) -> int:
-    """Tokens of a prompt, estimated: what a call reserves before its real number is known."""
-    return TokenCount(request.tools)(request.messages)
+def _digest(texts: Iterable[str]) -> str:
+    """Of the messages as the record has them; a model can write half a surrogate pair, which has no UTF-8 form."""
+    return sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _number(value: JsonValue) -> float:

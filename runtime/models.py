@@ -32,7 +32,7 @@ class ModelConfig(Config):
     retries: int = Field(default=3, ge=0)
     """Attempts after the first one."""
     timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds for one attempt, if the agent allows as much; a fallback needs what is left."""
+    """Seconds for one attempt, if the agent allows as much."""
 
 
 class AgentConfig(Config):
@@ -41,7 +41,7 @@ class AgentConfig(Config):
     policy: str | None = None
     """`base`, an adapter such as `worker@8`, or one of `[models]`; None for what was promoted."""
     fallback: tuple[str, ...] = ()
-    """Policies that are asked in turn where that one fails."""
+    """Policies that are asked in turn where that one fails; those that come before another share the agent's time."""
 
 
 class Endpoint:

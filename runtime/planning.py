@@ -11,7 +11,7 @@ from journeyman.agents.orchestrator import join, make_plan, single_assignment, w
 from journeyman.agents.plan import Plan
 from journeyman.agents.replan import replan
 from journeyman.agents.review import Problem, review
-from journeyman.runtime.asking import checked, consent
+from journeyman.runtime.asking import NOBODY, checked, consent, may_wait
 from journeyman.runtime.calls import RecordedCalls
 from journeyman.runtime.ending import EndedError, timed
 from journeyman.runtime.questions import Question
@@ -26,15 +26,15 @@ async def first_plan(run: Run) -> State:
     orchestrator = run.crew.orchestrator
     begun: State = {"reports": {}, "problems": ()}
     if orchestrator is None:
-        prompt = await _admitted(run, run.guards, await run.steps("plan"))
+        prompt = await _admitted(run, run.guards)
         return {**begun, "prompt": prompt, "plan": single_assignment(run.crew, prompt)}
     steps = await run.steps("plan")
     attributes = {a.OPERATION: "plan", **run.attributes, a.AGENT_NAME: orchestrator.name}
-    with run.tracer.span(f"plan {orchestrator.name}", parent=run.root, attributes=attributes) as span:
+    with may_wait(run.tracer.span(f"plan {orchestrator.name}", parent=run.root, attributes=attributes)) as span:
         calls = RecordedCalls(run, orchestrator, span, steps, goal=run.task.prompt)
         try:
             async with timed(run, orchestrator, "plan"):
-                prompt, plan = await _guarded_plan(run, orchestrator, steps, calls)
+                prompt, plan = await _guarded_plan(run, orchestrator, calls)
         except EndedError as error:
             raise EndedError(error.status, str(error), calls.spent) from None
         span.set_json(a.PLAN, plan.model_dump(mode="json"))
@@ -92,9 +92,9 @@ async def more_plan(
     return more, calls.spent
 
 
-async def _guarded_plan(run: Run, orchestrator: Agent, steps: Steps, calls: RecordedCalls) -> tuple[str, Plan]:
+async def _guarded_plan(run: Run, orchestrator: Agent, calls: RecordedCalls) -> tuple[str, Plan]:
     """What may change or stop the task comes before the plan, what only warns beside it: a plan does nothing yet."""
-    prompt = await _admitted(run, run.guards.stopping, steps)
+    prompt = await _admitted(run, run.guards.stopping)
     planning = make_plan(run.crew, orchestrator, prompt, calls, run.history)
     warning = run.guards.warning.check("task", run.task.prompt)
     plan, warned = await asyncio.gather(planning, warning, return_exceptions=True)
@@ -106,12 +106,12 @@ async def _guarded_plan(run: Run, orchestrator: Agent, steps: Steps, calls: Reco
     return prompt, plan
 
 
-async def _admitted(run: Run, guards: Guards, steps: Steps) -> str:
+async def _admitted(run: Run, guards: Guards) -> str:
     """The task as the crew may see it; raises `EndedError`."""
-    guarded = await checked(run, steps, "task", run.task.prompt, guards=guards)
-    if guarded.blocked is not None:
-        raise EndedError("blocked", f"the task was refused: {guarded.blocked}")
-    return guarded.text
+    prompt, refused = await checked(run, "task", run.task.prompt, guards=guards)
+    if refused is not None:
+        raise EndedError("blocked", f"the task was refused: {refused}")
+    return prompt
 
 
 def _approved(run: Run, orchestrator: Agent, steps: Steps, plan: Plan, spent: Spent) -> None:
@@ -122,6 +122,8 @@ def _approved(run: Run, orchestrator: Agent, steps: Steps, plan: Plan, spent: Sp
         text=f"May the crew follow this plan? {write_plan(plan)}",
     )
     word = consent(run, steps, question)
+    if word is None:
+        raise EndedError("blocked", f"the plan was not followed: {NOBODY}", spent)
     run.decide([word.decision("approve_plan", "plan")])
     if not word.approved:
         raise EndedError("blocked", f"the plan was not followed: {word.refusal}", spent)

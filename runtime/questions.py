@@ -1,8 +1,12 @@
 """Questions: what a run asks a person, and waits for."""
 
+import re
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from journeyman.agents.decision import Decision, Place
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Record
 
 QuestionKind = Literal["approve_call", "approve_plan", "guardrail", "answer"]
@@ -19,10 +23,19 @@ class Question(Record):
     arguments: dict[str, Any] | None = None
     text: str
     """What is asked, in words."""
+    decisions: tuple[Decision, ...] = ()
+    """What was decided before it came to this; they go into the record with what a person says."""
+    content: str | None = None
+    """For a guardrail's question about a text: what goes on where a person agrees."""
 
     @property
     def place(self) -> str:
         return self.id.rpartition("/")[0]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """A key that sorts questions as the plan does, e.g. `2.2/1` before `2.10/1`."""
+        return tuple(map(int, re.findall(r"\d+", self.id)))
 
     @property
     def number(self) -> int:
@@ -42,3 +55,16 @@ class Consent(Record):
     def decision(self, kind: QuestionKind, place: Place | Literal["plan"]) -> Decision:
         action: Literal["allow", "deny"] = "allow" if self.approved else "deny"
         return Decision(source="person", name=kind, place=place, action=action, reason=self.reason)
+
+
+def read_word(word: object) -> str | Consent:
+    """What a person said, from a program that has no `Consent`; raises `ConfigError` for what is no word."""
+    if isinstance(word, str | Consent):
+        return word
+    said = {"approved": word} if isinstance(word, bool) else word
+    try:
+        return Consent.model_validate(said)
+    except ValidationError:
+        raise ConfigError(
+            f'{word!r} is no answer: give a text, or yes or no as true, false or {{"approved": true, "reason": "..."}}'
+        ) from None

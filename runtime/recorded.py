@@ -7,6 +7,7 @@ arguments. Each is given out once; of calls that are alike the earliest comes fi
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise, takewhile
 from operator import eq
 from typing import Any, TypeVar
 
@@ -16,9 +17,12 @@ from journeyman.tools.call import CallResult
 from journeyman.traces.errors import ModelError
 from journeyman.traces.messages import Message
 from journeyman.traces.reports.wording import line, shortened
-from journeyman.traces.trace import Trace, Turn
+from journeyman.traces.trace import CUT_OFF, Trace, Turn
 
 T = TypeVar("T")
+
+BEFORE = 30
+"""Characters that are shown before the place where two messages differ."""
 
 
 class RecordedAnswers:
@@ -27,6 +31,7 @@ class RecordedAnswers:
         self._examples = {(example.user, example.assistant) for agent in crew.agents for example in agent.examples}
         turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]
         results = [result for turn in trace.turns for result in turn.tool_results]
+        self._trajectories = trace.trajectories
         self._turns = sorted(turns, key=lambda turn: turn.started_ns)
         self._late = {turn.span_id for one in trace.trajectories if one.status == "timeout" for turn in one.turns}
         self._turns_left = _grouped(self._turns, lambda turn: self._key(turn.messages))
@@ -40,8 +45,7 @@ class RecordedAnswers:
         left = self._turns_left.get(self._key(request.messages))
         if not left:
             return None
-        # A call that an interruption cut off was made again: the one that was answered counts.
-        turn = min(left, key=lambda one: (one.policy != request.policy, one.response is None))
+        turn = min(left, key=lambda one: (one.policy != request.policy, self._was_cut_off(one)))
         left.remove(turn)
         if turn.response is not None:
             return _reply(turn, request)
@@ -68,13 +72,27 @@ class RecordedAnswers:
         place = same.index(False) if False in same else len(same)
         if place == len(nearest) == len(asked):
             return f"all calls like span {turn.span_id} of {turn.agent} were given out"
-        was, now = _shown(nearest, place), _shown(asked, place)
+        was, now = _shown(nearest[place:], asked[place:]), _shown(asked[place:], nearest[place:])
         return f"span {turn.span_id} of {turn.agent} is most like it; there message {place + 1} is {was}, here {now}"
 
     def earlier(self, agent: str) -> tuple[Message, ...]:
         """What the agent was shown of the session before the task."""
         first = next((turn for turn in self._turns if turn.agent == agent), None)
         return () if first is None else tuple(self._compared(first.messages)[1:-1])
+
+    @property
+    def stood_in(self) -> dict[str, tuple[str, ...]]:
+        """By agent, the policies that were asked the same once another one had failed."""
+        found: dict[str, dict[str, None]] = defaultdict(dict)
+        for trajectory in self._trajectories:
+            for failed, turn in pairwise(trajectory.turns):
+                if failed.response is None and turn.policy != failed.policy:
+                    found[turn.agent][turn.policy] = None
+        return {agent: tuple(policies) for agent, policies in found.items()}
+
+    def _was_cut_off(self, turn: Turn) -> bool:
+        """Whether an interruption ended the call, so that it was made again: the one that came to an end counts."""
+        return turn.error == CUT_OFF and turn.span_id not in self._late
 
     def _key(self, messages: Sequence[Message]) -> str:
         return json.dumps([message.model_dump() for message in self._compared(messages)])
@@ -153,5 +171,12 @@ def _call_key(tool: str, arguments: Mapping[str, Any]) -> str:
     return json.dumps([tool, arguments], sort_keys=True)
 
 
-def _shown(messages: Sequence[Message], place: int) -> str:
-    return repr(shortened(line(messages[place].content))) if place < len(messages) else "missing"
+def _shown(messages: Sequence[Message], others: Sequence[Message]) -> str:
+    """The first of `messages`, from a little before it differs from the first of `others`."""
+    if not messages:
+        return "missing"
+    text = line(messages[0].content)
+    other = line(others[0].content) if others else ""
+    same = sum(1 for _ in takewhile(lambda pair: eq(*pair), zip(text, other, strict=False)))
+    start = max(0, same - BEFORE)
+    return repr("…" * bool(start) + shortened(text[start:]))

@@ -5,7 +5,8 @@
     outcome = await runtime.run(replay.task)
 
 What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
-crew's of today, except that nobody is asked: what a person said then is part of the record.
+crew's of today, except that nobody is asked: what a person said of a tool call is part of the record, and what one
+agreed to besides goes on. Where a person refused a plan or a text, the replay goes on too, and leaves the record there.
 """
 
 import copy
@@ -84,9 +85,10 @@ class Replay:
         self.crew = _replayed(crew, answers, policies or {}, live=live is not None)
         self.policies = PolicyTable(
             agents={turn.agent: turn.policy for turn in reversed(trace.turns)},
+            fallbacks=answers.stood_in,
             digests={turn.policy: turn.adapter_digest for turn in trace.turns if turn.adapter_digest is not None},
         )
-        """Who answered each agent first, and goes on to."""
+        """Who answered each agent first, and goes on to; and who stood in where that one failed."""
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
 
 

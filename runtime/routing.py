@@ -4,7 +4,6 @@ Rules are asked first, in their order, then a function, then the classifier that
 none of them says anything, the agent has its own policy. Whatever is said is a `Route`, for the record.
 """
 
-import importlib
 import math
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from journeyman.agents.agent import Agent
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.imports import imported
 from journeyman.traces.record import Config, Record
 from journeyman.traces.trace import Task
 
@@ -214,11 +214,7 @@ def _bucket(text: str, buckets: int) -> int:
 
 
 def _load(name: str) -> Chooser:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"[routing] function {name!r}: write module:function; {error}") from None
+    found = imported(name, "[routing] function")
     if not callable(found):
         raise ConfigError(f"[routing] function {name!r} is a {type(found).__name__}, not a function")
     return cast("Chooser", found)

@@ -1,16 +1,16 @@
 """One run: a task on its way through the crew, and what all its parts share."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.budget import Spent
 from journeyman.agents.decision import Decision
 from journeyman.agents.guardrails import Guards
 from journeyman.agents.model import ModelTable
-from journeyman.agents.plan import Assignment, Report
+from journeyman.agents.plan import Report
 from journeyman.runtime.events import Event
 from journeyman.runtime.ledger import Ledger
 from journeyman.runtime.policies import PolicyTable
@@ -18,13 +18,23 @@ from journeyman.runtime.steps import Steps
 from journeyman.tools.call import CallResult
 from journeyman.tools.context import Notes
 from journeyman.traces import attributes as a
-from journeyman.traces.messages import Message
+from journeyman.traces.messages import Message, as_json
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import AttributeValue, Span, Tracer
 
 if TYPE_CHECKING:
     from journeyman.runtime.routing import Router
     from journeyman.runtime.runstore import RunStore
+
+
+@dataclass
+class Once:
+    """Calls of tools that are not idempotent, by a piece of work and by all that replaces it."""
+
+    place: str
+    """Of the work that made the first of them."""
+    results: dict[str, CallResult | None] = field(default_factory=dict)
+    """What came of each call; None where that is not known, or not yet."""
 
 
 @dataclass(kw_only=True)
@@ -59,25 +69,27 @@ class Run:
     """The span under which agents work: the orchestrator's, or the workflow's in a crew without one."""
     notes: Notes | None
     """What tools may remember beyond the run."""
-    spent: Spent = field(default_factory=Spent)
     decisions: list[Decision] = field(default_factory=list)
     over_budget: str | None = None
     """Which limit stopped work, in words."""
-    once: dict[str, dict[str, CallResult | None]] = field(default_factory=dict)
-    """By place, what came of calls of tools that are not idempotent; None where that is not known, or not yet."""
+    once: "dict[str, Once]" = field(default_factory=dict)
+    """By place; work in place of other work shares that one's."""
     evidence: dict[str, str] = field(default_factory=dict)
     """What tools said, by the id of the call's span: what the answer may rest on."""
+    offered: dict[str, str] = field(default_factory=dict)
+    """By agent, the tools that it may call, as the conventions write them down."""
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, AttributeValue | None]:
-        """What every span of the run says, so that what a crash leaves can still be told apart, and deleted."""
-        return {
-            a.RUN_ID: self.id,
-            a.TASK_ID: self.task.id,
-            a.TASK_FAMILY: self.task.family,
-            a.CONVERSATION_ID: self.task.session,
-            a.USER_ID: self.task.user,
-        }
+        """What every span of the run says."""
+        return run_attributes(self.id, self.task)
+
+    def offers(self, agent: Agent) -> str | None:
+        """What there is for an agent to call, for the record; None for one without tools."""
+        if agent.tools and agent.name not in self.offered:
+            tools = [{"type": "function", **self.crew.tools[name].definition} for name in agent.tools]
+            self.offered[agent.name] = as_json(tools)
+        return self.offered.get(agent.name)
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Records what was decided over the run itself; what was decided over a call is on the call's span."""
@@ -95,16 +107,17 @@ class Run:
         self.over_budget = self.over_budget or f"the budget of {self.crew.budget.seconds:g} seconds is used up"
         return "over_budget"
 
-    async def take_over(self, assignment: Assignment) -> None:
-        """A replacement must not do again what the one in whose place it works has done."""
-        if assignment.replaces is None:
+    async def take_over(self, place: str, tried: Sequence[str]) -> None:
+        """Work in the place of what was `tried` must not do again what that has done."""
+        if not tried:
             return
-        once = self.once[assignment.id] = self.once.setdefault(assignment.replaces, {})
+        once = self.once[place] = self.once.setdefault(tried[0], Once(tried[0]))
         if self.store is not None and self.attempt > 1:
-            for kept in (await self.store.steps(self.id, assignment.replaces)).values():
-                if isinstance(call := kept.get("begun"), str):
-                    result = kept.get("result")
-                    once.setdefault(call, None if result is None else CallResult.model_validate(result))
+            for earlier in tried:
+                for kept in (await self.store.steps(self.id, earlier)).values():
+                    if isinstance(call := kept.get("begun"), str):
+                        result = kept.get("result")
+                        once.results.setdefault(call, None if result is None else CallResult.model_validate(result))
 
     async def evidence_of(self, reports: Iterable[Report]) -> tuple[str, ...]:
         """What tools said to those who made the reports, also before an interruption."""
@@ -128,3 +141,14 @@ class Run:
         route = None if self.router is None else self.router.choose(agent, goal, self.task)
         first, *others = self.policies.chain(agent, None if route is None else route.policy)
         return [(first, "" if route is None else str(route)), *((policy, "") for policy in others)]
+
+
+def run_attributes(run_id: str, task: Task) -> dict[str, AttributeValue | None]:
+    """What every span of a run says, so that what a crash leaves can still be told apart, and deleted."""
+    return {
+        a.RUN_ID: run_id,
+        a.TASK_ID: task.id,
+        a.TASK_FAMILY: task.family,
+        a.CONVERSATION_ID: task.session,
+        a.USER_ID: task.user,
+    }

@@ -63,6 +63,8 @@ class RunRecord(Record):
     """Question's id to what a person said, where the run has not taken it up yet: a text, or a `Consent`."""
     attempt: int = 1
     """1 where it began, one more each time that it was taken up again."""
+    seconds: float = 0.0
+    """At work, in all parts; of one that goes on, or died, what it noted now and then."""
     cancel: bool = False
     """Somebody wants it to end."""
     outcome: Outcome | None = None
@@ -134,11 +136,12 @@ class RunStore:
         found = await self._here.rows("SELECT record FROM journeyman_runs WHERE id = ?", run_id)
         return _record(found[0][0]) if found else None
 
-    async def find(self, status: RunStatus | None = None, limit: int = 100) -> list[RunRecord]:
-        """Newest first."""
-        where, values = ("", ()) if status is None else (" WHERE status = ?", (status,))
-        query = f"SELECT record FROM journeyman_runs{where} ORDER BY created_ns DESC LIMIT ?"
-        return [_record(text) for (text,) in await self._here.rows(query, *values, limit)]
+    async def find(self, status: RunStatus | None = None, limit: int | None = None) -> list[RunRecord]:
+        """Newest first; without a limit all of them."""
+        where, among = ("", ()) if status is None else (" WHERE status = ?", (status,))
+        most, few = ("", ()) if limit is None else (" LIMIT ?", (limit,))
+        query = f"SELECT record FROM journeyman_runs{where} ORDER BY created_ns DESC{most}"
+        return [_record(text) for (text,) in await self._here.rows(query, *among, *few)]
 
     async def complete_id(self, prefix: str) -> str:
         """The whole id of the one run whose id starts so; raises `ConfigError`."""

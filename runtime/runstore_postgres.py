@@ -10,6 +10,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection, Error
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import UndefinedObject
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -52,7 +53,7 @@ class PostgresRuns:
             raise _lost(url, error) from None
         settings = {**SETTINGS, "row_factory": dict_row}
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            url, min_size=1, max_size=MAX_CONNECTIONS, timeout=CONNECT_S, kwargs=settings, open=False
+            url, min_size=1, max_size=MAX_CONNECTIONS, timeout=CONNECT_S, kwargs=settings, configure=_stays, open=False
         )
         await pool.open()
         opened = cls(url, pool, session)
@@ -132,7 +133,16 @@ class PostgresRuns:
 
 
 async def _session(url: str) -> "AsyncConnection[Any]":
-    return await AsyncConnection.connect(url, connect_timeout=int(CONNECT_S), row_factory=tuple_row, **SETTINGS)
+    timeout = int(CONNECT_S)
+    session = await AsyncConnection.connect(url, connect_timeout=timeout, row_factory=tuple_row, **SETTINGS)
+    await _stays(session)
+    return session
+
+
+async def _stays(connection: "AsyncConnection[Any]") -> None:
+    """Where a server ends sessions that say nothing for a while, a run in a long call would lose its lock."""
+    with suppress(UndefinedObject):  # Older than Postgres 14, which has no such setting.
+        await connection.execute("SET idle_session_timeout = 0")
 
 
 def _lost(url: str, error: Exception) -> StoreError:

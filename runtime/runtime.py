@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from pydantic_core import PydanticSerializationError
+
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import Model, ModelTable
+from journeyman.runtime import interventions
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
-from journeyman.runtime.interventions import cancel
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.models import model_table
@@ -29,11 +31,11 @@ from journeyman.traces.trace import Outcome, Task
 from journeyman.traces.tracer import Tracer
 
 if TYPE_CHECKING:
-    from langgraph.graph.state import CompiledStateGraph
     from langgraph.runtime import RunControl
+    from langgraph.types import Checkpointer
 
     from journeyman.runtime.server import ServerState
-    from journeyman.runtime.subgraph import CrewState
+    from journeyman.runtime.subgraph import CrewGraph
 
 
 class Runtime:
@@ -110,12 +112,14 @@ class Runtime:
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
         )
         config = place.config
+        crew, crew_path = (crew, None) if isinstance(crew, Crew) else (load_crew(Path(crew)), Path(crew))
+        config.check_crew(crew)
         server = None if attach else _server(place)
         # Where other endpoints may do all the work, only what asks for the base model or an adapter needs the server.
         address = f"http://{config.server.host}:{config.server.port}" if server is None else server.url
         recording = Recording(place, compacts=True)
         runtime = cls(
-            crew if isinstance(crew, Crew) else load_crew(Path(crew)),
+            crew,
             model=model_table(ChatVLLM(base_url=attach or address), config.models),
             tracer=recording.tracer,
             policies=lambda: current_policies(place),
@@ -123,7 +127,7 @@ class Runtime:
             prices=config.traces.prices,
             runs=place.create().runs,
             base_digest=None if server is None else server.model_digest,
-            crew_path=None if isinstance(crew, Crew) else Path(crew),
+            crew_path=crew_path,
             seed=seed,
             temperature=temperature,
             concurrency=concurrency,
@@ -142,13 +146,16 @@ class Runtime:
     async def resume(self, run_id: str, answers: Mapping[str, str | Consent] | None = None) -> Outcome:
         """Goes on with a run that was interrupted or waits; `answers` are by question id, beside those given before.
 
-        An answer is a text, or a `Consent` where yes or no is wanted. Raises `ConfigError`.
+        An answer is a text, or a `Consent` where yes or no is wanted. Raises `ConfigError`, also where a question was
+        not asked or wants the other kind.
         """
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs that could be resumed: give it `runs=RunStore(...)`")
         if (known := await self.find(run_id)) is None:
             raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
-        return await self._run(known.task, run_id, answers=answers)
+        for question_id, word in (answers or {}).items():
+            await interventions.say(self.runs, run_id, word, question_id=question_id)
+        return await self._run(known.task, run_id)
 
     def run_sync(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
@@ -197,23 +204,25 @@ class Runtime:
         """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
-        await cancel(await self.runs.open(), run_id)
+        await interventions.cancel(await self.runs.open(), run_id, self._execution.tracer)
 
     def drain(self, reason: str = "drained") -> None:
         """Stops every run at its next step, where nothing is lost; they end `paused` and can be resumed."""
         self._control.request_drain(reason)
 
-    def as_graph(self) -> "CompiledStateGraph[CrewState, None, CrewState, CrewState]":
+    def as_graph(self, *, checkpointer: "Checkpointer" = None, tokens: bool = False) -> "CrewGraph":
         """The crew as a compiled LangGraph graph, to be run as it is or put into another graph as a node.
 
-        It takes `prompt` or `messages`, and gives `answer`, `outcome` and the answer as a message.
+        It takes `prompt` or `messages`, and gives `answer`, `outcome` and the answer as a message. A question to a
+        person is an interrupt, where runs are kept and the graph, or the one around it, has a `checkpointer`; see
+        `journeyman.runtime.subgraph` for the answer to it, and for what else a graph has of the crew.
         """
-        from journeyman.runtime.subgraph import crew_graph
+        from journeyman.runtime.subgraph import Embedded
 
-        def stream(prompt: str, session: str | None) -> AsyncGenerator[Event, None]:
-            return self.stream(Task(id=uuid4().hex[:12], prompt=prompt, session=session))
+        def stream(task: Task, run_id: str | None) -> AsyncGenerator[Event, None]:
+            return self.stream(task, run_id=run_id, tokens=tokens)
 
-        return crew_graph(self.crew.name, stream)
+        return Embedded(name=self.crew.name, runs=self.runs, stream=stream, aclose=self.aclose).graph(checkpointer)
 
     async def __aenter__(self) -> Self:
         return self
@@ -241,7 +250,6 @@ class Runtime:
         *,
         emit: Callable[[Event], None] = lambda event: None,
         shows_tokens: bool = False,
-        answers: Mapping[str, str | Consent] | None = None,
     ) -> Outcome:
         if self.runs is not None:
             await self.runs.open()
@@ -254,10 +262,6 @@ class Runtime:
             control=self._control,
             emit=emit,
             shows_tokens=shows_tokens,
-            answers={
-                question: word.model_dump(mode="json") if isinstance(word, Consent) else word
-                for question, word in (answers or {}).items()
-            },
         )
 
     async def _run_and_close(self, task: Task, run_id: str | None) -> Outcome:
@@ -316,4 +320,10 @@ def _policy_source(
 
 
 def _task(task: Task | str) -> Task:
-    return task if isinstance(task, Task) else Task(id=uuid4().hex[:12], prompt=task)
+    """Raises `ConfigError` for a text that cannot be written, as what a browser sends may be."""
+    asked = task if isinstance(task, Task) else Task(id=uuid4().hex[:12], prompt=task)
+    try:
+        asked.model_dump_json()
+    except PydanticSerializationError:
+        raise ConfigError("the task holds half a surrogate pair, which is no character: take it out") from None
+    return asked

@@ -50,18 +50,20 @@ class ScriptedModel:
 
     def _reply(self, request: ModelRequest, number: int) -> ModelReply:
         said = self._said(request)
-        message = Message(role="assistant", content=said) if isinstance(said, str) else said
-        words = _words(message.content)
-        kept = words[: request.max_tokens]
-        whole = "tool_calls" if message.tool_calls else "stop"
+        content, calls = (said, ()) if isinstance(said, str) else (said.content, said.tool_calls)
+        tokens = len(content.split())
+        cut = tokens > request.max_tokens
+        if cut:
+            tokens, content = request.max_tokens, "".join(_words(content)[: request.max_tokens])
+        whole = "tool_calls" if calls else "stop"
         return ModelReply(
             id=f"scripted-{number}",
             model=request.policy,
-            content="".join(kept),
-            tool_calls=message.tool_calls,
-            finish_reason=whole if len(kept) == len(words) else "length",
+            content=content,
+            tool_calls=calls,
+            finish_reason="length" if cut else whole,
             usage=Usage(
-                input_tokens=sum(len(message.content.split()) for message in request.messages), output_tokens=len(kept)
+                input_tokens=sum(len(message.content.split()) for message in request.messages), output_tokens=tokens
             ),
         )
 

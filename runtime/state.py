@@ -4,9 +4,14 @@ from operator import add, or_
 from typing import Annotated, TypedDict
 
 from journeyman.agents.budget import Spent
+from journeyman.agents.decision import Decision
 from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.review import Problem
 from journeyman.traces.trace import Status
+
+
+def _first(known: str | None, new: str | None) -> str | None:
+    return known or new
 
 
 class State(TypedDict, total=False):
@@ -18,6 +23,10 @@ class State(TypedDict, total=False):
     """What the last review found wrong with the answer."""
     spent: Annotated[Spent, add]
     """By the steps that are done."""
+    over_budget: Annotated[str | None, _first]
+    """Which limit stopped work, in words."""
+    decisions: tuple[Decision, ...]
+    """Over the run itself, from its beginning."""
     status: Status
     error: str | None
     answer: str
@@ -29,3 +38,5 @@ class Work(TypedDict):
     """What a worker is sent: its own assignment and nothing else."""
 
     assignment: Assignment
+    tried: tuple[str, ...]
+    """Work in whose place it is done, the first of it first."""

@@ -1,11 +1,9 @@
 """An agent's tool calls: permitted, checked, agreed to, recorded, and kept so that none is made twice."""
 
 import asyncio
-import json
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
-
-from pydantic import JsonValue
 
 from journeyman.agents.budget import Spent
 from journeyman.agents.calls import Used
@@ -13,28 +11,38 @@ from journeyman.agents.decision import Decision, write_decisions
 from journeyman.runtime.asking import NOBODY, put
 from journeyman.runtime.desk import Desk
 from journeyman.runtime.events import ToolCalled, ToolUsed
-from journeyman.runtime.questions import Consent, Question
+from journeyman.runtime.permitting import Wanted, decide, withheld
+from journeyman.runtime.run import Once
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.context import ToolContext
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import OverBudgetError
-from journeyman.traces.messages import ToolCall, write_result
+from journeyman.traces.messages import ToolCall, as_json, write_result
 from journeyman.traces.tracer import AttributeValue
 
 
 class ToolCalls:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._once = desk.run.once.setdefault(desk.steps.place, {})
+        self._once = desk.run.once.setdefault(desk.steps.place, Once(desk.steps.place))
 
     async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
         """All of `wanted` at once, after everything that a person must say about any of them."""
-        calls = [_Wanted(self._desk, call) for call in wanted]
+        calls = [Wanted(self._desk, call) for call in wanted]
         for one in calls:
             if not one.done:
-                await _decide(self._desk, one)
+                await decide(self._desk, one, self._once.results)
+        self._put(calls)
+        used = await self._all(calls)
+        # Once all are made: a guardrail may want a person to see a result before a model reads it.
+        self._put(calls)
+        return used
+
+    def _put(self, calls: Sequence[Wanted]) -> None:
         put(self._desk.run, [one.question for one in calls if one.question is not None])
+
+    async def _all(self, calls: Sequence[Wanted]) -> list[Used]:
         if len(calls) == 1:
             return [await self._use(calls[0])]
         try:
@@ -44,85 +52,114 @@ class ToolCalls:
             raise failed.exceptions[0] from None
         return [one.result() for one in using]
 
-    async def _use(self, wanted: "_Wanted") -> Used:
+    async def _use(self, wanted: Wanted) -> Used:
         desk, run = self._desk, self._desk.run
         if wanted.done:
             used = Used(result=CallResult.model_validate(wanted.kept["result"]), span_id=str(wanted.kept["span_id"]))
             if wanted.kept.get("paid"):
                 desk.count(run.ledger.count(Spent(tool_calls=1)))
+            if over := wanted.kept.get("over_budget"):
+                run.over_budget = str(over)
             if begun := wanted.kept.get("begun"):
-                self._once[str(begun)] = used.result
+                self._once.results[str(begun)] = used.result
         else:
             used = await self._recorded(wanted)
         if used.result.status == "ok":
             run.evidence[used.span_id] = used.result.content
         return used
 
-    async def _recorded(self, wanted: "_Wanted") -> Used:
+    async def _recorded(self, wanted: Wanted) -> Used:
         desk, call = self._desk, wanted.call
         told: dict[str, Any] = {"agent": desk.agent.name, "assignment": desk.assignment, "tool": call.name}
         desk.run.emit(ToolCalled(**told, arguments=dict(call.arguments)))
-        with desk.run.tracer.span(
-            f"execute_tool {call.name}", parent=desk.parent, attributes=self._attributes(wanted)
-        ) as span:
+        attributes = self._attributes(wanted) if desk.run.tracer.records else {}
+        with desk.run.tracer.span(f"execute_tool {call.name}", parent=desk.parent, attributes=attributes) as span:
             result = await self._result(wanted)
-            span.set({a.TOOL_STATUS: result.status})
             if wanted.decisions:
                 span.set({a.DECISIONS: write_decisions(wanted.decisions)})
-            if result.status == "ok":
-                span.set({a.TOOL_CALL_RESULT: write_result(result.content)})
+            if wanted.question is not None:
+                span.fail("needs_input", wanted.question.text)
+            elif result.status == "ok":
+                span.set({a.TOOL_STATUS: "ok", a.TOOL_CALL_RESULT: write_result(result.content)})
             else:
+                span.set({a.TOOL_STATUS: result.status})
                 span.fail(result.status, result.content)
-        kept = result.model_dump(mode="json")
-        await desk.steps.note(wanted.number, result=kept, span_id=span.span_id, paid=wanted.paid)
-        desk.run.emit(ToolUsed(**told, status=result.status))
-        return Used(result=result, span_id=span.span_id)
+        used = Used(result=result, span_id=span.span_id)
+        if desk.run.store is not None:
+            await self._keep(wanted, used)
+        if wanted.question is None:
+            desk.run.emit(ToolUsed(**told, status=result.status))
+        return used
 
-    async def _result(self, wanted: "_Wanted") -> CallResult:
+    async def _keep(self, wanted: Wanted, used: Used) -> None:
+        steps, kept = self._desk.steps, used.result.model_dump(mode="json")
+        if wanted.question is not None:
+            await steps.note(wanted.number, held={"result": kept, "question": wanted.question.model_dump(mode="json")})
+        else:
+            over = {} if wanted.over_budget is None else {"over_budget": wanted.over_budget}
+            await steps.note(wanted.number, result=kept, span_id=used.span_id, paid=wanted.paid, **over)
+
+    async def _result(self, wanted: Wanted) -> CallResult:
         desk, call, tool = self._desk, wanted.call, wanted.tool
         if tool is None:
             have = ", ".join(desk.tools) or "none"
             return CallResult(status="invalid", content=f"there is no tool {call.name!r}; there are: {have}")
+        if wanted.released is not None:
+            return self._made(wanted, wanted.released)
         if wanted.denied is not None:
             return CallResult(status="denied", content=f"{tool.name} was not called: {wanted.denied}")
         if wanted.answer is not None:
             return CallResult(status="ok", content=wanted.answer)
-        if wanted.once in self._once:
-            return _made_before(tool, self._once[wanted.once])
+        if not tool.idempotent and wanted.once in self._once.results:
+            return _made_before(tool, self._once.results[wanted.once])
         if wanted.kept.get("begun"):
-            self._once[wanted.once] = None
             unsure = "was begun before an interruption and may have taken effect: it is not called again"
-            return CallResult(status="unknown", content=f"{tool.name} {unsure}")
+            return self._made(wanted, CallResult(status="unknown", content=f"{tool.name} {unsure}"))
         try:
             desk.count(desk.run.ledger.reserve_tool())
         except OverBudgetError as over:
             # No failure of the agent: it may still answer with what it has.
-            desk.run.over_budget = str(over)
+            desk.run.over_budget = wanted.over_budget = str(over)
             wanted.decisions.append(
                 Decision(source="budget", name=over.limit, place="call", action="deny", reason=str(over))
             )
             return CallResult(status="denied", content=f"{tool.name} was not called: {over}")
         wanted.paid = True
         if not tool.idempotent:
-            self._once[wanted.once] = None
+            self._once.results[wanted.once] = None
             await desk.steps.note(wanted.number, begun=wanted.once)
-        result = await call_tool(tool, dict(call.arguments), self._context(wanted.number))
+        result = await call_tool(tool, dict(call.arguments), self._context(wanted, tool))
         result = await self._guarded(wanted, tool, result)
-        if not tool.idempotent:
-            self._once[wanted.once] = result
+        # What a person has not agreed to must not be told to whoever asks for the same call meanwhile.
+        if not tool.idempotent and wanted.question is None:
+            self._once.results[wanted.once] = result
         return result
 
-    async def _guarded(self, wanted: "_Wanted", tool: Tool, result: CallResult) -> CallResult:
-        """The result as a model may read it."""
-        guards = self._desk.run.guards
-        guarded = await guards.check("result", result.content, agent=self._desk.agent.name, tool=tool.name)
-        wanted.decisions += guarded.decisions
-        # Nobody can be asked any more once the call is made: what a person would have to see is withheld.
-        if (withheld := guarded.blocked or guarded.ask) is not None:
-            return CallResult(status="denied", content=f"the result of {tool.name} was withheld: {withheld}")
-        return result.model_copy(update={"content": guarded.text})
+    def _made(self, wanted: Wanted, result: CallResult) -> CallResult:
+        """The result of a call that was made before an interruption, which has to be paid for here too."""
+        self._desk.count(self._desk.run.ledger.count(Spent(tool_calls=1)))
+        wanted.paid = True
+        if wanted.kept.get("begun"):
+            self._once.results[wanted.once] = result
+        return result
 
-    def _attributes(self, wanted: "_Wanted") -> dict[str, AttributeValue | None]:
+    async def _guarded(self, wanted: Wanted, tool: Tool, result: CallResult) -> CallResult:
+        """The result as a model may read it; where a person must see it first, the question is in `wanted`."""
+        desk = self._desk
+        guarded = await desk.run.guards.check("result", result.content, agent=desk.agent.name, tool=tool.name)
+        wanted.decisions += guarded.decisions
+        if guarded.blocked is not None:
+            return withheld(tool, guarded.blocked)
+        result = result.model_copy(update={"content": guarded.text})
+        if guarded.ask is None:
+            return result
+        if desk.run.store is None:
+            return withheld(tool, f"{guarded.ask}; {NOBODY}")
+        asked = f"May {desk.agent.name} read what {tool.name} gave? {guarded.ask}"
+        wanted.ask(f"{desk.steps.place}.result", "guardrail", asked, content=guarded.text)
+        return result
+
+    def _attributes(self, wanted: Wanted) -> dict[str, AttributeValue | None]:
         return {
             a.OPERATION: "execute_tool",
             **self._desk.attributes,
@@ -130,10 +167,10 @@ class ToolCalls:
             a.TOOL_TYPE: "function",
             a.TOOL_DESCRIPTION: None if wanted.tool is None else wanted.tool.description or None,
             a.TOOL_CALL_ID: self._desk.asked_by,
-            a.TOOL_CALL_ARGUMENTS: json.dumps(wanted.call.arguments, ensure_ascii=False),
+            a.TOOL_CALL_ARGUMENTS: as_json(wanted.call.arguments),
         }
 
-    def _context(self, number: int) -> ToolContext:
+    def _context(self, wanted: Wanted, tool: Tool) -> ToolContext:
         desk, run = self._desk, self._desk.run
         return ToolContext(
             run_id=run.id,
@@ -143,81 +180,12 @@ class ToolCalls:
             agent=desk.agent.name,
             assignment=desk.assignment,
             notes=run.notes,
-            key=f"{run.id}/{desk.steps.place}/{number}",
+            key=f"{run.id}/{desk.steps.place}/{wanted.number}" if tool.idempotent else self._key(wanted),
         )
 
-
-class _Wanted:
-    """A tool call that a model asked for, and what was decided about it."""
-
-    def __init__(self, desk: Desk, call: ToolCall) -> None:
-        self.number = desk.steps.take()
-        self.kept = desk.steps.kept(self.number)
-        self.call = call
-        self.tool: Tool | None = desk.tools.get(call.name)
-        self.decisions: list[Decision] = []
-        self.denied: str | None = None
-        self.question: Question | None = None
-        self.answer: str | None = None
-        self.paid = False
-
-    @property
-    def done(self) -> bool:
-        return "result" in self.kept
-
-    @property
-    def once(self) -> str:
-        """The same for the same call, however often a model asks for it."""
-        return f"{self.call.name} {json.dumps(self.call.arguments, sort_keys=True)}"
-
-
-async def _decide(desk: Desk, wanted: _Wanted) -> None:
-    """May the call be made, and must a person be asked first? Permissions and guardrails say."""
-    tool, run = wanted.tool, desk.run
-    if tool is None:
-        return
-    arguments: JsonValue = dict(wanted.call.arguments)
-    arguments, guarded = await run.guards.check_json("call", arguments, agent=desk.agent.name, tool=tool.name)
-    wanted.decisions += guarded.decisions
-    if guarded.blocked is None and isinstance(arguments, dict):
-        wanted.call = wanted.call.model_copy(update={"arguments": arguments})
-    # What the tool would really get is what the table decides about.
-    permission = run.crew.permissions.decide(desk.agent.name, tool, wanted.call.arguments)
-    if run.crew.permissions or permission.action != "allow":
-        wanted.decisions.append(permission)
-    if permission.action == "deny":
-        wanted.denied = permission.reason
-    elif guarded.blocked is not None:
-        wanted.denied = guarded.blocked
-    elif tool.asks:
-        _consult(desk, wanted, "answer", _asked(tool, wanted.call))
-    elif guarded.ask is not None:
-        _consult(desk, wanted, "guardrail", f"{_may(wanted.call)} {guarded.ask}")
-    elif permission.action == "ask":
-        _consult(desk, wanted, "approve_call", f"{_may(wanted.call)} {permission.reason}")
-
-
-def _consult(desk: Desk, wanted: _Wanted, kind: Any, text: str) -> None:
-    """Takes the person's word where it was given, and puts the question where not."""
-    word = wanted.kept.get("answer")
-    if desk.run.store is None:
-        wanted.denied = NOBODY
-    elif word is None:
-        wanted.question = Question(
-            id=f"{desk.steps.place}/{wanted.number}",
-            kind=kind,
-            agent=desk.agent.name,
-            assignment=desk.assignment,
-            tool=wanted.call.name,
-            arguments=dict(wanted.call.arguments),
-            text=text,
-        )
-    elif kind == "answer":
-        wanted.answer = str(word)
-    else:
-        consent = Consent.model_validate(word)
-        wanted.decisions.append(consent.decision(kind, "call"))
-        wanted.denied = None if consent.approved else consent.refusal
+    def _key(self, wanted: Wanted) -> str:
+        """The same for whoever asks again for a call that may be made once only."""
+        return f"{self._desk.run.id}/{self._once.place}/{sha256(wanted.once.encode()).hexdigest()[:16]}"
 
 
 def _made_before(tool: Tool, result: CallResult | None) -> CallResult:
@@ -226,11 +194,3 @@ def _made_before(tool: Tool, result: CallResult | None) -> CallResult:
     if result is not None and result.status in ("ok", "invalid"):
         return CallResult(status="denied", content=f"{told}; it said: {result.content}")
     return CallResult(status="unknown", content=f"{told}; it may have taken effect")
-
-
-def _may(call: ToolCall) -> str:
-    return f"May {call.name} be called with {json.dumps(call.arguments, ensure_ascii=False)}?"
-
-
-def _asked(tool: Tool, call: ToolCall) -> str:
-    return next((str(value) for value in call.arguments.values()), tool.description)

@@ -73,10 +73,6 @@ class ChatVLLM(BaseChatModel):
         """Closes the connections of the running event loop."""
         await self._api.aclose()
 
-    def close(self) -> None:
-        """Closes the connections that `invoke` opened."""
-        self._api.close()
-
     @property
     def _llm_type(self) -> str:
         return "vllm"

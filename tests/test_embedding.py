@@ -90,7 +90,9 @@ def test_through_the_web_app_a_person_answers_a_question(client: TestClient) -> 
     (question,) = client.get(run).json()["pending"]
     assert question["text"] == "Which?"
     wrong = client.post(f"{run}/answers", json={"nonsense": "cake"})
-    assert (wrong.status_code, "did not ask 'nonsense'" in wrong.json()["detail"]) == (409, True)
+    assert (wrong.status_code, "no question 'nonsense'" in wrong.json()["detail"]) == (409, True)
+    wrong = client.post(f"{run}/answers", json={question["id"]: {"approved": True}})
+    assert (wrong.status_code, "does not want a yes or no" in wrong.json()["detail"]) == (409, True)
     assert client.post(f"{run}/answers", json={question["id"]: "cake"}).json()["answer"] == "cake"
 
 

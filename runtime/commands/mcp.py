@@ -1,6 +1,7 @@
 """`journeyman mcp`: the crew as a server of the Model Context Protocol."""
 
 import asyncio
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from journeyman.runtime.config import find_workspace
-from journeyman.runtime.console import WorkspaceOption, notes
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes
 from journeyman.traces.errors import ConfigError
 
 
@@ -21,11 +22,14 @@ def mcp_command(
     attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")] = 0,
     workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Offer the crew to MCP clients: over standard input and output, or with --http over HTTP.
 
     A client's entry is a command, such as: journeyman mcp --crew /path/to/crew.toml -C /path/to/.journeyman
     """
+    if as_json and http is None:
+        raise ConfigError("--json prints the address of --http: without it standard output is the client's")
     if find_spec("mcp") is None:
         raise ConfigError("an MCP server needs the package mcp: pip install 'journeyman[mcp]'")
     from journeyman.runtime.mcp_server import PATH, listen, serve
@@ -35,7 +39,10 @@ def mcp_command(
     listening = None if http is None else listen(host, http)
     if listening is not None:
         address, port = listening.getsockname()[:2]
-        notes.print(f"crew {runtime.crew.name} at http://{address}:{port}{PATH}: Ctrl-C ends it", markup=False)
+        url = f"http://{address}:{port}{PATH}"
+        said = f"crew {runtime.crew.name} at {url}: Ctrl-C ends it"
+        emit({"crew": runtime.crew.name, "url": url}, as_json, lambda: notes.print(said, markup=False))
+        sys.stdout.flush()
     try:
         asyncio.run(serve(runtime, listening))
     except KeyboardInterrupt:

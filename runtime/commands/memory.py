@@ -48,14 +48,14 @@ def forget(
     if user is None and session is None:
         raise ConfigError("say whose memory: --user or --session")
     place = find_workspace(workspace)
-    if not yes:
-        _confirm(len(asyncio.run(_find(place, user, session))))
-    forgotten = asyncio.run(forget_memory(place, user=user, session=session))
+    known = len(asyncio.run(_find(place, user, session)))
+    if known and not yes:
+        _confirm(known)
+    forgotten = asyncio.run(_forget(place, user, session)) if known else 0
     emit({"forgotten": forgotten}, as_json, lambda: out.print(f"forgotten: {forgotten} turns and notes"))
 
 
-async def forget_memory(place: Workspace, *, user: str | None = None, session: str | None = None) -> int:
-    """Deletes what the workspace remembers of a user or a session, and returns how much it was."""
+async def _forget(place: Workspace, user: str | None, session: str | None) -> int:
     runs = place.runs
     try:
         return await Memory(runs).forget(user=user, session=session)
@@ -64,6 +64,8 @@ async def forget_memory(place: Workspace, *, user: str | None = None, session: s
 
 
 async def _find(place: Workspace, user: str | None, session: str | None) -> list[Remembered]:
+    if not place.has_runs:
+        return []
     runs = place.runs
     try:
         return await Memory(runs).find(user=user, session=session)

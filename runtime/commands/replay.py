@@ -56,8 +56,9 @@ def replay_command(
     if fork is None and policy:
         raise ConfigError("--policy needs --from SPAN: what is answered from the record asks nobody")
     outcome = asyncio.run(_again(place, recorded, load_crew(crew), fork, _policies(policy or [], fork), attach, seed))
-    found = diff(recorded, place.store.get(outcome.trace_id))
-    same = found.first is None and recorded.outcome is not None and outcome.status == recorded.outcome.status
+    again = place.store.get(outcome.trace_id)
+    found = diff(recorded, again)
+    same = found.first is None and _end(recorded) == _end(again)
     emit(
         {"outcome": outcome, "same": same, "diff": found},
         as_json,
@@ -83,6 +84,8 @@ async def _again(
 
     live, digest = (None, None) if fork is None else _live(place, attach)
     replay = Replay(trace, crew, fork=fork, live=live, policies=policies)
+    if fork is not None:
+        place.config.check_crew(replay.crew)
     with Recording(place) as recording:
         # The recording has the workspace's own content policy.
         tracer = Tracer(ReplaySink(recording, trace.trace_id), content=ContentPolicy("full", ()))
@@ -97,6 +100,10 @@ async def _again(
             seed=seed,
         ) as runtime:
             return await runtime.run(replay.task)
+
+
+def _end(trace: Trace) -> tuple[str, str] | None:
+    return None if trace.outcome is None else (trace.outcome.status, trace.outcome.answer)
 
 
 def _live(place: Workspace, attach: str | None) -> "tuple[ModelTable, str | None]":

@@ -1,7 +1,6 @@
 """`journeyman run`: one task, or a file of them."""
 
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,9 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.tasks import BrokenLine, read_tasks
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome, Task
+
+BEGINNING = b'{"task_id":'
+"""Of an outcome's line: what does not begin so was cut short by no crash of ours."""
 
 
 def run(
@@ -43,6 +45,8 @@ def run(
         raise ConfigError(
             'give either a question or --tasks FILE, e.g. journeyman run --crew crew.toml "How many ...?"'
         )
+    if question is not None and not question.strip():
+        raise ConfigError("the question is empty: write what is to be done")
     runtime = Runtime.open(crew, workspace=find_workspace(workspace), attach=attach, seed=seed)
     if tasks is None:
         assert question is not None
@@ -110,10 +114,13 @@ async def _many(runtime: Runtime, tasks: list[Task], path: Path, concurrency: in
                 outcomes.append(outcome)
                 bar.advance(row)
 
-            async with asyncio.TaskGroup() as group:
-                for task in tasks:
-                    if task.id not in done:
-                        group.create_task(one(task))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for task in tasks:
+                        if task.id not in done:
+                            group.create_task(one(task))
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
     return outcomes
 
 
@@ -122,14 +129,16 @@ def _read_outcomes(path: Path) -> list[Outcome]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(path, len(whole.encode()))
+    *whole, rest = path.read_bytes().split(b"\n")
     try:
-        return [Outcome.model_validate(json.loads(line)) for line in whole.splitlines()]
+        if not rest.startswith(BEGINNING[: len(rest)]):
+            raise ValueError
+        outcomes = [Outcome.model_validate_json(line) for line in whole]
     except ValueError:
         raise ConfigError(f"{path} holds something other than outcomes: name another --out file") from None
+    if rest:
+        os.truncate(path, path.stat().st_size - len(rest))
+    return outcomes
 
 
 def _note(event: Event) -> None:
@@ -149,7 +158,8 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.status in WAITING:
         then = "journeyman runs show" if outcome.status == "needs_input" else "journeyman runs resume"
         notes.print(f"go on with: {then} {outcome.run_id}", markup=False)
-    out.print(outcome.answer, markup=False, soft_wrap=True)
+    if outcome.answer:
+        out.print(outcome.answer, markup=False, soft_wrap=True)
     notes.print(
         f"trace {outcome.trace_id[:12]} · {outcome.model_calls} model calls, {outcome.tool_calls} tool calls, "
         f"{outcome.usage.output_tokens} tokens generated, {outcome.seconds:.1f} s",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import time_ns
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.markup import escape
@@ -25,6 +25,10 @@ from journeyman.traces.reports.wording import age, line
 from journeyman.traces.trace import Outcome
 
 T = TypeVar("T")
+
+RunState = Literal[RunStatus, "interrupted"]
+"""A run's status; `interrupted` where its process died."""
+
 DAY_NS = 86_400 * 10**9
 _MADE_UP = re.compile(r"[0-9a-f]{32}")
 """An id that nobody chose: its start is enough to tell it."""
@@ -44,7 +48,7 @@ AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", hel
 
 @app.command("list")
 def list_runs(
-    status: Annotated[RunStatus | None, typer.Option(help="Only runs that are so")] = None,
+    status: Annotated[RunState | None, typer.Option(help="Only runs that are so")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first")] = 20,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -52,10 +56,14 @@ def list_runs(
     """List runs, newest first; `interrupted` are those whose process died."""
 
     async def found(runs: RunStore) -> list[tuple[RunRecord, str]]:
-        return [(record, await _state(runs, record)) for record in await runs.find(status, limit)]
+        if status != "running" and status != "interrupted":
+            return [(record, await _state(runs, record)) for record in await runs.find(status, limit)]
+        # Which of the two it is says only the run's lock.
+        rows = [(record, await _state(runs, record)) for record in await runs.find("running")]
+        return [row for row in rows if row[1] == status][:limit]
 
     place = find_workspace(workspace)
-    rows = _with_runs(place, found)
+    rows = _with_runs(place, found) if place.has_runs else []
     emit([_written(*row) for row in rows], as_json, lambda: out.print(_table(rows)) if rows else None)
     if not rows:
         notes.print("no such runs", markup=False)
@@ -116,10 +124,16 @@ def answer_command(
 def cancel_command(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """End a run: one that waits at once, one at work in another process as soon as that looks."""
 
-    async def cancelled(runs: RunStore) -> RunRecord:
-        return await cancel(runs, await runs.complete_id(run))
+    from journeyman.runtime.recording import Recording
 
-    record = _with_runs(find_workspace(workspace), cancelled)
+    place = find_workspace(workspace)
+
+    async def cancelled(runs: RunStore) -> RunRecord:
+        run_id = await runs.complete_id(run)
+        with Recording(place) as recording:
+            return await cancel(runs, run_id, recording.tracer)
+
+    record = _with_runs(place, cancelled)
     told = "is told to end" if record.status == "running" else "is cancelled"
     emit(_written(record, record.status), as_json, lambda: out.print(f"run {record.id} {told}", markup=False))
 
@@ -163,12 +177,14 @@ def prune(
     async def pruned(runs: RunStore) -> int:
         return await runs.prune(days)
 
-    count = _with_runs(place, pruned)
+    count = _with_runs(place, pruned) if place.has_runs else 0
     emit({"pruned": count}, as_json, lambda: out.print(f"{count} runs forgotten"))
 
 
 def _with_runs(place: Workspace, work: Callable[[RunStore], Awaitable[T]]) -> T:
-    """What `work` makes of the workspace's run store."""
+    """What `work` makes of the workspace's run store; raises `ConfigError` where there is none yet."""
+    if not place.has_runs:
+        raise ConfigError(f"there are no runs in {place.root}: name another workspace with -C DIR")
 
     async def opened() -> T:
         runs = await place.runs.open()
@@ -278,9 +294,12 @@ def _asked(record: RunRecord, question: Question) -> list[str]:
     if question.tool is not None:
         call = f"{question.tool}({json.dumps(question.arguments or {}, ensure_ascii=False)})"
         lines.append(f"    {escape(call)}")
+    if question.content is not None:
+        lines.append(f"    {escape(question.content)}")
     if question.id in record.answers:
         lines.append(f"    answered: {escape(json.dumps(record.answers[question.id], ensure_ascii=False))}")
     else:
-        how = "answer ID TEXT" if question.kind == "answer" else "approve ID [--deny REASON]"
-        lines.append(f"    journeyman runs {escape(how.replace('ID', record.id))}")
+        which = f" --question {question.id}" if len(record.pending) > 1 else ""
+        command, word = ("answer", "TEXT") if question.kind == "answer" else ("approve", "[--deny REASON]")
+        lines.append(f"    journeyman runs {command} {escape(f'{record.id}{which} {word}')}")
     return lines

@@ -44,6 +44,8 @@ async def brew(mark: str) -> str:
 
 def answers(request: ModelRequest) -> str:
     first, last = request.messages[1].content, request.messages[-1].content
+    if "was not called" in last:
+        return write_answer(f"Sorry: {last}")
     if last.startswith(("price: ", "boss: ", "order: ")):
         return write_answer(last.partition(": ")[2])
     match first.split():

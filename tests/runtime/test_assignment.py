@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.budget import Budget
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.events import ReportFiled
@@ -54,11 +55,13 @@ async def test_a_worker_that_is_cancelled_from_within_leaves_its_siblings_at_wor
 
 async def test_a_run_that_is_cancelled_takes_its_workers_with_it() -> None:
     stopped = []
+    begun = asyncio.Semaphore(0)
 
     class Waiting(ScriptedModel):
         async def complete(self, request: ModelRequest) -> ModelReply:
             if goal_of(request) == "task":
                 return await super().complete(request)
+            begun.release()
             try:
                 await asyncio.sleep(30)
             finally:
@@ -66,8 +69,53 @@ async def test_a_run_that_is_cancelled_takes_its_workers_with_it() -> None:
             raise AssertionError("it was not cancelled")
 
     running = asyncio.create_task(Runtime(CREW, model=Waiting([PLAN])).run("task"))
-    await asyncio.sleep(0.2)
+    for _ in range(3):
+        await begun.acquire()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert sorted(stopped) == ["first", "second", "third"]
+
+
+async def test_a_worker_that_waits_for_its_run_s_budget_keeps_no_other_run_waiting() -> None:
+    other_is_done, first_asks = asyncio.Event(), asyncio.Event()
+
+    class Patient(ScriptedModel):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            if goal_of(request) == "first":
+                first_asks.set()
+                await other_is_done.wait()
+            return await super().complete(request)
+
+    short = json.dumps({"assignments": [{"worker": "worker", "goal": "short"}]})
+    plans = {"long": PLAN, "brief": short}
+    model = Patient(lambda request: plans.get(goal_of(request)) or write_answer(f"{goal_of(request)}!"))
+    crew = CREW.model_copy(update={"budget": Budget(tokens=500, reserve=0.0)})
+    runtime = Runtime(crew, model=model, concurrency=2)
+    async with asyncio.timeout(10):
+        long = asyncio.create_task(runtime.run("long"))
+        await first_asks.wait()
+        assert (await runtime.run("brief")).answer == "short!"
+        other_is_done.set()
+        assert (await long).answer == "first!; second!; third!"
+
+
+async def test_the_longest_plan_and_all_that_is_added_to_it_come_to_an_answer() -> None:
+    """Each assignment waits for the one before, and the last one of each plan fails."""
+
+    def chain(first: int) -> str:
+        rows: list[dict[str, object]] = [{"worker": "worker", "goal": f"step {first}"}]
+        rows += [{"worker": "worker", "goal": f"step {n}", "needs": [n - 1]} for n in range(first + 1, first + 64)]
+        return json.dumps({"assignments": rows})
+
+    plans = iter([chain(1), chain(65)])
+
+    def reply(request: ModelRequest) -> str:
+        if request.messages[0].content.startswith("Plan."):
+            return next(plans)
+        return "nonsense" if "step 64" in request.messages[1].content else write_answer("done")
+
+    orchestrator = Agent(name="orchestrator", instructions="Plan.", assignments=64, limits=Limits(tokens=8192))
+    crew = CREW.model_copy(update={"orchestrator": orchestrator})
+    outcome = await Runtime(crew, model=ScriptedModel(reply)).run("task")
+    assert (outcome.status, outcome.answer) == ("ok", "done")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from journeyman.agents.model import ModelRequest, ToolChoice
-from journeyman.runtime.chat_wire import join_pieces, read_piece, read_reply, request_body
+from journeyman.runtime.chat_wire import join_pieces, read_complaint, read_piece, read_reply, request_body
 from journeyman.traces.messages import Message
 
 REQUEST = ModelRequest(policy="worker@1", messages=(Message(role="user", content="hi"),))
@@ -67,6 +67,24 @@ def test_where_one_call_cannot_be_read_none_is_given(arguments: str) -> None:
     read = read_reply(reply('{"a": 1}', arguments))
     assert read.tool_calls == ()
     assert read.unreadable is not None and read.unreadable.startswith("the arguments of add")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "too\\nlong"}}', "too long"),
+        (b'{"error": "no such model"}', "no such model"),
+        (b'{"object": "error", "message": "busy"}', "busy"),
+        (b'{"detail": "Not authenticated"}', "Not authenticated"),
+        (b'{"detail": [{"msg": "x"}]}', ""),
+        (b'{"error": null}', ""),
+        (b"[]", ""),
+        (b"<html>", ""),
+        (b"\xff", ""),
+    ],
+)
+def test_what_a_server_complains_of_is_read_in_the_forms_that_there_are(body: bytes, said: str) -> None:
+    assert read_complaint(body) == said
 
 
 def test_streamed_calls_are_put_together() -> None:

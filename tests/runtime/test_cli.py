@@ -3,9 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from journeyman.runtime.cli import build
 
 JOURNEYMAN = str(Path(sys.executable).with_name("journeyman"))
 
@@ -26,13 +31,17 @@ def test_the_help_reads_like_a_map_of_the_loop(tmp_path: Path) -> None:
         (["fly"], 2, "No such command 'fly'"),
         (["run", "--concurrency", "many", "x"], 2, "--concurrency"),
         (["run"], 2, "give either a question or --tasks FILE"),
-        (["run", "--crew", "none.toml", "hi"], 1, "no server is running"),
+        (["evaluate", "--crew", "none.toml", "--tasks", "none.jsonl"], 2, "none.jsonl: cannot be read"),
         (["run", "--attach", "http://127.0.0.1:9", "--crew", "none.toml", "hi"], 2, "none.toml: there is no such file"),
         (["traces", "show", "abc"], 1, "no trace 'abc'"),
         (["train", "--agent", "lookup", "--data", "none.jsonl"], 2, "none.jsonl"),
         (["adapters", "promote", "lookup@1"], 1, "there is no adapter lookup@1"),
         (["adapters", "rollback", "lookup"], 1, "lookup"),
         (["server", "logs"], 2, "no server was started there"),
+        (["run", " "], 2, "the question is empty"),
+        (["run", "caf\udce9"], 2, "is not valid UTF-8"),
+        (["run", "--attach", "http://127.0.0.1:9", "--crew", ".", "hi"], 2, "Is a directory"),
+        (["mcp", "--attach", "http://127.0.0.1:9", "--json"], 2, "--http"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_with_its_exit_code(
@@ -47,6 +56,37 @@ def test_an_error_is_one_line_on_stderr_with_its_exit_code(
     assert done.stdout == ""
 
 
+def test_a_workspace_that_is_a_file_is_one_line_for_every_command(tmp_path: Path) -> None:
+    (tmp_path / ".journeyman").write_text("not a folder")
+    for arguments in (["traces", "list"], ["adapters", "list"], ["run", "--attach", "http://127.0.0.1:9", "hi"]):
+        done = journeyman(*arguments, folder=tmp_path)
+        assert done.returncode != 0
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_what_a_crew_names_may_lie_in_the_folder_where_the_command_is_given(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from journeyman.runtime import tool\n@tool\ndef look() -> str: return ''\n")
+    (tmp_path / "crew.toml").write_text('name = "c"\n[workers.w]\ntools = ["x"]\n[tools.look]\nuse = "mine:look"\n')
+    done = journeyman("run", "--attach", "http://127.0.0.1:9", "--crew", "crew.toml", "hi", folder=tmp_path)
+    assert "unknown tool 'x'; the crew has: look" in done.stderr
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, set[str]]]:
+    """Every command of `journeyman`, with its options."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join((*path, name)), {option for one in command.params for option in one.opts}
+
+
+def test_every_command_takes_json_and_a_workspace() -> None:
+    found = dict(commands(typer.main.get_command(build())))
+    assert {"run", "mcp", "traces sql", "adapters promote"} <= found.keys()
+    assert [name for name, options in found.items() if not {"--json", "-C"} <= options] == []
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in journeyman("--debug", "run", folder=tmp_path).stderr
 
@@ -55,7 +95,7 @@ def test_the_workspace_is_beside_the_project_file(tmp_path: Path) -> None:
     (tmp_path / "journeyman.toml").write_text("[server]\nport = 8123\n")
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
-    assert f"no server is running in {tmp_path / '.journeyman'}" in journeyman("run", "hi", folder=deep).stderr
+    assert f"no trace '1' in {tmp_path / '.journeyman'}" in journeyman("traces", "show", "1", folder=deep).stderr
 
 
 def test_a_mistake_in_the_project_file_is_named(tmp_path: Path) -> None:

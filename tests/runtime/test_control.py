@@ -79,7 +79,7 @@ def check_for(word: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "budget", [Budget(model_calls=5, reserve=0), Budget(tokens=120, reserve=0), Budget(tool_calls=1)]
+    "budget", [Budget(model_calls=5, reserve=0), Budget(tokens=170, reserve=0), Budget(tool_calls=1)]
 )
 async def test_a_run_out_of_budget_gives_back_the_best_it_has(budget: Budget) -> None:
     outcome, _ = await carried_out(crew(budget=budget))

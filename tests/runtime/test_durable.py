@@ -17,7 +17,7 @@ from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.events import Asked
 from journeyman.runtime.questions import Consent
 from journeyman.runtime.runlocks import RunBusyError
-from journeyman.runtime.runstore import RunStore
+from journeyman.runtime.runstore import RunRecord, RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.context import ToolContext
@@ -45,7 +45,9 @@ def replies(request: ModelRequest) -> str:
     last = request.messages[-1].content
     if request.messages[0].content == "Plan.":
         return PLAN
-    return write_answer(last) if last.startswith("send: ") else write_call("send", {"text": last})
+    if not last.startswith("send: "):
+        return write_call("send", {"text": last})
+    return write_answer(last if last.startswith("send: sent ") else f"Sorry: {last}")
 
 
 class Post:
@@ -158,6 +160,63 @@ async def test_a_call_that_may_be_made_once_only_is_not_made_again(runs: Callabl
     assert "may have taken effect" in outcome.answer
     goals = [text.split(" [")[0] for text in post.sent]
     assert len(goals) == len(set(goals)) and before >= 1
+
+
+async def test_the_seconds_of_a_part_that_died_count(runs: Callable[[], RunStore]) -> None:
+    model = Stops(1)
+    async with Runtime(crew(Post()), model=model, runs=runs()) as runtime:
+        working = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await model.reached.wait()
+        noted = 0.0
+        while not noted:
+            await asyncio.sleep(0.1)
+            known = await runtime.find("r")
+            noted = 0.0 if known is None else known.seconds
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs()) as runtime:
+        outcome = await runtime.resume("r")
+        known = await runtime.find("r")
+    assert known is not None and known.seconds == outcome.seconds > noted > 1
+
+
+async def test_all_runs_that_are_left_are_found(runs: Callable[[], RunStore]) -> None:
+    async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs()) as runtime:
+        store = await runs().open()
+        for number in range(150):
+            await store.put(RunRecord(id=str(number), trace_id="t", crew="office", task=TASK, status="paused"))
+        await store.aclose()
+        assert len(await runtime.left()) == 150
+
+
+async def test_a_run_that_is_cancelled_as_it_stops_at_a_question_does_not_wait(runs: Callable[[], RunStore]) -> None:
+    store = runs()
+
+    class Cancels(ScriptedModel):
+        """Somebody cancels the run while the model says what a person must agree to."""
+
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            await store.change("r", lambda record: record.model_copy(update={"cancel": True}))
+            return await super().complete(request)
+
+    async with Runtime(crew(Post(), approve=True), model=Cancels(replies), runs=store) as runtime:
+        outcome = await runtime.run(TASK, run_id="r")
+        known = await runtime.find("r")
+    assert known is not None and outcome.status == known.status == "cancelled"
+    assert known.pending == ()
+
+
+async def test_questions_are_in_the_order_of_the_plan(runs: Callable[[], RunStore]) -> None:
+    rows = [{"worker": "clerk", "goal": f"goal {number}"} for number in range(1, 12)]
+
+    def says(request: ModelRequest) -> str:
+        return json.dumps({"assignments": rows}) if request.messages[0].content == "Plan." else replies(request)
+
+    async with Runtime(crew(Post(approve=True)), model=ScriptedModel(says), runs=runs()) as runtime:
+        await runtime.run(TASK, run_id="r")
+        known = await runtime.find("r")
+    assert known is not None
+    assert [question.assignment for question in known.pending] == [str(number) for number in range(1, 12)]
 
 
 async def test_what_a_person_must_agree_to_waits_and_goes_on_in_another_runtime(

@@ -1,12 +1,13 @@
 """Who answers in a run: routes, fallbacks, and the reason of each in the record."""
 
+import asyncio
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.model import ModelTable
+from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.routing import Router, RoutingConfig, Rule
@@ -102,4 +103,22 @@ async def test_a_large_model_that_fails_leaves_the_work_to_the_agent_s_own(recor
     outcome = await Runtime(CREW, model=models, tracer=record.tracer, router=Router(FAST)).run("compare them")
     assert outcome.answer == "from base"
     assert record.asked()[1] == ("base", "big: unreachable")
+    record.close()
+
+
+class Silent(ScriptedModel):
+    """Never answers."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_policy_that_hangs_leaves_the_others_their_share_of_the_time(record: Record) -> None:
+    patient = WORKER.model_copy(update={"limits": Limits(seconds=1.5)})
+    models = ModelTable(Silent([]), {"big": Silent([]), "huge": answering()})
+    crew = CREW.model_copy(update={"workers": (patient,)})
+    outcome = await Runtime(crew, model=models, tracer=record.tracer).run("count")
+    assert (outcome.status, outcome.answer) == ("ok", "from huge")
+    assert record.asked() == [("base", None), ("big", "base: timeout"), ("huge", "big: timeout")]
     record.close()

@@ -9,7 +9,10 @@ from journeyman.runtime.interventions import answer, cancel, decide
 from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.runstore import RunRecord, RunStatus, RunStore
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.log import SpanLog
+from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Outcome, Task
+from journeyman.traces.tracer import Tracer
 
 PAY = Question(id="1/1", kind="approve_call", agent="clerk", tool="pay", arguments={"sum": 5}, text="Pay 5?")
 LEND = Question(id="2/1", kind="guardrail", agent="clerk", text="Lend?")
@@ -81,7 +84,7 @@ async def test_what_nobody_asked_is_refused(runs: RunStore) -> None:
 async def test_a_run_at_which_nobody_works_is_cancelled_at_once(runs: RunStore, status: RunStatus) -> None:
     await waiting(runs, PAY, status=status)
     await runs.note_step("r1", "1", 1, {"begun": True})
-    record = await cancel(runs, "r1")
+    record = await cancel(runs, "r1", Tracer())
     assert (record.status, record.pending) == ("cancelled", ())
     assert record.outcome is not None
     assert (record.outcome.status, record.outcome.run_id, record.outcome.trace_id) == ("cancelled", "r1", "t")
@@ -92,21 +95,40 @@ async def test_a_cancelled_run_keeps_what_it_had_spent(runs: RunStore) -> None:
     known = await waiting(runs, PAY)
     spent = Outcome(task_id="q1", trace_id="t", run_id="r1", status="needs_input", error="it waits", model_calls=3)
     await runs.put(known.model_copy(update={"outcome": spent}))
-    outcome = (await cancel(runs, "r1")).outcome
+    outcome = (await cancel(runs, "r1", Tracer())).outcome
     assert outcome == spent.model_copy(update={"status": "cancelled", "error": "it was cancelled while it waited"})
+
+
+async def test_the_record_says_that_a_run_was_cancelled(runs: RunStore, tmp_path: Path) -> None:
+    known = await waiting(runs, PAY)
+    log = SpanLog(tmp_path / "spans")
+    record = await cancel(runs, "r1", Tracer(log))
+    log.close()
+    (trace,) = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl").traces()
+    assert (trace.trace_id, trace.crew, trace.task) == (known.trace_id, known.crew, known.task)
+    assert trace.outcome == record.outcome
+
+
+async def test_what_is_still_at_work_records_its_own_end(runs: RunStore, tmp_path: Path) -> None:
+    await waiting(runs, status="running")
+    log = SpanLog(tmp_path / "spans")
+    async with runs.lock("r1"):
+        await cancel(runs, "r1", Tracer(log))
+    log.close()
+    assert list(TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl").traces()) == []
 
 
 async def test_a_run_at_work_elsewhere_is_told_to_end(runs: RunStore) -> None:
     await waiting(runs, status="running")
     async with runs.lock("r1"):
-        record = await cancel(runs, "r1")
+        record = await cancel(runs, "r1", Tracer())
     assert (record.status, record.cancel) == ("running", True)
 
 
 async def test_a_run_that_ended_stays_as_it_is(runs: RunStore) -> None:
     before = await waiting(runs, status="ok")
     with pytest.raises(ConfigError, match="has ended already: ok"):
-        await cancel(runs, "r1")
+        await cancel(runs, "r1", Tracer())
     assert await runs.get("r1") == before
     with pytest.raises(ConfigError, match="no run 'r2'"):
-        await cancel(runs, "r2")
+        await cancel(runs, "r2", Tracer())

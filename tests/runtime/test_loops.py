@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import pytest
 
@@ -19,6 +20,19 @@ def test_work_runs_without_an_event_loop() -> None:
 
 async def test_work_runs_beside_an_event_loop_that_is_running() -> None:
     assert run_in_own_loop(twice(4)) == 8
+
+
+async def test_work_sees_the_context_variables_of_its_caller() -> None:
+    caller = ContextVar("caller", default="nobody")
+    caller.set("Ada")
+
+    async def asked() -> str:
+        return caller.get()
+
+    async def items() -> AsyncIterator[str]:
+        yield caller.get()
+
+    assert (run_in_own_loop(asked()), *iterate_in_own_loop(items)) == ("Ada", "Ada")
 
 
 def test_items_come_as_they_are_made_and_an_error_comes_after_them() -> None:

@@ -73,3 +73,9 @@ def test_an_empty_memory_says_so(workspace: Workspace) -> None:
     result = memory(workspace, "list")
     assert result.exit_code == 0
     assert "nothing is remembered" in result.stderr
+
+
+def test_where_nothing_is_remembered_nothing_is_asked_and_nothing_made(workspace: Workspace) -> None:
+    assert memory(workspace, "list").exit_code == 0
+    assert json.loads(memory(workspace, "forget", "--user", "ann", "--json").stdout) == {"forgotten": 0}
+    assert not workspace.has_runs

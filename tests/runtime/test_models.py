@@ -14,6 +14,7 @@ from journeyman.runtime.adapters import current_policies
 from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.journal import Journal
 from journeyman.runtime.models import ModelConfig, model_table
+from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.errors import ConfigError, ModelError
 from journeyman.traces.messages import Message
@@ -148,3 +149,23 @@ def test_a_table_that_cannot_be_meant_is_told_by_its_key(
     place = project(text)
     with pytest.raises(ConfigError, match=complaint):
         _ = place.config
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('model = "bgi"', "crew 'office', agent 'clerk': unknown policy 'bgi'; have base, big, and adapters such as"),
+        ('fallback = ["big", "bgi"]', "crew 'office', agent 'clerk': unknown policy 'bgi'"),
+        ('model = "big"\nfallback = ["base", "clerk@1"]', None),
+    ],
+)
+def test_a_crew_may_name_only_policies_that_somebody_answers_for(
+    project: Callable[[str], Workspace], tmp_path: Path, line: str, why: str | None
+) -> None:
+    place = project('[models.big]\nurl = "http://127.0.0.1:1"\nmodel = "qwen"\n')
+    (tmp_path / "crew.toml").write_text(f'name = "office"\n[workers.clerk]\n{line}\n')
+    if why is None:
+        Runtime.open(tmp_path / "crew.toml", workspace=place).close()
+        return
+    with pytest.raises(ConfigError, match=why):
+        Runtime.open(tmp_path / "crew.toml", workspace=place)

@@ -12,6 +12,7 @@ from journeyman.agents.model import BASE, ModelRequest, ModelTable
 from journeyman.agents.permissions import Permission, Permissions
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.memory import Memory
+from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.replay import Replay, ReplaySink, find_fork
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
@@ -21,6 +22,7 @@ from journeyman.traces.assemble import assemble, refusal
 from journeyman.traces.content import ContentPolicy
 from journeyman.traces.errors import ConfigError, ModelError, ToolError
 from journeyman.traces.log import SpanRecord
+from journeyman.traces.messages import Message
 from journeyman.traces.reports.diff import diff
 from journeyman.traces.trace import Outcome, Task, Trace
 from journeyman.traces.tracer import Sink, Tracer
@@ -66,6 +68,8 @@ def answers(request: ModelRequest) -> str:
     last = request.messages[-1].content
     if request.messages[0].content == "Plan.":
         return PLAN
+    if "nobody knows" in last:
+        return write_answer(["nobody"])
     if last.startswith("facts: "):
         return write_answer(last.removeprefix("facts: ").split(", "))
     if last == "Which films?":
@@ -119,7 +123,7 @@ async def test_a_replay_does_the_same_steps_and_calls_nothing() -> None:
     outcome, again = await run(Replay(recorded, CREW))
     assert recorded.outcome is not None
     assert (outcome.status, outcome.answer) == (recorded.outcome.status, recorded.outcome.answer)
-    assert outcome.answer == "Alien: the director of Alien; Jaws: facts: nobody knows"
+    assert outcome.answer == "Alien: the director of Alien; Jaws: nobody"
     assert (outcome.model_calls, outcome.tool_calls, outcome.usage) == (7, 3, recorded.outcome.usage)
     assert diff(recorded, again).first is None
     assert called == []
@@ -163,7 +167,8 @@ async def test_where_the_crew_has_changed_the_replay_says_where_it_left_the_reco
     assert outcome.status == "failed"
     assert outcome.error is not None
     assert "the replay left the record" in outcome.error
-    assert "there message 1 is 'Look up.', here 'Look it up well.'" in outcome.error
+    assert "there message 1 is 'Look up. Tools:" in outcome.error
+    assert "here 'Look it up well. Tools:" in outcome.error
 
 
 async def test_calls_that_are_alike_are_answered_in_their_order() -> None:
@@ -300,3 +305,28 @@ async def test_a_budget_ends_a_replay_where_it_ended_the_run() -> None:
     assert recorded.outcome is not None
     outcome, _ = await run(Replay(recorded, crew))
     assert outcome.status == recorded.outcome.status == "over_budget"
+
+
+async def test_a_call_that_failed_and_was_made_again_by_a_replacement_fails_again() -> None:
+    more = json.dumps({"assignments": [{"worker": "lookup", "goal": "Which films?", "replaces": "1"}]})
+    first = json.dumps({"assignments": [{"worker": "lookup", "goal": "Which films?"}]})
+    one = CREW.model_copy(update={"orchestrator": Agent(name="orchestrator", instructions="Plan.", replans=1)})
+    script: list[str | Message | Exception] = [first, ModelError("gone"), more, write_answer(["Alien"])]
+    recorded = await record(one, ScriptedModel(script))
+    assert [turn.error for turn in recorded.turns if turn.agent == "lookup"] == ["gone", None]
+    outcome, again = await run(Replay(recorded, one))
+    assert outcome.answer == "Alien"
+    assert diff(recorded, again).first is None
+
+
+async def test_who_stood_in_for_a_policy_stands_in_again() -> None:
+    single = Crew(name="one", orchestrator=None, workers=(LOOKUP,), tools={"facts": facts})
+    table = PolicyTable(fallbacks={"lookup": ("big",)})
+    spans = Spans()
+    models = ModelTable(ScriptedModel([ModelError("no")]), {"big": ScriptedModel([write_answer(["Alien"])])})
+    await Runtime(single, model=models, tracer=Tracer(spans), policies=table).run(TASK)
+    recorded = assemble(spans.kept)
+    outcome, again = await run(Replay(recorded, single))
+    assert outcome.answer == "Alien"
+    assert [turn.policy for turn in again.turns] == [BASE, "big"]
+    assert diff(recorded, again).first is None

@@ -72,11 +72,20 @@ def test_from_the_record_a_run_is_the_same_and_says_whose_it_is(
     assert marks == {recorded.trace_id}
 
 
+def test_an_answer_that_is_not_the_same_any_more_is_told(workspace: Workspace, crew: Path) -> None:
+    script = ScriptedModel([write_answer("write to bob@example.com")])
+    with Recording(workspace) as recording:
+        outcome = Runtime(load_crew(crew), model=script, tracer=recording.tracer).run_sync("Whom?")
+    crew.write_text(f'{CREW}[[guardrails]]\ncheck = "personal_data"\nat = ["answer"]\naction = "redact"\n')
+    result = replay(workspace, crew, outcome.trace_id, "--json")
+    assert (json.loads(result.stdout)["same"], result.exit_code) == (False, 1)
+
+
 def test_a_crew_that_changed_ends_with_1_and_the_place(workspace: Workspace, crew: Path, recorded: Trace) -> None:
     crew.write_text(CREW.replace("Count.", "Count well."))
     result = replay(workspace, crew, recorded.trace_id)
     assert result.exit_code == 1
-    assert "here 'Count well.'" in result.stderr
+    assert "here 'Count well." in result.stderr
     assert "failed" in result.stdout
 
 
@@ -140,3 +149,13 @@ def test_what_cannot_be_done_is_one_clear_line(
     result = replay(workspace, crew, recorded.trace_id, *arguments)
     assert isinstance(result.exception, ConfigError)
     assert said in str(result.exception)
+
+
+def test_a_policy_that_nobody_answers_for_is_refused_before_anything_is_run(
+    workspace: Workspace, crew: Path, recorded: Trace, url: str
+) -> None:
+    step = recorded.turns[0].span_id
+    result = replay(workspace, crew, recorded.trace_id, "--from", step, "--policy", "bog", "--attach", url)
+    assert isinstance(result.exception, ConfigError)
+    assert "unknown policy 'bog'" in str(result.exception)
+    assert Chat.asked == []

@@ -87,6 +87,8 @@ class Model(ScriptedModel):
             return "no plan" if self._trouble == "unplanned" else PLAN
         if self._trouble == "mumbling":
             return "hm"
+        if prompt.startswith("facts: ") and ("nobody knows" in prompt or self._trouble == "misspelt"):
+            return write_answer(["nobody"])
         if prompt.startswith("facts: "):
             return write_answer(prompt.removeprefix("facts: ").split(", "))
         film = prompt.removeprefix("Who directed ").removesuffix("?")

@@ -136,6 +136,8 @@ def test_runs_are_listed_with_what_they_ask_and_whether_they_died(workspace: Wor
     assert {(row[0], *row[5:]) for row in rows[1:]} == {("r1", "interrupted"), ("r2", "needs_input", "1")}
     assert [row["id"] for row in shown(workspace, "list", "--limit", "1")] == ["r2"]
     assert shown(workspace, "list", "--status", "cancelled") == []
+    assert [row["id"] for row in shown(workspace, "list", "--status", "interrupted")] == ["r1"]
+    assert shown(workspace, "list", "--status", "running") == []
 
 
 def test_a_call_is_shown_before_it_is_agreed_to(workspace: Workspace) -> None:
@@ -149,8 +151,14 @@ def test_a_call_is_shown_before_it_is_agreed_to(workspace: Workspace) -> None:
     assert '{"approved": false, "reason": "[b]no"}' in say(workspace, "show", "r1").stdout
 
 
+def test_a_text_that_waits_is_shown_as_it_would_go_on(workspace: Workspace) -> None:
+    keep(workspace, "r1", "needs_input", PAY.model_copy(update={"tool": None, "content": "All is [well]."}))
+    assert "All is [well]." in say(workspace, "show", "r1").stdout
+
+
 def test_one_question_of_several_is_named(workspace: Workspace) -> None:
     keep(workspace, "r1", "needs_input", PAY, PAY.model_copy(update={"id": "2/1"}))
+    assert "journeyman runs approve r1 --question 2/1 [--deny REASON]" in say(workspace, "show", "r1").stdout
     assert isinstance(say(workspace, "approve", "r1").exception, ConfigError)
     assert "1 more to answer" in say(workspace, "approve", "r1", "--question", "2/1").stdout
 
@@ -180,6 +188,22 @@ def test_runs_are_kept_as_long_as_the_workspace_says(workspace: Workspace) -> No
     assert len(shown(workspace, "list")) == 1
     (workspace.root.parent / PROJECT_FILE).write_text("[runs]\nkeep_days = 1e-9\n")
     assert shown(workspace, "list") == []
+
+
+@pytest.mark.parametrize("command", [["list"], ["prune"], ["show", "x"], ["approve", "x"], ["cancel", "x"]])
+def test_reading_makes_no_runs(workspace: Workspace, command: list[str]) -> None:
+    say(workspace, *command)
+    assert not workspace.root.exists() or list(workspace.root.iterdir()) == []
+
+
+def test_a_run_that_is_cancelled_while_it_waits_ends_cancelled_in_its_trace(
+    workspace: Workspace, crew: Path, url: str
+) -> None:
+    say(workspace, "run", "Paint it.", "--crew", str(crew), "--attach", url, "--run-id", "paint")
+    say(workspace, "cancel", "paint")
+    (trace,) = workspace.store.traces()
+    assert trace.outcome is not None
+    assert (trace.outcome.status, trace.outcome.model_calls) == ("cancelled", 1)
 
 
 def test_a_list_of_nothing_says_so(workspace: Workspace) -> None:

@@ -425,6 +425,16 @@ async def test_a_crew_asks_and_another_process_would_go_on(place: Path | str) ->
     assert (outcome.status, outcome.answer) == ("ok", "blue")
 
 
+async def test_a_lock_is_not_lost_where_postgres_ends_sessions_that_say_nothing(postgres: str) -> None:
+    impatient = f"{postgres}&options=-cidle_session_timeout%3D200"
+    async with aclosing(await RunStore(impatient).open()) as store, aclosing(await RunStore(postgres).open()) as other:
+        async with store.lock("r1"):
+            await asyncio.sleep(0.6)
+            assert await other.alive("r1")
+        assert not await other.alive("r1")
+        await store.put(record("r1"))
+
+
 async def test_when_postgres_drops_connections_what_goes_on_fails_and_the_next_run_works(postgres: str) -> None:
     import psycopg
 

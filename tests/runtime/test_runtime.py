@@ -15,7 +15,7 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.tool import tool
 from journeyman.traces.assemble import refusal
-from journeyman.traces.errors import ModelError, StoreError
+from journeyman.traces.errors import ConfigError, ModelError, StoreError
 from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
@@ -232,3 +232,11 @@ async def test_a_run_keeps_the_policies_it_started_with() -> None:
     assert {request.policy for request in model.requests} == {"base", "lookup@1"}
     await runtime.run(TASK)
     assert model.requests[-1].policy == "lookup@2"
+
+
+@pytest.mark.parametrize("task", ["half \ud800", TASK.model_copy(update={"session": "\udcff"})])
+async def test_a_task_that_cannot_be_written_is_refused_in_one_line(task: Task | str) -> None:
+    model = ScriptedModel(answers)
+    with pytest.raises(ConfigError, match="half a surrogate pair"):
+        await Runtime(CREW, model=model).run(task)
+    assert model.requests == []

@@ -204,7 +204,19 @@ async def test_every_failure_has_its_kind(
     assert (error.kind, error.retryable) == (kind, kind in PASSING)
 
 
-@pytest.mark.parametrize(("asked", "waits"), [(b"0.4", True), (b"Wed, 21 Oct 2026 07:28:00 GMT", False)])
+DAY = b"Wed, 21 Oct 2026 07:28:"
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        (b"0.4", True),
+        (DAY + b"01 GMT\r\nDate: " + DAY + b"00 GMT", True),
+        (DAY + b"00 GMT\r\nDate: " + DAY + b"01 GMT", False),
+        (DAY + b"01 GMT", False),
+        (b"soon", False),
+    ],
+)
 async def test_a_server_that_says_how_long_to_wait_is_left_alone(
     server: Server, connect: Connect, asked: bytes, waits: bool
 ) -> None:
@@ -325,10 +337,14 @@ async def test_a_picture_is_refused(connect: Connect) -> None:
 
 async def test_invoke_works_without_an_event_loop(server: Server, connect: Connect) -> None:
     server.replies = [refusal(500, "once"), OK]
-    model = connect()
-    reply = await asyncio.to_thread(model.invoke, "hi")
-    model.close()
+    reply = await asyncio.to_thread(connect().invoke, "hi")
     assert (reply.content, reply.additional_kwargs["token_ids"]) == ("hello", [7, 8])
+
+
+async def test_invoke_gives_up_a_reply_that_drips_in(server: Server, connect: Connect) -> None:
+    server.replies = [drips(OK)]
+    error = await refused(asyncio.to_thread(connect(retries=0, timeout_s=0.3).invoke, "hi"))
+    assert error.kind == "timeout"
 
 
 def events(*chunks: dict[str, Any]) -> bytes:

@@ -166,7 +166,6 @@ async def test_it_is_a_langchain_chat_model(vllm_server: ServerState) -> None:
 def test_invoke_works_without_an_event_loop(vllm_server: ServerState) -> None:
     model = ChatVLLM(base_url=vllm_server.url, max_tokens=4)
     assert model.invoke("Say hello.").response_metadata["model_name"] == "base"
-    model.close()
 
 
 def test_the_server_is_known_and_attachable(vllm_server: ServerState, tmp_path: Path) -> None:

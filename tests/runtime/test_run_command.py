@@ -1,0 +1,89 @@
+"""`journeyman run` over a file of tasks: what it makes of the outcomes that are there already."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from journeyman.agents.worker import write_answer
+from journeyman.runtime.commands.run import run
+from journeyman.traces.errors import ConfigError
+
+app = typer.Typer()
+app.command()(run)
+
+CREW = """
+name = "one"
+
+[workers.clerk]
+instructions = "Work."
+"""
+
+
+class Chat(BaseHTTPRequestHandler):
+    """A chat endpoint that answers every question alike."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        choice = {"message": {"content": write_answer("done")}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 1}
+        body = json.dumps({"id": "1", "model": "base", "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Tests are quiet."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "crew.toml").write_text(CREW)
+    (tmp_path / "tasks.jsonl").write_text('{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n')
+    return tmp_path
+
+
+def run_tasks(folder: Path, url: str) -> Result:
+    files = {"--crew": "crew.toml", "--tasks": "tasks.jsonl", "--out": "out.jsonl", "-C": ".journeyman"}
+    options = [part for name, file in files.items() for part in (name, str(folder / file))]
+    return CliRunner().invoke(app, [*options, "--attach", url, "--json"])
+
+
+def answered(folder: Path) -> list[str]:
+    return sorted(json.loads(line)["task_id"] for line in (folder / "out.jsonl").read_text().splitlines())
+
+
+def test_what_a_crash_cut_short_is_run_again_and_the_rest_is_not(folder: Path, url: str) -> None:
+    assert run_tasks(folder, url).exit_code == 0
+    first, second = (folder / "out.jsonl").read_text().splitlines(keepends=True)
+    (folder / "out.jsonl").write_text(first + second[:40])
+    again = run_tasks(folder, url)
+    assert json.loads(again.stdout)["ok"] == 2
+    assert answered(folder) == ["a", "b"]
+    assert (folder / "out.jsonl").read_text().startswith(first)
+
+
+@pytest.mark.parametrize("held", [b"dear diary", b"dear diary\n", b'{"id": 1}', b"\xff\xfe", b'{"task_id": 1}\n{"task'])
+def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(folder: Path, held: bytes) -> None:
+    (folder / "out.jsonl").write_bytes(held)
+    refused = run_tasks(folder, "http://127.0.0.1:9").exception
+    assert isinstance(refused, ConfigError)
+    assert "holds something other than outcomes" in str(refused)
+    assert (folder / "out.jsonl").read_bytes() == held
