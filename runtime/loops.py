@@ -61,15 +61,17 @@ def iterate_in_own_loop(items: Callable[[], AsyncIterator[T]]) -> Generator[T, N
         found.put((False, error))
 
     thread = threading.Thread(target=copy_context().run, args=(target,))
-    thread.start()
     try:
+        thread.start()  # It waits for the thread to begin, and may be interrupted there.
         while (item := found.get())[0]:
             yield item[1]
     except BaseException:
-        with suppress(RuntimeError):  # It may have ended in this moment, and its loop with it.
-            cancels.get()()
+        if thread.is_alive():
+            with suppress(RuntimeError):  # It may have ended in this moment, and its loop with it.
+                cancels.get()()
         raise
     finally:
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     if item[1] is not None:
         raise item[1]
