@@ -61,7 +61,7 @@ class Outcome(Record):
     cost: float = 0.0
     """Money, by the workspace's price table."""
     seconds: float = 0.0
-    """Of this part of the run, where it was taken up again."""
+    """At work, over all parts of a run that was taken up again."""
 
 
 class ToolResult(Record):
