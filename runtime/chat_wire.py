@@ -133,8 +133,8 @@ def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
 def read_complaint(body: bytes) -> str:
     """What a server says is wrong, in one line; empty where it says nothing we can read."""
     try:
-        refusal = json.loads(body)
-    except ValueError:
+        refusal = read_json(body.decode(errors="replace"))
+    except UnreadableReplyError:
         return ""
     said = refusal.get("error", refusal) if isinstance(refusal, dict) else None
     if isinstance(said, dict):

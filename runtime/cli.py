@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,8 +74,6 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
 
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # What is named as `module:function` may lie in the folder where the command is given.
-    sys.path.append(str(Path.cwd()))
     try:
         _check_readable(sys.argv[1:])
         code = build(sys.argv[1:])(standalone_mode=False)

@@ -105,3 +105,7 @@ def test_streamed_calls_are_put_together() -> None:
 @pytest.mark.parametrize("missing", [{"finish": None, "usage": USAGE}, {"finish": "stop", "usage": None}])
 def test_pieces_without_an_end_are_no_reply(missing: dict[str, Any]) -> None:
     assert join_pieces([read_piece(piece(0, name="add", **missing))]) is None
+
+
+def test_a_complaint_that_is_nested_without_end_says_nothing() -> None:
+    assert read_complaint(b'{"error":' * 100_000 + b"1" + b"}" * 100_000) == ""
