@@ -14,15 +14,16 @@ from typing import Any
 from _record import RESULTS, write_result
 from _server import borrowed
 
+from journeyman.runtime.adapters import swap_in
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
 from journeyman.training.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
-SCRATCH = DemoConfig(train_tasks=4, gate_tasks=1, test_tasks=1, steps={"lookup": 1, "orchestrator": 1})
+SCRATCH = DemoConfig(train_tasks=4, test_tasks=1, steps={"lookup": 3, "orchestrator": 3}, batch=1)
 """A quick run from nothing."""
 AFTER_DEMO = DemoConfig(test_tasks=1)
-"""A quick run in a workspace where `journeyman demo` has run: it has all but the crews with one adapter swapped."""
+"""A quick run in a workspace where `journeyman demo` has run: its adapters are used."""
 
 
 class Plain:
@@ -43,29 +44,34 @@ def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]
     return {"mean": sum(deltas) / len(deltas), "low": low, "high": high}
 
 
-def measure(workspace: Workspace, config: DemoConfig, url: str | None) -> dict[str, Any]:
+def measure(workspace: Workspace, config: DemoConfig, url: str | None, *, quick: bool) -> dict[str, Any]:
+    """`quick`: without the demo's own table, and all crews at once."""
     base_model = Path(pull_model(workspace.config.server.model))
     with workspace.create().lock("demo"), borrowed(workspace, url) as server, ThreadPoolExecutor() as pool:
         started = pool.submit(server)  # It comes up while adapters are trained.
         demo = Demo(workspace, config, base_model=base_model, server=started.result, progress=Plain())
-        result = demo.run()
-        trained = {adapter.agent: adapter.policy for adapter in result.adapters}
+        result = None if quick else demo.run()
+        trained = {adapter.agent: adapter.policy for adapter in demo.candidates()}
         crews: dict[str, Mapping[str, str]] = {
             "untrained": {},
             "orchestrator_only": {"orchestrator": trained["orchestrator"]},
             "lookup_only": {"lookup": trained["lookup"]},
             "both": trained,
         }
-        episodes = {}
-        for name, policies in crews.items():
-            print(f"-- {len(demo.test)} held-out tasks: {name}", flush=True)
-            episodes[name] = demo.held_out(policies)
+        print(f"-- {len(demo.test)} held-out tasks by each of {', '.join(crews)}", flush=True)
+        if quick:
+            with workspace.lock("swap"):
+                for policy in trained.values():
+                    swap_in(workspace, started.result(), policy)
+            episodes = dict(zip(crews, pool.map(demo.held_out, crews.values()), strict=True))
+        else:
+            episodes = {name: demo.held_out(policies) for name, policies in crews.items()}
         demo.close()
     base = episodes["untrained"]
     return {
-        "tasks": result.tasks,
-        "rows": [row.model_dump() for row in result.rows],
-        "adapters": [adapter.model_dump() for adapter in result.adapters],
+        "tasks": len(demo.test),
+        "rows": [row.model_dump() for row in result.rows] if result else [],
+        "adapters": [adapter.model_dump() for adapter in result.adapters] if result else [],
         "swapped": [summarise(name, episodes[name]).model_dump() for name in crews],
         "gain_over_untrained": {name: gain(episodes[name], base) for name in crews if name != "untrained"},
         "gain_of_both_over": {
@@ -113,7 +119,9 @@ def plot(values: Mapping[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="on what the demo left in the workspace, or on very little; no plot"
+        "--quick",
+        action="store_true",
+        help="one task, with the adapters that the demo left in the workspace, or else with barely trained ones",
     )
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, without adapters")
@@ -124,7 +132,7 @@ def main() -> None:
             config = AFTER_DEMO
         elif arguments.quick:
             workspace, config = Workspace(Path(folder) / "workspace"), SCRATCH
-        values = measure(workspace, config, arguments.attach)
+        values = measure(workspace, config, arguments.attach, quick=arguments.quick)
     show(values)
     write_result("crew", values, seed=config.seed, quick=arguments.quick)
     if not arguments.quick:

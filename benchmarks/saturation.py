@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from math import ceil, floor
@@ -120,12 +120,13 @@ class Client:
         self._log.close()
 
 
-def compare(url: str, tasks: Sequence[Task], at_once: int, client: Client, folder: Path) -> dict[str, Any]:
+def compare(url: str, tasks: Sequence[Task], at_once: int, client: Client, folder: Path, *, few: int) -> dict[str, Any]:
+    """A level's row; with fewer than `few` requests in flight the client is measured on both sides of their number."""
     model, seconds, outcomes = asyncio.run(run_tasks(url, tasks, at_once, folder / f"log-{at_once}"))
     usage = [reply.usage for _, reply in model.calls]
     generated = sum(one.output_tokens for one in usage)
     in_flight = model.busy_s / seconds
-    around = sorted({max(1, floor(in_flight)), ceil(in_flight)} if in_flight < FEW else {round(in_flight)})
+    around = sorted({max(1, floor(in_flight)), ceil(in_flight)} if in_flight < few else {max(1, round(in_flight))})
     accounts = [client.replay(url, model.calls, number) for number in around]
     theirs = between(in_flight, around, [account["output_throughput"] for account in accounts])
     row: dict[str, Any] = {
@@ -156,31 +157,33 @@ def between(value: float, numbers: Sequence[int], rates: Sequence[float]) -> flo
     return rates[0] + share * (rates[1] - rates[0])
 
 
-def shares(levels: Sequence[int], most: int | None) -> Iterator[tuple[int, list[Task]]]:
+def shares(levels: Sequence[int]) -> Iterator[tuple[int, list[Task]]]:
     """For each level tasks of its own, twice as many as run at once and six at least; in order of the data."""
     tasks = iter([*fanoutqa.tasks("train"), *fanoutqa.tasks("gate"), *fanoutqa.tasks("test")])
     for level in levels:
-        yield level, list(islice(tasks, most or max(6, 2 * level)))
+        yield level, list(islice(tasks, max(6, 2 * level)))
 
 
-def measure(server: Callable[[], ServerState], levels: Sequence[int], most: int | None) -> dict[str, Any]:
+def measure(
+    server: Callable[[], ServerState], levels: Iterable[tuple[int, Sequence[Task]]], *, few: int
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, closing(Client(Path(name))) as client:
         url = server().url
         print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
         asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(name) / "warm-up"))
-        rows = [compare(url, tasks, level, client, Path(name)) for level, tasks in shares(levels, most)]
+        rows = [compare(url, tasks, level, client, Path(name), few=few) for level, tasks in levels]
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two tasks at once, and no other level")
+    parser.add_argument("--quick", action="store_true", help="one task, and vLLM's client at the nearest number only")
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already")
     arguments = parser.parse_args()
-    levels, most = ((2,), 2) if arguments.quick else (LEVELS, None)
+    levels = [(1, fanoutqa.tasks("train")[:1])] if arguments.quick else shares(LEVELS)
     with borrowed(Workspace(arguments.workspace), arguments.attach) as server:
-        values = measure(server, levels, most)
+        values = measure(server, levels, few=0 if arguments.quick else FEW)
     values["ratio"] = [
         round(ours / theirs, 3) for ours, theirs in zip(values["ours_tok_s"], values["vllm_tok_s"], strict=True)
     ]

@@ -30,23 +30,23 @@ from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.trace import Outcome, Task
 from journeyman.training import fanoutqa
 from journeyman.training.mine import MineConfig, mine_sft
-from journeyman.training.sft import load_recipe, train_sft
+from journeyman.training.sft import SFTRecipe, load_recipe, train_sft
 from journeyman.training.teach import TEACHER, Teacher
 
 AGENT = "lookup"
 CLIENTS = 8
 
 
-def first_adapter(workspace: Workspace, trained_before: Workspace, steps: int) -> Adapter:
+def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: SFTRecipe) -> Adapter:
     """The look-up worker's adapter in service there, or else one trained here."""
     policy = current_policies(trained_before).agents.get(AGENT)
     if policy is None:
-        return trained(workspace, Path(pull_model()), steps)
+        return trained(workspace, Path(pull_model()), recipe)
     shutil.copytree(find_adapter(trained_before.adapters, policy), workspace.adapters / policy)
     return load_adapter(workspace.adapters / policy)
 
 
-def trained(workspace: Workspace, base_model: Path, steps: int) -> Adapter:
+def trained(workspace: Workspace, base_model: Path, recipe: SFTRecipe) -> Adapter:
     """An adapter from what the teacher does on a dozen train tasks."""
     teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
     everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
@@ -56,7 +56,6 @@ def trained(workspace: Workspace, base_model: Path, steps: int) -> Adapter:
         for task in fanoutqa.tasks("train")[:12]:
             runtime.run_sync(task)
     mined = mine_sft(workspace.store, AGENT, MineConfig())
-    recipe = load_recipe("sft", {"trl.max_steps": steps})
     return train_sft(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
 
 
@@ -133,12 +132,14 @@ def main() -> None:
     )
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
     arguments = parser.parse_args()
-    swaps, steps, pause_s = (2, 2, 2.0) if arguments.quick else (12, 8, 4.0)
+    swaps, pause_s = (2, 1.0) if arguments.quick else (12, 4.0)
+    less = {"trl.max_steps": 3, "trl.per_device_train_batch_size": 1} if arguments.quick else {"trl.max_steps": 8}
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
         with borrowed(workspace, arguments.attach) as server, ThreadPoolExecutor() as pool:
             started = pool.submit(server)
-            adapter = first_adapter(workspace, Workspace(arguments.workspace), steps)
+            recipe = load_recipe("sft", less)
+            adapter = first_adapter(workspace, Workspace(arguments.workspace), recipe)
             numbers = range(adapter.number + 1, adapter.number + swaps + 2)
             policies = [copied(workspace, adapter, number) for number in numbers]
             values = asyncio.run(measure(workspace, started.result(), policies, pause_s))

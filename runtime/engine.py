@@ -15,7 +15,9 @@ from journeyman.traces.exchange.receive import Receiver, engine_spans_only
 
 def main() -> None:
     """`sys.argv` holds vLLM's arguments."""
-    _fork_where_openmp_allows()
+    if import_module("vllm.platforms").current_platform.is_cpu():
+        _leave_out_what_serving_never_uses()
+        _fork_where_openmp_allows()
     import_module("vllm.entrypoints.launchers.api_server.entry").main()
 
 
@@ -30,13 +32,20 @@ def traced_main() -> None:
     main()
 
 
+def _leave_out_what_serving_never_uses() -> None:
+    """Keeps transformers from loading what it finds installed, four seconds long, for what vLLM never asks of it:
+    losses of object detection, and assisted generation of its own."""
+    absent: dict[str, Any] = dict.fromkeys(("sklearn", "scipy"))
+    sys.modules.update(absent)
+
+
 def _fork_where_openmp_allows() -> None:
-    """On a CPU, lets the engine and its worker begin as forks, as on a GPU: half the start, and memory is shared.
+    """Lets the engine and its worker begin as forks, as on a GPU: half the start, and memory is shared.
 
     vLLM would have each of them import everything once more, 20 s on a small machine, so that OpenMP reads the settings
     of that process. Intel's library, which `launch` preloads where it is installed, reads them after a fork too.
     """
-    if "libiomp5" in os.environ.get("LD_PRELOAD", "") and import_module("vllm.platforms").current_platform.is_cpu():
+    if "libiomp5" in os.environ.get("LD_PRELOAD", ""):
         # Before anything else imports it by its name.
         processes: Any = import_module("vllm.utils.system_utils")
         processes.get_mp_context = lambda: multiprocessing.get_context("fork")

@@ -47,6 +47,7 @@ def test_its_requests_are_in_the_log_and_its_children_start_no_receiver(tmp_path
     for package in (folder, *folder.parents[:3]):  # Without them the installed vLLM would come first.
         (package / "__init__.py").touch()
     (folder / "entry.py").write_text(STAND_IN)
+    (tmp_path / "vllm" / "platforms.py").write_text("class current_platform:\n    is_cpu = staticmethod(bool)\n")
     workspace = tmp_path / ".journeyman"
     config = ServerConfig()
     env = environment("vllm", config, {**os.environ, "PYTHONPATH": str(tmp_path)})
