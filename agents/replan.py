@@ -144,9 +144,8 @@ def _usable(plan: Plan, reports: Mapping[str, Report]) -> list[int]:
 
 def _replaceable(plan: Plan, reports: Mapping[str, Report]) -> list[Report]:
     """Failures that a replacement can make good: nothing that waited for them has gone on without them."""
-    counted = settled(plan, reports)
-    started = {report.assignment.place for report in counted.values() if report.status != "skipped"}
-    gone_on = {need for one in plan.assignments if one.id in started for need in one.waits_for}
+    skipped = {id for id, report in settled(plan, reports).items() if report.status == "skipped"}
+    gone_on = {need for one in plan.assignments if one.id not in skipped for need in one.waits_for}
     return [
         report
         for report in lost(plan, reports)

@@ -20,10 +20,11 @@ def next_wave(plan: Plan, reports: Mapping[str, Report], *, max_branches: int) -
     """What follows from `reports` (by assignment id; branches of a fan-out are `2.1`, `2.2`, ...).
 
     A fan-out counts as failed when all its branches failed; what waits for it uses the branches that ended well.
-    A fan-out over no values has no branches and is done. What was skipped starts after all once a replacement has
-    made good what it lacked; its new report takes the place of the old one.
+    A fan-out over no values has no branches and is done. What was skipped starts after all once replacements
+    have made good what it lacked, and all that it waits for have ended; its new report takes the place of the old one.
     """
     reports = settled(plan, reports)
+    awaited = [one for one in plan.assignments if one.replaces is not None and one.id not in reports]
     ready: list[Assignment] = []
     closed: dict[str, Report] = {}
     state: dict[str, tuple[str, ...] | None] = {}  # Output values by assignment; None while it is not done.
@@ -34,17 +35,18 @@ def next_wave(plan: Plan, reports: Mapping[str, Report], *, max_branches: int) -
             if assignment.id not in reports:
                 closed[assignment.id] = _skipped(assignment, lost[0])
             continue
-        if any(state[need] is None for need in assignment.waits_for):
+        unfinished = any(state[need] is None for need in assignment.waits_for)
+        if unfinished or any(_waits_for(plan, assignment, replacement) for replacement in awaited):
             state[assignment.id] = None
             continue
         branches = _branches(assignment, {need: state[need] or () for need in assignment.waits_for})
         for surplus in branches[max_branches:]:
             if surplus.id not in reports:
                 closed[surplus.id] = _surplus(surplus, max_branches)
-        branches = branches[:max_branches]
-        ready += [branch for branch in branches if branch.id not in reports]
+        # One over the limit is among those that are done where a replacement made it good.
         done = [reports[branch.id] for branch in branches if branch.id in reports]
-        if len(done) < len(branches):
+        if missing := [branch for branch in branches[:max_branches] if branch.id not in reports]:
+            ready += missing
             state[assignment.id] = None
         elif done and all(report.status != "ok" for report in done):
             failed.add(assignment.id)
@@ -97,6 +99,14 @@ def lost(plan: Plan, reports: Mapping[str, Report]) -> tuple[Report, ...]:
 def order(assignment_id: str) -> tuple[int, ...]:
     """A key that sorts ids as a plan does: 2 before 10, 2.2 before 2.10."""
     return tuple(int(part) for part in assignment_id.split("."))
+
+
+def _waits_for(plan: Plan, assignment: Assignment, replacement: Assignment) -> bool:
+    """Whether a replacement is of what `assignment` uses; one further down in the same replan may itself use that."""
+    if (replacement.replaces or "").partition(".")[0] not in assignment.waits_for:
+        return False
+    own, other = int(assignment.id), int(replacement.id)
+    return other < own or any(own <= start < other for start in plan.replans)
 
 
 def _branches(assignment: Assignment, outputs: Mapping[str, tuple[str, ...]]) -> list[Assignment]:

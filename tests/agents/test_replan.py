@@ -99,6 +99,16 @@ def test_a_failure_that_others_went_on_without_cannot_be_replaced() -> None:
         read_replan(wire({"worker": "lookup", "goal": "x", "replaces": "2.2"}), CREW, plan, reports)
 
 
+def test_a_fan_out_over_nothing_has_gone_on_too() -> None:
+    """Else a replacement could wait for it, and it for the replacement."""
+    over_nothing = Assignment(id="4", worker="lookup", goal="{3} of {2}", needs=("2",), each="3")
+    plan = Plan(assignments=(*PLAN.assignments[:3], over_nothing))
+    reports = run(plan, {}, _1=["Alien", "Jaws"], _2_1="Scott", _3=[])
+    row = {"worker": "lookup", "goal": "Jaws, by whom?", "needs": [4], "replaces": "2.2"}
+    with pytest.raises(UnreadableReplyError, match=r"cannot replace '2.2'; it can replace: none"):
+        read_replan(wire(row), CREW, plan, reports)
+
+
 def test_new_assignments_may_need_what_ended_well_and_replace_it_in_the_answer() -> None:
     plan = Plan(assignments=PLAN.assignments[:2])
     reports = run(plan, {}, _1=["Alien"], _2_1="Scott")

@@ -1,13 +1,7 @@
-"""The scheduler, over any plan and any pattern of failures."""
-
-from collections.abc import Callable
-from typing import Any
-
-from hypothesis import given
-from hypothesis import strategies as st
+"""The scheduler: examples of what starts when. `test_any_plan.py` has its rules, over any plan and any failures."""
 
 from journeyman.agents.plan import Assignment, Plan, Report
-from journeyman.agents.schedule import lost, next_wave, settled
+from journeyman.agents.schedule import lost, next_wave
 
 
 def assignment(id: str, goal: str = "do it", **fields: object) -> Assignment:
@@ -16,6 +10,10 @@ def assignment(id: str, goal: str = "do it", **fields: object) -> Assignment:
 
 def ok(assignment: Assignment, *values: str) -> Report:
     return Report(assignment=assignment, status="ok", output=list(values))
+
+
+def failed(assignment: Assignment) -> Report:
+    return Report(assignment=assignment, status="failed", error="broke")
 
 
 def test_independent_assignments_start_together() -> None:
@@ -66,8 +64,7 @@ def test_a_fan_out_over_nothing_is_done_and_not_a_failure() -> None:
 def test_dependents_of_a_failed_assignment_are_skipped() -> None:
     first = assignment("1")
     plan = Plan(assignments=(first, assignment("2", each="1"), assignment("3", needs=("2",))))
-    failed = Report(assignment=first, status="failed", error="broke")
-    closed = next_wave(plan, {"1": failed}, max_branches=9).closed
+    closed = next_wave(plan, {"1": failed(first)}, max_branches=9).closed
     assert [(report.assignment.id, report.status) for report in closed] == [("2", "skipped"), ("3", "skipped")]
 
 
@@ -88,93 +85,48 @@ def test_branches_over_the_limit_are_reported_as_over_budget() -> None:
     assert [(report.assignment.id, report.status) for report in wave.closed] == [("2.3", "over_budget")]
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    rows = []
-    for place in range(1, draw(st.integers(1, 6)) + 1):
-        earlier = st.sampled_from([str(n) for n in range(1, place)]) if place > 1 else st.nothing()
-        needs = draw(st.lists(earlier, unique=True, max_size=3)) if place > 1 else []
-        each = draw(st.none() | earlier) if place > 1 else None
-        rows.append(assignment(str(place), "of {1}", needs=tuple(needs), each=each))
-    return Plan(assignments=tuple(rows))
+def test_what_waited_for_several_failures_starts_once_all_their_replacements_have_ended() -> None:
+    plan = Plan(
+        assignments=(
+            assignment("1"),
+            assignment("2", "of {1}", each="1"),
+            assignment("3"),
+            assignment("4", "{2} and {3}", needs=("2", "3")),
+            assignment("5", replaces="3"),
+            assignment("6"),
+            assignment("7", needs=("6",), replaces="2.1"),
+        ),
+        replans=(4,),
+    )
+    first, fan_out, third, _, fifth, sixth, seventh = plan.assignments
+    branches = [fan_out.model_copy(update={"id": f"2.{n}", "value": v}) for n, v in ((1, "a"), (2, "b"))]
+    reports = {"1": ok(first, "a", "b"), "2.1": failed(branches[0]), "2.2": ok(branches[1], "B"), "3": failed(third)}
+    reports |= {"5": ok(fifth, "C"), "6": ok(sixth)}
+    assert [ready.id for ready in next_wave(plan, reports, max_branches=9).ready] == ["7"]
+    reports |= {"7": ok(seventh, "A")}
+    assert [ready.goal for ready in next_wave(plan, reports, max_branches=9).ready] == ["A, B and C"]
 
 
-FAILURES = ("failed", "timeout", "truncated", "blocked", "cancelled", "over_budget")
-
-
-def carry_out(plan: Plan, reports: dict[str, Report], draw: Callable[[st.SearchStrategy[Any]], Any]) -> list[str]:
-    """Carries out all of `plan` into `reports`, failing at random; the ids that were done, in their order.
-
-    Any part of a wave may be done before the next is asked for, as after a crash.
-    """
-    done: list[str] = []
-    for _ in range(500):
-        wave = next_wave(plan, reports, max_branches=3)
-        assert all(
-            reports.get(report.assignment.id, report).status in {report.status, "skipped"} for report in wave.closed
-        )
-        reports |= {report.assignment.id: report for report in wave.closed}
-        if not wave.ready:
-            return done
-        for one in draw(st.lists(st.sampled_from(wave.ready), min_size=1, unique=True)):
-            good = {report.assignment.place for report in settled(plan, reports).values() if report.status == "ok"}
-            assert all(need in good or empty(plan, need) for need in one.waits_for)
-            status = draw(st.sampled_from(("ok", "ok", "ok", *FAILURES)))
-            output = draw(st.lists(st.sampled_from("abcd"), max_size=4)) if status == "ok" else None
-            fields = {"assignment": one, "status": status, "output": output, "error": None if output else "broke"}
-            reports[one.id] = Report.model_validate(fields)
-            done.append(one.id)
-    raise AssertionError("it does not end")
-
-
-def empty(plan: Plan, id: str) -> bool:
-    """Whether that is a fan-out, which over no values has no report."""
-    return next(one for one in plan.assignments if one.id == id).each is not None
-
-
-def failed_wholly(plan: Plan, reports: dict[str, Report]) -> set[str]:
-    own: dict[str, list[Report]] = {}
-    for report in settled(plan, reports).values():
-        own.setdefault(report.assignment.place, []).append(report)
-    return {id for id, some in own.items() if all(report.status != "ok" for report in some)}
-
-
-@given(plans(), st.data())
-def test_in_any_plan_every_assignment_is_done_once_or_skipped_for_a_failure(plan: Plan, data: st.DataObject) -> None:
-    reports: dict[str, Report] = {}
-    done = carry_out(plan, reports, data.draw)
-    assert len(done) == len(set(done))
-    failed = failed_wholly(plan, reports)
-    for one in plan.assignments:
-        own = [report for report in reports.values() if report.assignment.place == one.id]
-        assert any(report.status == "skipped" for report in own) == bool(failed & set(one.waits_for))
-        assert own or empty(plan, one.id)
-    assert {report.assignment.id for report in lost(plan, reports)} == {
-        id for id, report in reports.items() if report.status != "ok"
+def test_a_branch_over_the_limit_that_is_made_good_counts_like_any_other() -> None:
+    plan = Plan(
+        assignments=(
+            assignment("1"),
+            assignment("2", "of {1}", each="1"),
+            assignment("3", "{2}", needs=("2",)),
+            assignment("4", replaces="2.2"),
+        ),
+        replans=(3,),
+    )
+    first, fan_out, third, fourth = plan.assignments
+    reports = {"1": ok(first, "a", "b"), "2.1": failed(fan_out.model_copy(update={"id": "2.1"}))}
+    reports |= {report.assignment.id: report for report in next_wave(plan, reports, max_branches=1).closed}
+    assert {id: report.status for id, report in reports.items()} == {
+        "1": "ok",
+        "2.1": "failed",
+        "2.2": "over_budget",
+        "3": "skipped",
     }
-
-
-@given(plans(), st.data())
-def test_after_any_replan_nothing_is_done_twice_and_only_what_is_still_lacking_counts_as_lost(
-    plan: Plan, data: st.DataObject
-) -> None:
-    reports: dict[str, Report] = {}
-    done = carry_out(plan, reports, data.draw)
-    for _ in range(2):
-        failures = [report.assignment.id for report in lost(plan, reports) if report.status != "skipped"]
-        if not failures:
-            break
-        place = len(plan.assignments) + 1
-        replaced = data.draw(st.lists(st.sampled_from(failures), unique=True, min_size=1, max_size=3))
-        added = [assignment(str(place + n), f"again {place + n}", replaces=id) for n, id in enumerate(replaced)]
-        plan = Plan(assignments=(*plan.assignments, *added), replans=(*plan.replans, place - 1))
-        before = dict(reports)
-        done += carry_out(plan, reports, data.draw)
-        assert len(done) == len(set(done))
-        assert all(reports[id] == report for id, report in before.items() if report.status != "skipped")
-    failed = failed_wholly(plan, reports)
-    for report in lost(plan, reports):
-        stand_ins = [one.id for one in plan.assignments if one.replaces == report.assignment.id]
-        assert all(reports[id].status != "ok" for id in stand_ins if id in reports)
-        if report.status == "skipped":
-            assert failed.intersection(report.assignment.waits_for)
+    reports |= {"4": ok(fourth, "B")}
+    wave = next_wave(plan, reports, max_branches=1)
+    assert [ready.goal for ready in wave.ready] == ["B"] and not wave.closed
+    assert [report.assignment.id for report in lost(plan, reports | {"3": ok(third)})] == ["2.1"]
