@@ -3,12 +3,9 @@
 The diary is one file, appended to with one write a line, so that a kill -9 neither tears nor takes back what it says.
 """
 
-import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,7 @@ from langgraph.checkpoint.base import (
 )
 from pydantic import JsonValue
 
-from journeyman.agents.agent import Agent, Crew, Limits
-from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.runstore import RunRecord, RunStore
-from journeyman.runtime.scripted import ScriptedModel
-from journeyman.tools.context import ToolContext
-from journeyman.tools.tool import Tool
 
 
 class Diary:
@@ -61,8 +53,8 @@ class Instants:
 class MortalStore(RunStore):
     """A run store with an instant before and after each write."""
 
-    def __init__(self, path: Path, diary: Diary, instants: Instants, *, durability: Any) -> None:
-        super().__init__(path, durability=durability)
+    def __init__(self, place: Path | str, diary: Diary, instants: Instants, *, durability: Any) -> None:
+        super().__init__(place, durability=durability)
         self._diary = diary
         self._instants = instants
 
@@ -128,61 +120,3 @@ class MortalSaver(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self._inner.adelete_thread(thread_id)
-
-
-class SlowModel(ScriptedModel):
-    """Plans what the task says, and works: book, save, answer. Takes a while for each reply."""
-
-    def __init__(self, diary: Diary, latency_s: float) -> None:
-        super().__init__(self._say)
-        self._diary = diary
-        self._latency_s = latency_s
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        await asyncio.sleep(self._latency_s)
-        return await super().complete(request)
-
-    def _say(self, request: ModelRequest) -> str:
-        asked = request.messages[1].content
-        said = json.dumps([[one.role, one.content] for one in request.messages])
-        self._diary.write("asked", asked.split()[1], sha256(said.encode()).hexdigest()[:16])
-        if asked.startswith("Plan"):
-            return asked[asked.index("{") :]
-        if asked.startswith("List"):
-            return json.dumps({"answer": ["1", "2", "3"]})
-        step = asked.split()[1]
-        shown = [one.content for one in request.messages[2:] if one.role == "user"]
-        for tool in ("book", "save"):
-            seen = [text for text in shown if text.startswith(f"{tool}: ")]
-            if not seen:
-                return json.dumps({tool: {"step": step}})
-            if not any("done" in text for text in seen):
-                self._diary.write("unsure", tool, step)
-        return json.dumps({"answer": f"fact-{step}"})
-
-
-def crew_of(diary: Diary, instants: Instants) -> Crew:
-    """`book` may be called once and no more; `save` may be called again, and tells by its key that it was."""
-
-    def book(step: str, context: ToolContext) -> str:
-        instants.pass_by("before effect")
-        diary.write("book", step, context.key)
-        instants.pass_by("after effect")
-        return f"done {step}"
-
-    def save(step: str, context: ToolContext) -> str:
-        instants.pass_by("before effect")
-        if ["save", step, context.key] not in diary.read():
-            diary.write("save", step, context.key)
-        instants.pass_by("after effect")
-        return f"done {step}"
-
-    tools = {
-        "book": Tool(book, name="book", description="Books a step.", writes=True),
-        "save": Tool(save, name="save", description="Saves a step.", writes=True, idempotent=True),
-    }
-    limits = Limits(turns=8)
-    worker = Agent(name="worker", instructions="Work.", tools=("book", "save"), limits=limits)
-    lister = Agent(name="lister", instructions="List.", output="values")
-    planner = Agent(name="planner", instructions="Plan.")
-    return Crew(name="mortal", orchestrator=planner, workers=(worker, lister), tools=tools)

@@ -6,6 +6,7 @@ from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.run import run_attributes
 from journeyman.runtime.runlocks import RunBusyError
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
+from journeyman.runtime.runstore_database import check_text
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
@@ -51,6 +52,8 @@ async def cancel(runs: RunStore, run_id: str, tracer: Tracer) -> RunRecord:
 
 
 async def _say(runs: RunStore, run_id: str, word: JsonValue, question_id: str | None, *, wants_text: bool) -> RunRecord:
+    check_text("the answer", word)
+
     def said(record: RunRecord) -> RunRecord:
         question = _asked(record, question_id, wants_text=wants_text)
         return record.model_copy(update={"answers": {**record.answers, question.id: word}})

@@ -133,6 +133,8 @@ class RunStore:
         return self._here.store
 
     async def get(self, run_id: str) -> RunRecord | None:
+        if not run_id.isprintable():
+            return None  # Half a surrogate pair or a null character is nothing that a database could be asked for.
         found = await self._here.rows("SELECT record FROM journeyman_runs WHERE id = ?", run_id)
         return _record(found[0][0]) if found else None
 
@@ -146,7 +148,8 @@ class RunStore:
     async def complete_id(self, prefix: str) -> str:
         """The whole id of the one run whose id starts so; raises `ConfigError`."""
         query = "SELECT id FROM journeyman_runs WHERE substr(id, 1, ?) = ? ORDER BY length(id) LIMIT 2"
-        found = [name for (name,) in await self._here.rows(query, len(prefix), prefix)]
+        rows = await self._here.rows(query, len(prefix), prefix) if prefix.isprintable() else []
+        found = [name for (name,) in rows]
         if prefix in found or (prefix and len(found) == 1):
             return str(found[0])
         if found:

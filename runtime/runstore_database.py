@@ -1,9 +1,14 @@
-"""What the run store needs of a database: one event loop's connections, the tables, and how runs leave them."""
+"""What the run store needs of a database: its connections, tables and texts, and how runs leave it."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from journeyman.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -21,6 +26,9 @@ TABLES = (
     " PRIMARY KEY (run_id, place, number))",
 )
 """Ours, beside LangGraph's own: its store can't change a record only where nobody else did, and refuses dots."""
+
+NULL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A null character in JSON text, and not the same letters behind a backslash."""
 
 
 class Database(Protocol):
@@ -53,6 +61,19 @@ class Database(Protocol):
     def abandon(self) -> None:
         """For connections whose event loop has gone: nobody can wait for them any more."""
         ...
+
+
+def check_text(name: str, value: object) -> None:
+    """Raises `ConfigError` for what not every store can keep: Postgres has no null character, UTF-8 no half of a pair.
+
+    `value` is a record or a JSON value; `name` says what it is.
+    """
+    try:
+        text = to_json(value)
+    except PydanticSerializationError:
+        raise ConfigError(f"{name} holds half a surrogate pair, which is no character: take it out") from None
+    if NULL.search(text):
+        raise ConfigError(f"{name} holds a null character, which is no text: take it out")
 
 
 async def prune_runs(database: Database, older_than_days: float, *, keep: Sequence[str]) -> int:

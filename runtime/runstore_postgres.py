@@ -1,17 +1,20 @@
 """Runs kept in Postgres: what one event loop holds open of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg import AsyncConnection, Error
+from psycopg import AsyncConnection, AsyncCursor, Error
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UndefinedObject
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from journeyman.runtime.runlocks import PATIENCE_S, SETUP, SETUP_S, take
@@ -42,8 +45,10 @@ class PostgresRuns:
         self._pool = pool
         self._session = session
         self._held: set[str] = set()
-        self.checkpointer = AsyncPostgresSaver(pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
-        self.store = AsyncPostgresStore(pool)
+        self.checkpointer = _Saver(pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+        self.store = _Store(pool)
+        # Of the database and not of this object: LangGraph's store ends its task when nobody refers to it any more.
+        self._kept = self.checkpointer.kept = self.store.kept = partial(_kept, url, pool)
 
     @classmethod
     async def open(cls, url: str, *, tables: Sequence[str]) -> "PostgresRuns":
@@ -69,14 +74,10 @@ class PostgresRuns:
         return opened
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        try:
-            async with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-                await cursor.execute(query.replace("?", "%s"), values)
-                return await cursor.fetchall() if cursor.description else []
-        except (Error, PoolTimeout) as error:
-            # Where one connection was dropped the others were too: one failure is enough to replace them all.
-            await self._pool.check()
-            raise _lost(self._url, error) from None
+        async with self._kept(), self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=tuple_row)
+            await cursor.execute(query.replace("?", "%s"), values)
+            return await cursor.fetchall() if cursor.description else []
 
     async def trim(self, run_id: str) -> None:
         await self.checkpointer.aprune([run_id])
@@ -130,6 +131,51 @@ class PostgresRuns:
 
     def abandon(self) -> None:
         """For connections whose event loop has gone: they are closed when nobody refers to them."""
+
+
+class _Saver(AsyncPostgresSaver):
+    kept: Callable[[], AbstractAsyncContextManager[None]]
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator["AsyncCursor[DictRow]"]:
+        async with self.kept(), super()._cursor(pipeline=pipeline) as cursor:
+            yield cursor
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        # Plain texts lie in JSON, which in Postgres has no null character; a server's complaint may have one.
+        values = {name: _shown(value) for name, value in checkpoint["channel_values"].items()}
+        kept: Checkpoint = {**checkpoint, "channel_values": values}
+        return await super().aput(config, kept, metadata, new_versions)
+
+
+class _Store(AsyncPostgresStore):
+    kept: Callable[[], AbstractAsyncContextManager[None]]
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator["AsyncCursor[DictRow]"]:
+        async with self.kept(), super()._cursor(pipeline=pipeline) as cursor:
+            yield cursor
+
+
+@asynccontextmanager
+async def _kept(url: str, pool: "AsyncConnectionPool[Any]") -> AsyncIterator[None]:
+    """What the database says against the block is a `StoreError`."""
+    try:
+        yield
+    except (Error, PoolTimeout) as error:
+        # Where one connection was dropped the others were too: one failure is enough to replace them all.
+        await pool.check()
+        raise _lost(url, error) from None
+
+
+def _shown(value: object) -> object:
+    return value.replace("\0", "\N{SYMBOL FOR NULL}") if isinstance(value, str) else value
 
 
 async def _session(url: str) -> "AsyncConnection[Any]":

@@ -49,6 +49,7 @@ class SqliteRuns:
         self.checkpointer = _Saver(connections[1], serde=JsonPlusSerializer(allowed_msgpack_modules=None))
         self.checkpointer.path = path
         self.store = _Store(connections[2])
+        self.store.path = path
 
     @classmethod
     async def open(cls, path: Path, *, durability: str, tables: Sequence[str]) -> "SqliteRuns":
@@ -156,16 +157,24 @@ class _Store(AsyncSqliteStore):
     process wrote in between.
     """
 
+    path: Path
+
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         asked = list(ops)
         results: list[Result] = [None] * len(asked)
         for writes in (False, True):
             places = [place for place, op in enumerate(asked) if isinstance(op, PutOp) == writes]
             if places:
-                found = await super().abatch([asked[place] for place in places])
+                found = await self._batch([asked[place] for place in places])
                 for place, result in zip(places, found, strict=True):
                     results[place] = result
         return results
+
+    async def _batch(self, ops: Sequence[Op]) -> list[Result]:
+        try:
+            return await super().abatch(ops)
+        except sqlite3.Error as error:
+            raise _unkept(self.path, error) from None
 
 
 def _aside(path: Path) -> Path | None:

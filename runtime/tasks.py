@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from journeyman.agents.reply import read_json
+from journeyman.runtime.runstore_database import check_text
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Record
 from journeyman.traces.trace import Task
@@ -48,7 +49,9 @@ def _task(line: str, number: int) -> Task:
     if not isinstance(values, dict):
         raise ValueError('not an object like {"id": "q1", "prompt": "..."}')
     try:
-        return Task.model_validate({"id": str(number), **values})
+        task = Task.model_validate({"id": str(number), **values})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    check_text("it", task)
+    return task

