@@ -74,8 +74,13 @@ class Model(Protocol):
 class StreamingModel(Protocol):
     """A model that can also show a reply while it is written."""
 
-    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        """Like `complete`; `on_text` is given the text piece by piece."""
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        """Like `complete`; `on_text` is given the text piece by piece.
+
+        `on_restart` is called where the reply broke off and is asked for again: the pieces so far count no longer.
+        """
         ...
 
 

@@ -53,7 +53,7 @@ async def work(
     """Does one assignment; raises `ModelError`, everything else that goes wrong is in the report.
 
     A reply that cannot be used is told to the model, `limits.repairs` times; an answer that a verifier refuses costs a
-    turn, and so does one that repeats a failed call word for word. `earlier` is what the session said before this task.
+    turn, and so does one that repeats a complaint word for word. `earlier` is what the session said before this task.
     """
     form: Form = NativeForm(agent, tools) if agent.tool_calls == "native" else JsonForm(agent, tools)
     count = TokenCount([tool.parameters for tool in form.tools])
@@ -77,19 +77,23 @@ async def work(
             return Report(assignment=assignment, status="truncated", evidence=tuple(evidence), error=str(cut))
         except RefusedAnswerError as refused:
             turn, problem = turn + 1, str(refused)
-            messages = told((*messages, refused.message), f"Your answer was not accepted: {problem}")
+            complaint = f"Your answer was not accepted: {problem}"
+            messages = told((*messages, refused.message), complaint)
+            complaints.add(complaint)
             continue
         except UnreadableReplyError as unreadable:
             repairs, problem = repairs + 1, str(unreadable)
             # The reply itself stays out of the history: some servers refuse every later request over unparsed text.
-            messages = told(messages, f"Your last reply was not usable: {problem}")
+            complaint = f"Your last reply was not usable: {problem}"
+            messages = told(messages, complaint)
+            complaints |= {complaint, messages[-1].content.strip()}
             continue
         if isinstance(said, Answering):
             return Report(assignment=assignment, status="ok", output=said.output, evidence=tuple(evidence))
         used = await calls.use(said.calls)
         evidence += [one.span_id for one in used if one.result.status == "ok"]
         results = form.results(said.calls, used)
-        complaints |= _complaints(used, results)
+        complaints |= _complaints(said.calls, used, results)
         messages = (*messages, said.message, *results)
         turn, problem = turn + 1, None
     error = f"{repairs} unusable replies" if repairs > agent.limits.repairs else f"no answer in {turn} turns"
@@ -124,9 +128,12 @@ async def _ask(
     return await calls.ask(messages, schema, read, tools=form.tools, tool_choice=choice, final=final)
 
 
-def _complaints(used: Sequence[Used], results: Sequence[Message]) -> set[str]:
+def _complaints(calls: Sequence[ToolCall], used: Sequence[Used], results: Sequence[Message]) -> set[str]:
     """What calls that did not go well said, as they said it and as the model was shown it."""
-    said = {one.result.content.strip() for one in used if one.result.status != "ok"}
+    said: set[str] = set()
+    for call, one in zip(calls, used, strict=True):
+        if one.result.status != "ok":
+            said |= {one.result.content.strip(), f"{call.name}: {one.result.content}".strip()}
     return said | {results[0].content.strip()} if said and len(results) == 1 else said
 
 
@@ -134,7 +141,7 @@ def _repeated(output: JsonValue, complaints: Collection[str]) -> str | None:
     """Why a mere complaint is no answer. One that only mentions it may report what was found, so it passes."""
     values = output if isinstance(output, list) else [output]
     if any(str(value).strip() in complaints for value in values):
-        return "it repeats what a call said that did not go well; say what you found, or that you found nothing"
+        return "it repeats a complaint; say what you found, or that you found nothing"
     return None
 
 

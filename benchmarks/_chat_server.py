@@ -1,5 +1,7 @@
 """A chat server that breaks as it is told: the chat API over plain sockets, in a process of its own that can be killed.
 
+Replies come whole or as a stream of events, as they are asked for.
+
 Run as a script it serves until it is killed; `ChatServer` starts it, kills it and starts it again on the same port.
 """
 
@@ -15,11 +17,14 @@ from collections.abc import Mapping
 from time import monotonic, sleep
 from typing import Any, Self
 
-from _faults import POISON, Said, Script
+from _fault_script import Said, Script
+from _faults import POISON
 
 HOST = "127.0.0.1"
 REFUSALS = {"http_400": 400, "http_429": 429, "http_500": 500}
 START_S = 30.0
+PIECE_S = 0.004
+"""Between two events of a stream, so that a kill can fall between them."""
 
 
 class ChatServer:
@@ -85,30 +90,75 @@ class Connections:
             writer.close()
 
     async def _answer(self, said: Said, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
-        if said.fault in REFUSALS:
+        self._replies += 1
+        reply_id, model = f"chat-{os.getpid()}-{self._replies}", str(request["model"])
+        if said.fault == "bad_history":
+            await _send(writer, 400, json.dumps({"error": {"message": said.content}}).encode())
+        elif said.fault in REFUSALS:
             complaint = json.dumps({"error": {"message": f"{POISON}: no"}}).encode()
             await _send(writer, REFUSALS[said.fault], complaint)
         elif said.fault == "reset":
-            # Closing with unsent data thrown away is what a TCP reset looks like.
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.close()
+            _reset(writer)
         elif said.fault == "hang":
             await asyncio.sleep(3600)
         elif said.fault == "not_json":
             await _send(writer, 200, f"<html>{POISON}</html>".encode())
+        elif request.get("stream"):
+            events = [json.dumps(chunk) for chunk in said.chunks(reply_id, model)]
+            await _stream(writer, events, said.fault or "")
         else:
-            body = json.dumps(self._completion(said, str(request["model"]))).encode()
+            body = json.dumps(said.completion(reply_id, model)).encode()
             await _send(writer, 200, body, cut=said.fault == "cut_body")
 
-    def _completion(self, said: Said, model: str) -> dict[str, Any]:
-        self._replies += 1
-        message = {"role": "assistant", "content": said.content}
-        return {
-            "id": f"chat-{os.getpid()}-{self._replies}",
-            "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 1},
-        }
+
+async def _stream(writer: asyncio.StreamWriter, events: list[str], fault: str) -> None:
+    """What goes wrong does so in the middle, after the first of the text or of the calls."""
+    writer.write(b"HTTP/1.1 200 .\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    if fault == "odd_lines":
+        events = [f": {POISON}\r\n\r\nevent: {POISON}\r\ndata: {event}\r" for event in events]
+    else:
+        events = [f"data: {event}" for event in events]
+    if fault != "no_done":
+        events.append("data: [DONE]")
+    for place, event in enumerate(events):
+        if place == 2 and not await _goes_on(writer, fault):
+            return
+        await _send_part(writer, f"{event}\n\n")
+        await asyncio.sleep(PIECE_S)
+    await _send_part(writer, "")
+
+
+async def _goes_on(writer: asyncio.StreamWriter, fault: str) -> bool:
+    """Does what the fault asks for; False where that is the end."""
+    if fault == "broken_event":
+        await _send_part(writer, f'data: {{"{POISON}": \n\n')
+    elif fault == "error_event":
+        await _send_part(writer, f'data: {{"error": {{"message": "{POISON}: the engine died", "code": 500}}}}\n\n')
+    elif fault == "stream_hang":
+        await asyncio.sleep(3600)
+    elif fault == "stream_ended":
+        await _send_part(writer, "")
+        return False
+    elif fault == "stream_reset":
+        _reset(writer)
+        return False
+    elif fault in ("stream_cut", "cut_body"):
+        writer.close()
+        return False
+    return True
+
+
+async def _send_part(writer: asyncio.StreamWriter, text: str) -> None:
+    """A part of a body of unknown length; an empty one ends it."""
+    part = text.encode()
+    writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+    await writer.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    # Closing with unsent data thrown away is what a TCP reset looks like.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:

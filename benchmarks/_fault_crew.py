@@ -1,35 +1,41 @@
 """The crews that meet faults: tools that fail as the step they are called for says, and a model within the process."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
+from _fault_cases import PLANNED
+from _fault_script import Said, Script, pieces
 from _faults import (
     EFFECT_FAULTS,
-    HASTY,
     LISTER,
-    PAIRING,
     PARROT,
-    PATIENT,
     POISON,
+    REWORDED,
     TOOL_FAULTS,
-    Script,
+    TRAITS,
     fact_of,
     fault_of,
     plain_step,
+    worker_name,
 )
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.scripted import ScriptedModel
+from journeyman.runtime.chat_wire import check_calls, read_reply, request_body
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ModelError, ToolError
 
 TOOL_S = 0.5
 """Seconds that a tool has."""
-HASTY_S = 2.0
+HASTY_S = 4.0
 PATIENT_S = 60.0
+SPARE = "spare"
+"""The policy that workers with this trait fall back on."""
 
 
 class Tools:
@@ -41,19 +47,19 @@ class Tools:
         self._calls: Counter[str] = Counter()
         self._released = threading.Event()
 
-    def crews(self) -> tuple[Crew, Crew]:
-        """A crew that plans, and one of a single agent."""
+    def crew(self, name: str) -> Crew:
+        """The crew that plans, with a worker for each combination of traits; or the one of a single such worker."""
         tools = {
             "find": Tool(self._find, name="find", description="Finds a step's fact.", timeout_s=TOOL_S),
             "book": Tool(self._book, name="book", description="Books a step.", timeout_s=TOOL_S, writes=True),
         }
+        if name != PLANNED:
+            return Crew(name=name, orchestrator=None, workers=(_worker(name),), tools=tools)
         planner = Agent(name="planner", instructions="Plan.", limits=Limits(seconds=PATIENT_S))
-        single = _worker("single", PATIENT_S)
-        workers = (_worker(PATIENT, PATIENT_S), _pairing(), _worker(HASTY, HASTY_S), _lister())
-        return (
-            Crew(name="planned", orchestrator=planner, workers=workers, tools=tools),
-            Crew(name="single", orchestrator=None, workers=(single,), tools=tools),
-        )
+        workers = [
+            _worker(worker_name(traits)) for count in range(len(TRAITS) + 1) for traits in combinations(TRAITS, count)
+        ]
+        return Crew(name=name, orchestrator=planner, workers=(*workers, _lister()), tools=tools)
 
     def release(self) -> None:
         """Ends the calls that hang."""
@@ -62,7 +68,7 @@ class Tools:
     def _find(self, step: str) -> Any:
         fault = self._due(step, *TOOL_FAULTS)
         found = f"found {fact_of(step)}"
-        if fault in ("tool_error", PARROT):
+        if fault in ("tool_error", PARROT, REWORDED):
             raise ToolError(f"{POISON}: nothing there")
         if fault == "tool_exception":
             raise ValueError(POISON)
@@ -105,40 +111,76 @@ class Unprintable:
         raise TypeError(POISON)
 
 
-class FaultyModel(ScriptedModel):
+class FaultyModel:
     """The script within this process."""
 
+    provider = "scripted"
+    demonstrates = False
+
     def __init__(self) -> None:
-        super().__init__([])
         self._script = Script()
+        self._replies = 0
 
     async def complete(self, request: ModelRequest) -> ModelReply:
-        said = self._script.reply([one.model_dump() for one in request.messages])
-        if said.fault == "model_error":
-            raise ModelError(f"{POISON}: the model is not there")
-        if said.fault == "model_exception":
-            raise RuntimeError(POISON)
-        if said.fault == "model_hang":
-            await asyncio.sleep(PATIENT_S)
-        if said.fault == "cancellation_raised":
-            raise asyncio.CancelledError(POISON)
-        if said.fault == "worker_cancelled" and (task := asyncio.current_task()) is not None:
-            task.cancel()
-            await asyncio.sleep(PATIENT_S)
-        reply = await ScriptedModel([said.content]).complete(request)
-        return reply.model_copy(update={"finish_reason": said.finish_reason})
+        said = self._said(request)
+        await _trouble(said)
+        return self._reply(said, request)
+
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        """What goes wrong does so after the first piece."""
+        said = self._said(request)
+        first, rest = said.content[:1], said.content[1:]
+        if first:
+            on_text(first)
+        await _trouble(said)
+        for piece in pieces(rest):
+            on_text(piece)
+        return self._reply(said, request)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def _said(self, request: ModelRequest) -> Said:
+        return self._script.reply(request_body(request)["messages"])
+
+    def _reply(self, said: Said, request: ModelRequest) -> ModelReply:
+        self._replies += 1
+        completion = said.completion(f"reply-{self._replies}", request.policy)
+        return check_calls(read_reply(json.dumps(completion).encode()), request)
 
 
-def _worker(name: str, seconds: float) -> Agent:
-    limits = Limits(turns=6, seconds=seconds)
-    # A fact and nothing else may be answered: what a tool complained of is none.
-    verify = ("pattern:fact[0-9a-f]{8}",)
-    return Agent(name=name, instructions="Work.", tools=("find", "book"), verify=verify, limits=limits)
+async def _trouble(said: Said) -> None:
+    if said.fault == "bad_history":
+        raise ModelError(said.content)
+    if said.fault == "model_error":
+        raise ModelError(f"{POISON}: the model is not there")
+    if said.fault == "model_exception":
+        raise RuntimeError(POISON)
+    if said.fault == "model_hang":
+        await asyncio.sleep(PATIENT_S)
+    if said.fault == "cancellation_raised":
+        raise asyncio.CancelledError(POISON)
+    if said.fault == "worker_cancelled" and (task := asyncio.current_task()) is not None:
+        task.cancel()
+        await asyncio.sleep(PATIENT_S)
 
 
-def _pairing() -> Agent:
-    return _worker(PAIRING, PATIENT_S).model_copy(update={"instructions": PAIRING, "parallel_calls": 2})
+def _worker(name: str) -> Agent:
+    """The name says its traits, and so do its instructions, which is how the model knows them."""
+    return Agent(
+        name=name,
+        instructions=name,
+        tools=("find", "book"),
+        tool_calls="native" if "native" in name else "json",
+        parallel_calls=4 if "pairing" in name else 1,
+        # A fact and nothing else may be answered: what a tool complained of is none, in whatever words.
+        verify=() if "trusting" in name else ("pattern:fact[0-9a-f]{8}",),
+        fallback=(SPARE,) if "spare" in name else (),
+        limits=Limits(turns=6, seconds=HASTY_S if "hasty" in name else PATIENT_S),
+    )
 
 
 def _lister() -> Agent:
-    return Agent(name=LISTER, instructions="List.", output="values", limits=Limits(seconds=PATIENT_S))
+    return Agent(name=LISTER, instructions=LISTER, output="values", limits=Limits(seconds=PATIENT_S))

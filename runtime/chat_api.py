@@ -84,20 +84,21 @@ class ChatAPI:
         """`complete` for code that does not wait; its connection is closed with it."""
         return run_in_own_loop(self._complete_and_close(request, extra))
 
-    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        """Like `complete`, and shows the text as it is written. What fails after the first text is not retried."""
-        shown = False
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        """Like `complete`, and shows the text as it is written.
 
-        def show(text: str) -> None:
-            nonlocal shown
-            shown = True
-            on_text(text)
-
-        policy = {**self._policy, "retry": retry_if_exception(lambda error: _may_pass(error) and not shown)}
-        return await AsyncRetrying(**policy)(self._stream_reply, request, show)
+        `on_restart` says that the reply failed and is asked for again: what was shown of it counts no longer.
+        """
+        policy = {**self._policy, "before_sleep": lambda _: on_restart()}
+        return await AsyncRetrying(**policy)(self._stream_reply, request, on_text)
 
     async def stream(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> AsyncIterator[Piece]:
-        """The reply as it is written. A failure before the first piece is retried, a later one is not."""
+        """The reply as it is written. A failure before the first piece is retried, a later one is not.
+
+        What was shown cannot be taken back here. `stream_reply` can.
+        """
         reply: httpx.Response = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
         async with aclosing(self._pieces(reply, request)) as pieces:
             async for piece in pieces:
@@ -135,7 +136,7 @@ class ChatAPI:
         except TimeoutError as error:
             raise self._broken(error, request) from None
         if (reply := join_pieces(pieces)) is None:
-            raise ModelError(f"{self.shown} broke its reply off", kind="unreachable")
+            raise self._broken_off()
         return check_calls(reply, request)
 
     async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Response:
@@ -151,15 +152,23 @@ class ChatAPI:
         raise self._refusal(reply, request)
 
     async def _pieces(self, reply: httpx.Response, request: ModelRequest) -> AsyncGenerator[Piece]:
+        """All of them; raises `ModelError` where the stream ends before the reply does."""
+        piece: Piece | None = None
+        whole = False
         try:
-            async for line in _lines(reply):
-                event = line.removeprefix(b"data:").strip()
-                if line.startswith(b"data:") and event != b"[DONE]":
-                    yield self._piece(event)
+            async with aclosing(_lines(reply)) as lines:
+                async for line in lines:
+                    event = line.removeprefix(b"data:").strip()
+                    if line.startswith(b"data:") and event != b"[DONE]":
+                        piece = self._piece(event)
+                        whole = whole or piece.finish_reason is not None
+                        yield piece
         except httpx.HTTPError as error:
             raise self._broken(error, request) from None
         finally:
             await reply.aclose()
+        if not whole:
+            raise self._nonsense(reply.status_code) if piece is None else self._broken_off()
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -200,6 +209,9 @@ class ChatAPI:
     def _nonsense(self, status: int) -> ModelError:
         text = f"{self.shown} answered something that is not a chat completion: is a vLLM server there?"
         return ModelError(text, kind="unusable", status=status)
+
+    def _broken_off(self) -> ModelError:
+        return ModelError(f"{self.shown} broke its reply off", kind="unreachable")
 
     def _refusal(self, reply: httpx.Response, request: ModelRequest) -> ModelError:
         status = reply.status_code
@@ -257,7 +269,7 @@ def _asked_wait(reply: httpx.Response) -> float | None:
     return max(0.0, wait.total_seconds())
 
 
-async def _lines(reply: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(reply: httpx.Response) -> AsyncGenerator[bytes]:
     """Lines that end in a newline: httpx would also break them at characters that JSON leaves as they are."""
     rest = b""
     async for part in reply.aiter_bytes():

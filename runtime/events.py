@@ -24,13 +24,28 @@ class WorkerStarted(Record):
 class Token(Record):
     """A piece of a reply while it is written, before any guardrail has seen the whole of it.
 
-    Only where the run was asked for `tokens`.
+    Only where the run was asked for `tokens`. The pieces of one `call` make up its reply. What was kept from before an
+    interruption is not told again.
     """
 
     kind: Literal["token"] = "token"
     agent: str
     assignment: str | None
+    call: str
+    """The model call, by the id of its span."""
     text: str
+
+
+class ReplyBroken(Record):
+    """A reply broke off after pieces of it were shown: the pieces of its `call` so far count no longer.
+
+    The reply begins again, in the same call or in one to another policy; or the agent's work fails.
+    """
+
+    kind: Literal["broken"] = "broken"
+    agent: str
+    assignment: str | None
+    call: str
 
 
 class ToolCalled(Record):
@@ -80,4 +95,16 @@ class Ended(Record):
     outcome: Outcome
 
 
-Event = PlanMade | WorkerStarted | Token | ToolCalled | ToolUsed | ReportFiled | SpentSoFar | Asked | Answered | Ended
+Event = (
+    PlanMade
+    | WorkerStarted
+    | Token
+    | ReplyBroken
+    | ToolCalled
+    | ToolUsed
+    | ReportFiled
+    | SpentSoFar
+    | Asked
+    | Answered
+    | Ended
+)

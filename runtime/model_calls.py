@@ -17,7 +17,7 @@ from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
 from journeyman.agents.reply import TruncatedReplyError
 from journeyman.runtime.desk import Desk
-from journeyman.runtime.events import Token
+from journeyman.runtime.events import ReplyBroken, Token
 from journeyman.runtime.ledger import Reservation
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
@@ -91,7 +91,7 @@ class ModelCalls:
                 request = self._request(asked, policy, span)
                 if run.tracer.records:
                     span.set(self._attributes(request, reason))
-                reply = await self._reply_in_time(request, behind)
+                reply = await self._reply_in_time(request, behind, span.span_id)
                 usage = reply.usage
                 self._desk.asked_by = span.span_id
                 if run.tracer.records:
@@ -139,32 +139,34 @@ class ModelCalls:
         kept = reply.model_dump(mode="json", exclude={"prompt_token_ids", "token_ids", "logprobs"})
         await self._desk.steps.note(number, reply=kept, span_id=self._desk.asked_by, cost=spent.cost)
 
-    async def _reply_in_time(self, request: ModelRequest, behind: int) -> ModelReply:
+    async def _reply_in_time(self, request: ModelRequest, behind: int, call: str) -> ModelReply:
         """A policy that hangs, retries included, leaves to those behind it their share of the agent's time."""
         if not behind:
-            return await self._reply(request)
+            return await self._reply(request, call)
         share = max(0.0, self._ends - monotonic()) / (behind + 1)
         try:
             async with asyncio.timeout(share) as limit:
-                return await self._reply(request)
+                return await self._reply(request, call)
         except TimeoutError:
             if not limit.expired():
                 raise
             late = f"{request.policy} did not answer within {share:.3g} s, its share of the time"
             raise ModelError(late, kind="timeout") from None
 
-    async def _reply(self, request: ModelRequest) -> ModelReply:
+    async def _reply(self, request: ModelRequest, call: str) -> ModelReply:
         model = self._desk.run.models[request.policy]
         if not self._desk.run.shows_tokens:
             return await model.complete(request)
-        if isinstance(model, StreamingModel):
-            return await model.stream_reply(request, self._show)
-        reply = await model.complete(request)
-        self._show(reply.content)
-        return reply
-
-    def _show(self, text: str) -> None:
-        self._desk.run.emit(Token(agent=self._desk.agent.name, assignment=self._desk.assignment, text=text))
+        shown = _Shown(self._desk, call)
+        if not isinstance(model, StreamingModel):
+            reply = await model.complete(request)
+            shown.show(reply.content)
+            return reply
+        try:
+            return await model.stream_reply(request, shown.show, shown.take_back)
+        except BaseException:  # Also where the agent's time is over in the middle of it.
+            shown.take_back()
+            raise
 
     def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
         run = self._desk.run
@@ -182,6 +184,24 @@ class ModelCalls:
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
         }
+
+
+class _Shown:
+    """A reply as it is told piece by piece, until it is whole or breaks off."""
+
+    def __init__(self, desk: Desk, call: str) -> None:
+        self._emit = desk.run.emit
+        self._told: dict[str, Any] = {"agent": desk.agent.name, "assignment": desk.assignment, "call": call}
+        self._begun = False
+
+    def show(self, text: str) -> None:
+        self._begun = True
+        self._emit(Token(**self._told, text=text))
+
+    def take_back(self) -> None:
+        if self._begun:
+            self._begun = False
+            self._emit(ReplyBroken(**self._told))
 
 
 @dataclass(frozen=True)

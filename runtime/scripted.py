@@ -37,8 +37,10 @@ class ScriptedModel:
             await asyncio.sleep(self._latency_s)
         return self._reply(request, number)
 
-    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        """Shows the text word by word."""
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        """Shows the text word by word; a script never breaks off."""
         reply = await self.complete(request)
         for word in _words(reply.content):
             on_text(word)

@@ -66,8 +66,10 @@ class ChatVLLM(BaseChatModel):
     async def complete(self, request: ModelRequest) -> ModelReply:
         return await self._api.complete(request)
 
-    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        return await self._api.stream_reply(request, on_text)
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        return await self._api.stream_reply(request, on_text, on_restart)
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""

@@ -134,7 +134,7 @@ async def test_what_a_failed_call_said_is_refused_as_an_answer_and_one_of_its_ow
     at_work = desk(write_call("facts", {"query": "nothing"}), write_answer(["61.6", said]), write_answer(["none"]))
     report = await do(at_work)
     assert (report.status, report.output) == ("ok", ["none"])
-    assert "it repeats what a call said" in at_work.seen[2][-1].content
+    assert "it repeats a complaint" in at_work.seen[2][-1].content
 
 
 async def test_a_worker_that_only_repeats_a_failed_call_fails(desk: Any) -> None:
@@ -144,11 +144,32 @@ async def test_a_worker_that_only_repeats_a_failed_call_fails(desk: Any) -> None
     assert report.error is not None and "there is nothing" not in report.error
 
 
+REPEATED = "it repeats a complaint; say what you found, or that you found nothing"
+NO_JSON = "Your last reply was not usable: it is not valid JSON (Expecting value)"
+
+
+@pytest.mark.parametrize(
+    ("before", "echo"),
+    [
+        (write_answer("facts: there is nothing"), f"Your answer was not accepted: {REPEATED}"),
+        ("no JSON", NO_JSON),
+        ("no JSON", f"facts: facts: there is nothing\n\n{NO_JSON}"),
+    ],
+)
+async def test_a_worker_that_only_repeats_what_it_is_told_fails(desk: Any, before: str, echo: str) -> None:
+    nothing = write_call("facts", {"query": "nothing"})
+    at_work = desk(nothing, before, *[write_answer(echo)] * 3)
+    report = await do(at_work, changed(output="text", limits=Limits(turns=4)))
+    assert echo in at_work.seen[2][-1].content
+    assert (report.status, report.output) == ("failed", None)
+
+
 async def test_what_calls_side_by_side_said_is_no_answer_where_one_of_them_failed(desk: Any) -> None:
     calls = json.dumps([{"facts": {"query": "height"}}, {"facts": {"query": "nothing"}}])
     shown = "1. facts: about height\n2. facts: facts: there is nothing"
-    agent = changed(output="text", parallel_calls=2, limits=Limits(turns=4))
-    at_work = desk(calls, write_answer(shown), write_answer("facts: there is nothing"), write_answer("about height"))
+    agent = changed(output="text", parallel_calls=2, limits=Limits(turns=5))
+    lines = [write_answer(line) for line in ("facts: there is nothing", "facts: facts: there is nothing")]
+    at_work = desk(calls, write_answer(shown), *lines, write_answer("about height"))
     assert (await do(at_work, agent)).output == "about height"
 
 

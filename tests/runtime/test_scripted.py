@@ -23,7 +23,7 @@ async def test_a_streamed_reply_is_the_same_reply_word_by_word() -> None:
     model = ScriptedModel(lambda request: " two  moons:\nPhobos and Deimos ")
     shown: list[str] = []
     assert isinstance(model, StreamingModel)
-    streamed = await model.stream_reply(REQUEST, shown.append)
+    streamed = await model.stream_reply(REQUEST, shown.append, shown.clear)
     whole = await model.complete(REQUEST)
     assert "".join(shown) == streamed.content == whole.content
     assert len(shown) == streamed.usage.output_tokens == 5

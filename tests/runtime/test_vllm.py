@@ -413,8 +413,9 @@ LAST = {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 2}}
 
 
 async def streamed(model: StreamingModel, request: ModelRequest = REQUEST) -> tuple[ModelReply, list[str]]:
+    """The reply, and the pieces of it that were shown and not taken back."""
     shown: list[str] = []
-    return await model.stream_reply(request, shown.append), shown
+    return await model.stream_reply(request, shown.append, shown.clear), shown
 
 
 async def test_a_streamed_reply_is_shown_as_it_is_written_and_comes_whole(server: Server, connect: Connect) -> None:
@@ -433,22 +434,37 @@ async def test_a_streamed_reply_is_shown_as_it_is_written_and_comes_whole(server
     [
         (events(token("hel", 7)), "unreachable"),
         (events(token("hel", 7), {"error": {"message": "the engine died", "code": 500}}), "server_error"),
-        (events(token("hel", 7), {"oops": 1}), "unusable"),
+        (events(token("hel", 7))[:-9], "unreachable"),
+        (events(token("hel", 7), token("lo", 8, "stop")), "unreachable"),
     ],
 )
-async def test_a_stream_that_breaks_after_its_first_text_is_not_begun_again(
+async def test_a_stream_that_breaks_is_begun_again_and_what_it_showed_is_taken_back(
     server: Server, connect: Connect, end: bytes, kind: ModelFailure
 ) -> None:
-    server.replies = [end, OK]
-    assert (await refused(streamed(connect()))).kind == kind
+    server.replies = [end, events(token("lo", 8, "stop"), LAST)]
+    reply, shown = await streamed(connect())
+    assert (reply.content, shown, len(server.requests)) == ("lo", ["lo"], 2)
+    server.replies = [end]
+    assert (await refused(streamed(connect(retries=1)))).kind == kind
+
+
+@pytest.mark.parametrize(
+    "nonsense", [events(token("hel", 7), {"oops": 1}), answer(200, b"<html>no</html>", "text/html")]
+)
+async def test_a_stream_of_nonsense_is_not_begun_again(server: Server, connect: Connect, nonsense: bytes) -> None:
+    server.replies = [nonsense]
+    assert (await refused(streamed(connect()))).kind == "unusable"
     assert len(server.requests) == 1
 
 
-async def test_a_stream_that_breaks_before_any_text_is_begun_again(server: Server, connect: Connect) -> None:
-    dead = events({"error": {"message": "the engine died", "code": 500}})
-    server.replies = [dead, events(token("lo", 8, "stop"), LAST)]
-    reply, _ = await streamed(connect())
-    assert (reply.content, len(server.requests)) == ("lo", 2)
+async def test_langchain_is_not_given_a_part_of_a_reply_as_the_whole(server: Server, connect: Connect) -> None:
+    server.replies = [events(token("hel", 7))]
+
+    async def read() -> None:
+        async for _ in connect().astream("hi"):
+            pass
+
+    assert (await refused(read())).kind == "unreachable"
 
 
 async def test_a_stream_that_drips_is_given_up_in_time(server: Server, connect: Connect) -> None:

@@ -68,7 +68,7 @@ async def test_a_reply_that_is_cut_off_says_so(vllm_server: ServerState) -> None
 async def test_a_streamed_reply_is_the_reply_itself(vllm_server: ServerState) -> None:
     model, shown = ChatVLLM(base_url=vllm_server.url), list[str]()
     greedy = REQUEST.model_copy(update={"temperature": 0.0})
-    streamed = await model.stream_reply(greedy, shown.append)
+    streamed = await model.stream_reply(greedy, shown.append, shown.clear)
     whole = await model.complete(greedy)
     await model.aclose()
     assert len(shown) > 1 and "".join(shown) == streamed.content == whole.content
@@ -102,7 +102,7 @@ async def test_a_model_without_a_template_for_it_can_be_made_to_call_a_tool(vllm
 async def test_a_streamed_call_is_the_call_itself(vllm_server: ServerState) -> None:
     model, shown = ChatVLLM(base_url=vllm_server.url), list[str]()
     required = WITH_TOOLS.model_copy(update={"tool_choice": "required", "temperature": 0.0})
-    streamed = await model.stream_reply(required, shown.append)
+    streamed = await model.stream_reply(required, shown.append, shown.clear)
     whole = await model.complete(required)
     await model.aclose()
     assert [call.arguments for call in streamed.tool_calls] == [call.arguments for call in whole.tool_calls]
