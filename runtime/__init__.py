@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Ended,
         Event,
         PlanMade,
+        ReplyBroken,
         ReportFiled,
         SpentSoFar,
         Token,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         ToolUsed,
         WorkerStarted,
     )
-    from journeyman.runtime.memory import Memory
+    from journeyman.runtime.memory import Memory, MemoryLimits
     from journeyman.runtime.policies import PolicyTable
     from journeyman.runtime.questions import Consent, Question
     from journeyman.runtime.replay import Replay, find_fork
@@ -59,6 +60,7 @@ _HOMES = {
     "Limits": "journeyman.agents.agent",
     "Memory": "journeyman.runtime.memory",
     "MemoryConfig": "journeyman.agents.memory",
+    "MemoryLimits": "journeyman.runtime.memory",
     "ModelError": "journeyman.traces.errors",
     "Outcome": "journeyman.traces.trace",
     "Permission": "journeyman.agents.permissions",
@@ -66,6 +68,7 @@ _HOMES = {
     "PolicyTable": "journeyman.runtime.policies",
     "Question": "journeyman.runtime.questions",
     "Replay": "journeyman.runtime.replay",
+    "ReplyBroken": "journeyman.runtime.events",
     "ReportFiled": "journeyman.runtime.events",
     "Router": "journeyman.runtime.routing",
     "RunBusyError": "journeyman.runtime.runlocks",
@@ -105,6 +108,7 @@ __all__ = [
     "Limits",
     "Memory",
     "MemoryConfig",
+    "MemoryLimits",
     "ModelError",
     "Outcome",
     "Permission",
@@ -112,6 +116,7 @@ __all__ = [
     "PolicyTable",
     "Question",
     "Replay",
+    "ReplyBroken",
     "ReportFiled",
     "Router",
     "RunBusyError",

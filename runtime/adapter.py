@@ -4,7 +4,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,6 +140,11 @@ def find_adapter(adapters: Path, policy: str) -> Path:
         have = ", ".join(path.name for path in adapter_folders(adapters)) or "none yet"
         raise AdapterError(f"there is no adapter {policy} in {adapters}; have: {have}")
     return folder
+
+
+def adapter_digests(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
+    """By policy, the digest of each of `policies` that is an adapter; raises `AdapterError` where one isn't there."""
+    return {policy: load_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
 
 
 def adapter_folders(adapters: Path) -> list[Path]:

@@ -12,7 +12,16 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapter import Adapter, Probe, check_fits, find_adapter, load_adapter, read_probe, split_policy
+from journeyman.runtime.adapter import (
+    Adapter,
+    Probe,
+    adapter_digests,
+    check_fits,
+    find_adapter,
+    load_adapter,
+    read_probe,
+    split_policy,
+)
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.journal import Entry, Journal
 from journeyman.runtime.policies import PolicyTable
@@ -150,9 +159,7 @@ def current_policies(workspace: Workspace) -> PolicyTable:
     chosen = {name: agent.policy for name, agent in named.items() if agent.policy is not None}
     fallbacks = {name: agent.fallback for name, agent in named.items() if agent.fallback}
     digests = {entry.policy: entry.digest for entry in latest if entry.digest is not None}
-    for policy in {*chosen.values(), *chain.from_iterable(fallbacks.values())} - digests.keys():
-        if "@" in policy:
-            digests[policy] = load_adapter(find_adapter(workspace.adapters, policy)).digest
+    digests |= adapter_digests(workspace.adapters, {*chosen.values(), *chain.from_iterable(fallbacks.values())})
     promoted = {entry.agent: entry.policy for entry in latest}
     return PolicyTable(agents=promoted | chosen, fallbacks=fallbacks, digests=digests)
 

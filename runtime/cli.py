@@ -113,7 +113,7 @@ def _misused(error: typer.TyperException) -> int:
     message = error.format_message()
     if message.count("\n") > 1:
         typer.echo(message, err=True)
-    else:
+    elif message.strip():  # Else nothing was asked, and the help was printed already.
         _complain(f"{message.strip()} (see --help)")
     return Exit.USAGE
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE
+from journeyman.runtime.memory import MemoryLimits
 from journeyman.runtime.models import AgentConfig, ModelConfig
 from journeyman.runtime.routing import RoutingConfig
 from journeyman.traces.errors import ConfigError
@@ -112,6 +113,7 @@ class ProjectConfig(Config):
     server: ServerConfig = ServerConfig()
     traces: TracesConfig = TracesConfig()
     runs: RunsConfig = RunsConfig()
+    memory: MemoryLimits = MemoryLimits()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     """Policies that other servers answer for, by name."""
     agents: dict[str, AgentConfig] = Field(default_factory=dict)
@@ -136,6 +138,11 @@ class ProjectConfig(Config):
             for policy in agent.fallback if agent.model is None else (agent.model, *agent.fallback):
                 if (problem := self._problem_with(policy)) is not None:
                     raise ConfigError(f"crew {crew.name!r}, agent {agent.name!r}: {problem}")
+
+    def check_policy(self, policy: str) -> None:
+        """Raises `ConfigError` for one that nobody answers for."""
+        if (problem := self._problem_with(policy)) is not None:
+            raise ConfigError(problem)
 
     def _problem_with(self, policy: str) -> str | None:
         if policy == BASE or "@" in policy or policy in self.models:

@@ -16,7 +16,7 @@ from journeyman.runtime.events import Ended, Event
 from journeyman.runtime.ledger import Ledger
 from journeyman.runtime.loops import stop
 from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.questions import Question
+from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.run import Run
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
 from journeyman.traces import attributes as a
@@ -56,6 +56,7 @@ class Execution:
     temperature: float
     memory: "Memory"
     runs: RunStore | None
+    words: Callable[[Question], Consent | None] | None
     graph: Callable[[], Any]
     """The compiled graph, with the run store's checkpoints where there is one."""
 
@@ -186,6 +187,7 @@ class _Part:
             temperature=record.temperature,
             history=await execution.memory.turns(self._task),
             notes=execution.memory.notes(self._task),
+            words=execution.words,
             shows_tokens=self._shows_tokens,
             emit=self._emit,
             root=workflow,

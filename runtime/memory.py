@@ -1,7 +1,8 @@
 """Memory: the turns of a session, and what agents noted down of a person, in LangGraph's store.
 
 Turns are short-term: what was asked and answered in a session, shown again before the next task, and trimmed. Notes are
-long-term: what the tools of `journeyman.tools.memory` wrote, by user, else by session. Both are kept in the clear.
+long-term: what the tools of `journeyman.tools.memory` wrote, by user, else by session. Both are kept in the clear, and
+within the limits that a workspace sets.
 """
 
 import json
@@ -11,26 +12,41 @@ from itertools import count
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import Field
+
 from journeyman.agents.memory import MemoryConfig
 from journeyman.tools.context import Notes
 from journeyman.traces.messages import Message
-from journeyman.traces.record import Record
+from journeyman.traces.record import Config, Record
 from journeyman.traces.trace import Task
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
-MAX_NOTES = 500
-"""Of one user or session; a note beyond them takes the place of the oldest."""
 CHARS_A_TOKEN = 4
 """Of English text, about."""
 PAGE = 500
 """Entries that one question to the store brings."""
+DAY_NS = 86_400 * 10**9
+SWEEP_NS = 3600 * 10**9
+"""Between two looks at everybody's memory for what is too old."""
 ROOT = "memory"
 """First label of every namespace; then the kind, then a digest of whose it is: a label may not have any character."""
 
 Kind = Literal["turn", "note"]
 Namespace = tuple[str, ...]
+
+
+class MemoryLimits(Config):
+    """Table `[memory]` of journeyman.toml: how much is remembered, and for how long, whichever crew it was told.
+
+    How much of that a crew is shown before a task is a table of the crew's own, `MemoryConfig`.
+    """
+
+    notes: int = Field(default=500, ge=1)
+    """Of one user, or of a session without one; a note beyond them takes the place of the oldest."""
+    keep_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Older turns and notes are shown to nobody, and deleted when a run remembers something; None keeps them."""
 
 
 class Stores(Protocol):
@@ -70,13 +86,16 @@ class Memory:
         self,
         stores: Stores | None = None,
         config: MemoryConfig | None = None,
+        limits: MemoryLimits | None = None,
         *,
         clock: Callable[[], int] = time_ns,
     ) -> None:
         """Without `stores`, what is remembered ends with the process; without `config`, no turns are."""
         self._stores = stores or _Volatile()
         self._config = config
+        self._limits = limits or MemoryLimits()
         self._clock = clock
+        self._next_sweep_ns = 0
 
     async def turns(self, task: Task) -> tuple[Message, ...]:
         """Earlier turns of the task's session, oldest first: messages that stand between instructions and task."""
@@ -93,13 +112,14 @@ class Memory:
         await self._put(namespace, _entry("turn", run_id, task, task.prompt, self._clock(), answer))
         turns = await self._entries(namespace)
         await self._drop(namespace, turns[: len(turns) - len(trimmed(turns, self._config))])
+        await self._sweep()
 
     def notes(self, task: Task) -> Notes | None:
         """What the tools of a run write to and read from; None for a task that names neither user nor session."""
         return None if task.user is None and task.session is None else _Notes(self, task)
 
     async def find(self, *, user: str | None = None, session: str | None = None) -> list[Remembered]:
-        """All that is remembered of a user, of a session, of a user in a session, or of everybody; oldest first."""
+        """All that is stored of a user, of a session, of a user in a session, or of everybody; oldest first."""
         found = [entry async for _, entry in self._all(user, session)]
         return sorted(found, key=_age)
 
@@ -115,21 +135,40 @@ class Memory:
         namespace = _namespace("note", task)
         await self._put(namespace, _entry("note", sha256(text.encode()).hexdigest(), task, text, self._clock()))
         notes = await self._entries(namespace)
-        await self._drop(namespace, notes[: max(0, len(notes) - MAX_NOTES)])
+        await self._drop(namespace, notes[: max(0, len(notes) - self._limits.notes)])
+        await self._sweep()
 
     async def noted(self, task: Task) -> list[str]:
         """The notes of the task's user, else of its session, newest first."""
         return [note.text for note in reversed(await self._entries(_namespace("note", task)))]
 
     async def _entries(self, namespace: Namespace) -> list[Remembered]:
-        return sorted([entry async for _, entry in self._search(namespace, {})], key=_age)
+        oldest_ns = self._oldest_ns
+        return sorted([entry async for _, entry in self._search(namespace, {}) if entry.at_ns >= oldest_ns], key=_age)
+
+    @property
+    def _oldest_ns(self) -> int:
+        """When the oldest entry that is still shown may have been made."""
+        days = self._limits.keep_days
+        return 0 if days is None else self._clock() - int(days * DAY_NS)
+
+    async def _sweep(self) -> None:
+        """Deletes what is too old of everybody, so that who never comes back is forgotten too."""
+        if self._limits.keep_days is None or self._clock() < self._next_sweep_ns:
+            return
+        self._next_sweep_ns = self._clock() + SWEEP_NS
+        oldest_ns = self._oldest_ns
+        old = [found async for found in self._search((ROOT,), {"at_ns": {"$lt": oldest_ns}})]
+        for namespace, entry in old:
+            if entry.at_ns < oldest_ns:  # Postgres compares numbers as texts.
+                await self._drop(namespace, [entry])
 
     async def _all(self, user: str | None, session: str | None) -> AsyncIterator[tuple[Namespace, Remembered]]:
         wanted = {name: value for name, value in (("user", user), ("session", session)) if value is not None}
         async for found in self._search((ROOT,), wanted):
             yield found
 
-    async def _search(self, prefix: Namespace, wanted: dict[str, str]) -> AsyncIterator[tuple[Namespace, Remembered]]:
+    async def _search(self, prefix: Namespace, wanted: dict[str, Any]) -> AsyncIterator[tuple[Namespace, Remembered]]:
         store = await self._store()
         for start in count(0, PAGE):
             page = await store.asearch(prefix, filter=wanted or None, limit=PAGE, offset=start)

@@ -62,8 +62,10 @@ class Endpoint:
     async def complete(self, request: ModelRequest) -> ModelReply:
         return await self._chat.complete(self._there(request))
 
-    async def stream_reply(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        return await self._chat.stream_reply(self._there(request), on_text)
+    async def stream_reply(
+        self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
+    ) -> ModelReply:
+        return await self._chat.stream_reply(self._there(request), on_text, on_restart)
 
     async def aclose(self) -> None:
         await self._chat.aclose()

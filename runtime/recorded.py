@@ -1,7 +1,7 @@
 """Recorded answers: what the model calls and tool calls of a trace brought, given out again to whoever asks the same.
 
 A model call is found by its messages, without the examples that only some policies are shown; a tool call by tool and
-arguments. Each is given out once; of calls that are alike the earliest comes first.
+arguments; a person's word by what it was about. Each is given out once; of those that are alike the earliest is first.
 """
 
 import json
@@ -11,8 +11,12 @@ from itertools import pairwise, takewhile
 from operator import eq
 from typing import Any, TypeVar
 
+from pydantic import JsonValue, TypeAdapter
+
 from journeyman.agents.agent import Crew
+from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
+from journeyman.runtime.questions import Consent, Question
 from journeyman.tools.call import CallResult
 from journeyman.traces.errors import ModelError
 from journeyman.traces.messages import Message
@@ -20,6 +24,8 @@ from journeyman.traces.reports.wording import line, shortened
 from journeyman.traces.trace import CUT_OFF, Trace, Turn
 
 T = TypeVar("T")
+
+_DECISIONS = TypeAdapter(list[Decision])
 
 BEFORE = 30
 """Characters that are shown before the place where two messages differ."""
@@ -105,6 +111,30 @@ class RecordedAnswers:
         return (*messages[:1], *rest)
 
 
+class RecordedWords:
+    """What a person said to each question of a trace about a plan or a text; each word is given out once."""
+
+    def __init__(self, trace: Trace, *, before_ns: int | None = None) -> None:
+        """Of all questions, or of those about the task and about work that ended before `before_ns`."""
+        self._of_run = [word for word in _words(trace.decisions) if before_ns is None or word.place == "task"]
+        # The last part of work that was taken up again has all that was decided about it.
+        self._of_work = {
+            one.assignment: _words(one.decisions)
+            for one in trace.trajectories
+            if one.assignment is not None and (before_ns is None or one.ended_ns < before_ns)
+        }
+
+    def __call__(self, question: Question) -> Consent | None:
+        """None where the record has no word on such a question."""
+        left = self._of_run if question.assignment is None else self._of_work.get(question.assignment, [])
+        place = "plan" if question.kind == "approve_plan" else question.place.rpartition(".")[2]
+        word = next((word for word in left if (word.name, word.place) == (question.kind, place)), None)
+        if word is None:
+            return None
+        left.remove(word)
+        return Consent(approved=word.action == "allow", reason=word.reason)
+
+
 class RecordedModels(ModelTable):
     """Every policy's answers from the record; what is not there is asked of `live`, or ends the call."""
 
@@ -158,6 +188,10 @@ def _reply(turn: Turn, request: ModelRequest) -> ModelReply:
         finish_reason=turn.finish_reason or "stop",
         usage=turn.usage,
     )
+
+
+def _words(decisions: JsonValue) -> list[Decision]:
+    return [word for word in _DECISIONS.validate_python(decisions or ()) if word.source == "person"]
 
 
 def _grouped(calls: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:

@@ -1,25 +1,29 @@
 """Replay: a recorded run again, its model calls and tool calls answered from the record, or live from some step on.
 
     replay = Replay(store.get("4f2a"), crew)
-    runtime = Runtime(replay.crew, model=replay.models, policies=replay.policies, memory=replay.memory)
+    runtime = Runtime(
+        replay.crew, model=replay.models, policies=replay.policies, memory=replay.memory, words=replay.words
+    )
     outcome = await runtime.run(replay.task)
 
 What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
-crew's of today, except that nobody is asked: what a person said of a tool call is part of the record, and what one
-agreed to besides goes on. Where a person refused a plan or a text, the replay goes on too, and leaves the record there.
+crew's of today, except that nobody is asked: what a person said then, yes or no, is part of the record. What would have
+to be asked besides goes no further.
 """
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.guardrails import TOOLS, Guardrail
 from journeyman.agents.model import ModelTable
 from journeyman.agents.permissions import Permissions
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.recorded import RecordedAnswers, RecordedModels
+from journeyman.runtime.recorded import RecordedAnswers, RecordedModels, RecordedWords
+from journeyman.runtime.runstore import WAITING
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.context import Notes, ToolContext
 from journeyman.tools.tool import Tool
@@ -28,7 +32,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.messages import Message
 from journeyman.traces.record import Record
-from journeyman.traces.trace import Task, Trace
+from journeyman.traces.trace import Task, Trace, ending
 from journeyman.traces.tracer import Sink
 
 CONTEXT = "tool context"
@@ -79,8 +83,11 @@ class Replay:
             raise ConfigError(f"trace {short} has no texts to answer with: they were not recorded")
         if (fork is None) != (live is None):
             raise ConfigError("a replay that goes on live needs both, a fork and models")
+        if fork is None and (status := ending(trace)) in WAITING:
+            raise ConfigError(f"trace {short} is {status}: its run did not end, so resume it instead")
         self.task: Task = trace.task
-        answers = RecordedAnswers(trace, crew, before_ns=None if fork is None else fork.at_ns)
+        before_ns = None if fork is None else fork.at_ns
+        answers = RecordedAnswers(trace, crew, before_ns=before_ns)
         self.models: ModelTable = RecordedModels(answers, live)
         self.crew = _replayed(crew, answers, policies or {}, live=live is not None)
         self.policies = PolicyTable(
@@ -89,6 +96,7 @@ class Replay:
             digests={turn.policy: turn.adapter_digest for turn in trace.turns if turn.adapter_digest is not None},
         )
         """Who answered each agent first, and goes on to; and who stood in where that one failed."""
+        self.words = RecordedWords(trace, before_ns=before_ns)
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
 
 
@@ -135,7 +143,7 @@ def _replayed(crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str],
         raise ConfigError(f"crew {crew.name!r} has no agent {unknown[0]!r}; it has: {', '.join(names)}")
 
     def agent(one: Agent) -> Agent:
-        return one.model_copy(update={"model": policies.get(one.name, one.model), "approve": False})
+        return one.model_copy(update={"model": policies.get(one.name, one.model)})
 
     if live and crew.orchestrator is not None and crew.orchestrator.approve:
         raise ConfigError(
@@ -145,19 +153,27 @@ def _replayed(crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str],
         row.model_copy(update={"decision": "allow"}) if row.decision == "ask" else row for row in crew.permissions.rows
     ]
     default = "allow" if crew.permissions.default == "ask" else crew.permissions.default
-    # A guardrail that asked and was answered yes changed nothing; live, nobody can say yes.
-    unasked = "block" if live else "warn"
     return crew.model_copy(
         update={
             "orchestrator": None if crew.orchestrator is None else agent(crew.orchestrator),
             "workers": tuple(map(agent, crew.workers)),
             "tools": {name: _stand_in(tool, crew, answers, live=live) for name, tool in crew.tools.items()},
             "permissions": Permissions(rows=tuple(rows), default=default),
-            "guardrails": tuple(
-                one.model_copy(update={"action": unasked}) if one.action == "ask" else one for one in crew.guardrails
-            ),
+            "guardrails": tuple(part for one in crew.guardrails for part in _unasked(one, live=live)),
         }
     )
+
+
+def _unasked(guardrail: Guardrail, *, live: bool) -> Iterator[Guardrail]:
+    """A guardrail that asks nobody about tool calls: what was said of one is in its recorded result."""
+    parts = [tuple(place for place in guardrail.at if (place in TOOLS) is tools) for tools in (False, True)]
+    if guardrail.action != "ask" or not parts[1]:
+        yield guardrail
+        return
+    if parts[0]:
+        yield guardrail.model_copy(update={"at": parts[0]})
+    # Live, nobody can say yes.
+    yield guardrail.model_copy(update={"at": parts[1], "action": "block" if live else "warn"})
 
 
 def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, *, live: bool) -> Tool:

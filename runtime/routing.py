@@ -85,6 +85,13 @@ class RoutingConfig(Config):
             raise ValueError("nothing chooses: give rules, a function, or classifier = true")
         return self
 
+    def leaves_nothing(self, agent: str) -> bool:
+        """Whether all that the agent does goes to `small` or `large`, so that its own policy is never asked."""
+        return self.classifier and self.small is not None and self.routes(agent)
+
+    def routes(self, agent: str) -> bool:
+        return not self.agents or agent in self.agents
+
 
 class Route(Record):
     """One decision, as it stands in the trace."""
@@ -144,7 +151,7 @@ class Router:
 
     def choose(self, agent: Agent, goal: str, task: Task) -> Route | None:
         """None where the agent isn't routed, or nothing speaks for either model."""
-        if agent.model is not None or (self._config.agents and agent.name not in self._config.agents):
+        if agent.model is not None or not self._config.routes(agent.name):
             return None
         return (
             self._by_rule(agent, goal, task)

@@ -23,6 +23,7 @@ from journeyman.traces.trace import Task
 from journeyman.traces.tracer import AttributeValue, Span, Tracer
 
 if TYPE_CHECKING:
+    from journeyman.runtime.questions import Consent, Question
     from journeyman.runtime.routing import Router
     from journeyman.runtime.runstore import RunStore
 
@@ -69,6 +70,8 @@ class Run:
     """The span under which agents work: the orchestrator's, or the workflow's in a crew without one."""
     notes: Notes | None
     """What tools may remember beyond the run."""
+    words: "Callable[[Question], Consent | None] | None" = None
+    """What a person said to each question about a plan or a text, in a run that is repeated and waits for nobody."""
     decisions: list[Decision] = field(default_factory=list)
     over_budget: str | None = None
     """Which limit stopped work, in words."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from pydantic_core import PydanticSerializationError
-
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import Model, ModelTable
@@ -19,13 +17,13 @@ from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
-from journeyman.runtime.models import model_table
 from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.questions import Consent
+from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.recording import Recording
 from journeyman.runtime.routing import Router
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
-from journeyman.traces.errors import ConfigError, ServerError
+from journeyman.runtime.runstore_database import check_text
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.prices import Price
 from journeyman.traces.trace import Outcome, Task
 from journeyman.traces.tracer import Tracer
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from langgraph.runtime import RunControl
     from langgraph.types import Checkpointer
 
-    from journeyman.runtime.server import ServerState
     from journeyman.runtime.subgraph import CrewGraph
 
 
@@ -46,7 +43,8 @@ class Runtime:
 
     `policies` is a table, or a function that gives the table of the moment: each run asks once, when it starts.
     `base_digest` is that of the model's weights, for the record. With `runs`, a run is kept while it goes on: it can
-    wait for a person and be taken up again by another process; without, it lives in memory and is faster.
+    wait for a person and be taken up again by another process; without, it lives in memory and is faster. `words` are
+    those of a run that is repeated, see `Replay`.
     """
 
     def __init__(
@@ -60,6 +58,7 @@ class Runtime:
         prices: Mapping[str, Price] | None = None,
         runs: RunStore | None = None,
         memory: Memory | None = None,
+        words: Callable[[Question], Consent | None] | None = None,
         base_digest: str | None = None,
         crew_path: Path | None = None,
         seed: int = 0,
@@ -87,6 +86,7 @@ class Runtime:
             temperature=temperature,
             memory=memory or Memory(runs, crew.memory),
             runs=runs,
+            words=words,
             graph=self._graph,
         )
 
@@ -106,7 +106,7 @@ class Runtime:
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
         from journeyman.runtime.adapters import current_policies
-        from journeyman.runtime.vllm import ChatVLLM
+        from journeyman.runtime.answering import answering  # langchain takes a second to import.
 
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
@@ -114,19 +114,19 @@ class Runtime:
         config = place.config
         crew, crew_path = (crew, None) if isinstance(crew, Crew) else (load_crew(Path(crew)), Path(crew))
         config.check_crew(crew)
-        server = None if attach else _server(place)
-        # Where other endpoints may do all the work, only what asks for the base model or an adapter needs the server.
-        address = f"http://{config.server.host}:{config.server.port}" if server is None else server.url
+        asked = answering(place, attach)
         recording = Recording(place, compacts=True)
+        runs = place.create().runs
         runtime = cls(
             crew,
-            model=model_table(ChatVLLM(base_url=attach or address), config.models),
+            model=asked.models,
             tracer=recording.tracer,
             policies=lambda: current_policies(place),
-            router=None if config.routing is None else Router.open(config.routing, place.router),
+            router=asked.router,
             prices=config.traces.prices,
-            runs=place.create().runs,
-            base_digest=None if server is None else server.model_digest,
+            runs=runs,
+            memory=Memory(runs, crew.memory, config.memory),
+            base_digest=asked.base_digest,
             crew_path=crew_path,
             seed=seed,
             temperature=temperature,
@@ -166,7 +166,8 @@ class Runtime:
     ) -> AsyncGenerator[Event, None]:
         """The events of one run, the last one `Ended`. Leaving the loop early cancels the run.
 
-        With `tokens`, replies are streamed too: a `Token` for each piece of each agent's reply.
+        With `tokens`, replies are streamed too: a `Token` for each piece of each agent's reply, and a `ReplyBroken`
+        where pieces that were shown count no longer.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         work = self._run(_task(task), run_id, emit=queue.put_nowait, shows_tokens=tokens)
@@ -298,18 +299,6 @@ class Runtime:
         return self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
 
 
-def _server(place: Workspace) -> "ServerState | None":
-    """The workspace's server; raises `ServerError` where there is none and no other endpoint either."""
-    from journeyman.runtime.server import running
-
-    try:
-        return running(place)
-    except ServerError:
-        if not place.config.models:
-            raise
-        return None
-
-
 def _policy_source(
     policies: PolicyTable | Callable[[], PolicyTable] | Mapping[str, str] | None,
 ) -> Callable[[], PolicyTable]:
@@ -320,10 +309,7 @@ def _policy_source(
 
 
 def _task(task: Task | str) -> Task:
-    """Raises `ConfigError` for a text that cannot be written, as what a browser sends may be."""
+    """Raises `ConfigError` for a text that cannot be kept, as what a browser sends may be."""
     asked = task if isinstance(task, Task) else Task(id=uuid4().hex[:12], prompt=task)
-    try:
-        asked.model_dump_json()
-    except PydanticSerializationError:
-        raise ConfigError("the task holds half a surrogate pair, which is no character: take it out") from None
+    check_text("the task", asked)
     return asked

@@ -130,6 +130,8 @@ class Trajectory(Record):
     plan: JsonValue = None
     """The plan that an orchestrator's model made and the runtime accepted."""
     output: JsonValue = None
+    decisions: JsonValue = None
+    """What guardrails and people said of the goal and the output."""
     error: str | None = None
     turns: tuple[Turn, ...]
     started_ns: int
@@ -144,6 +146,8 @@ class Trace(Record):
     """None where the process died before the run ended."""
     trajectories: tuple[Trajectory, ...]
     outcome: Outcome | None
+    decisions: JsonValue = None
+    """What guardrails, people and the budget said of the task, the plans and the answer."""
     labels: tuple[Label, ...] = ()
     started_ns: int
     ended_ns: int

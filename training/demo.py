@@ -20,7 +20,7 @@ from journeyman.runtime.server import ServerState, attach, start, status, stop
 from journeyman.traces.record import Config, Record
 from journeyman.traces.trace import Task
 from journeyman.training import fanoutqa
-from journeyman.training.evaluate import Episode, Summary, evaluate, finished, summarise
+from journeyman.training.evaluate import Episode, Summary, Watched, evaluate, finished, summarise
 from journeyman.training.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
 from journeyman.training.mine import MineConfig, mine_sft
 from journeyman.training.registry import follow, register
@@ -43,6 +43,8 @@ class DemoConfig(Config):
     """Held-out tasks of the table; the gate never sees them."""
     steps: Mapping[str, int] = {"lookup": 50, "orchestrator": 40}
     """SFT steps for each agent."""
+    batch: int = 8
+    """Samples of a step."""
     concurrency: int = 12
     """Tasks at once."""
     seed: int = 0
@@ -154,12 +156,16 @@ class Demo:
         self.test = fanoutqa.tasks("test")[: config.test_tasks]
 
     def run(self) -> DemoResult:
-        taught = self._teach()
-        candidates = [self._trained(agent, taught) for agent in AGENTS]
+        candidates = self.candidates()
         rows = self._before()
         adapters = [self._learned(adapter) for adapter in candidates]
         rows += self._after()
         return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters))
+
+    def candidates(self) -> list[Adapter]:
+        """An adapter for each agent, trained on what the teacher did."""
+        taught = self._teach()
+        return [self._trained(agent, taught) for agent in AGENTS]
 
     def _teach(self) -> list[Episode]:
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
@@ -237,7 +243,7 @@ class Demo:
         return train_sft(
             mined.samples,
             agent=agent,
-            recipe=load_recipe("sft", {"trl.max_steps": steps}),
+            recipe=load_recipe("sft", {"trl.max_steps": steps, "trl.per_device_train_batch_size": self._config.batch}),
             base_model=self._base_model,
             workspace=self._workspace,
             parent=BASE,
@@ -282,7 +288,7 @@ class Demo:
             return kept
         teacher = Teacher(fanoutqa.demonstrations(split))
         default = teacher if set(policies.values()) == {TEACHER} else self._chat(adapters)
-        models = ModelTable(default, {TEACHER: teacher})
+        models = Watched(ModelTable(default, {TEACHER: teacher}))
         runtime = Runtime(
             crew,
             model=models,
@@ -299,6 +305,7 @@ class Demo:
                     runtime,
                     tasks,
                     answer_in_text,
+                    models=models,
                     path=path,
                     concurrency=self._config.concurrency,
                     label=self._recording.label,
@@ -314,9 +321,10 @@ class Demo:
         server = self._server()
         with AdapterServer(server.url) as live:
             missing = set(adapters) - live.served().keys()
-        with self._workspace.lock("swap"):
-            for policy in sorted(missing):
-                swap_in(self._workspace, server, policy)
+        if missing:
+            with self._workspace.lock("swap"):
+                for policy in sorted(missing):
+                    swap_in(self._workspace, server, policy)
         return ChatVLLM(base_url=server.url)
 
 

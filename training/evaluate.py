@@ -10,8 +10,9 @@ from typing import cast
 import numpy as np
 from pydantic import ValidationError
 
+from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
 from journeyman.runtime.runtime import Runtime
-from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.errors import PASSING, ConfigError, ModelError, ServerError, StoreError
 from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
 from journeyman.traces.record import Record
@@ -19,6 +20,9 @@ from journeyman.traces.trace import Outcome, Status, Task
 from journeyman.training.rewards import Scorer, solved
 
 RESAMPLES = 10_000
+
+OUTAGES = PASSING - {"timeout"}
+"""How a model call fails of its server, and not of what the policy is like."""
 
 
 class Episode(Record):
@@ -61,11 +65,30 @@ class Summary(Record):
     p90_s: float
 
 
+class Watched(ModelTable):
+    """Models that remember in which runs a server failed, so that nobody takes that for what a policy can do."""
+
+    def __init__(self, models: ModelTable) -> None:
+        self._models = models
+        self.outages: dict[str, ModelError] = {}
+        """By trace id."""
+
+    def __getitem__(self, policy: str) -> Model:
+        return _WatchedModel(self._models[policy], self.outages)
+
+    def __contains__(self, policy: object) -> bool:
+        return policy in self._models
+
+    async def aclose(self) -> None:
+        await self._models.aclose()
+
+
 async def evaluate(
     runtime: Runtime,
     tasks: Sequence[Task],
     scorer: Scorer,
     *,
+    models: Watched | None = None,
     path: Path | None = None,
     concurrency: int = 8,
     label: Callable[[Label], None] | None = None,
@@ -76,6 +99,8 @@ async def evaluate(
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
     moment it is there, and tasks that the file has episodes of are not run again; whoever names a file names it for one
     crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
+
+    With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
     places = asyncio.Semaphore(concurrency)
@@ -85,6 +110,8 @@ async def evaluate(
         if episode is None:
             async with places:
                 episode = _score(task, await runtime.run(task), scorer)
+            if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
+                raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
             if label is not None:
                 label(_label(episode, scorer))
             if path is not None:
@@ -159,6 +186,31 @@ def load_scorer(name: str) -> Scorer:
     if not callable(scorer):
         raise ConfigError(f"scorer {name!r} is a {type(scorer).__name__}, not a function of a task and an answer")
     return cast("Scorer", scorer)
+
+
+class _WatchedModel:
+    def __init__(self, model: Model, outages: dict[str, ModelError]) -> None:
+        self._model = model
+        self._outages = outages
+
+    @property
+    def provider(self) -> str:
+        return self._model.provider
+
+    @property
+    def demonstrates(self) -> bool:
+        return self._model.demonstrates
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        try:
+            return await self._model.complete(request)
+        except ModelError as error:
+            if error.kind in OUTAGES and request.traceparent is not None:
+                self._outages[request.traceparent.split("-")[1]] = error
+            raise
+
+    async def aclose(self) -> None:
+        """`Watched` closes the models."""
 
 
 def _score(task: Task, outcome: Outcome, scorer: Scorer) -> Episode:

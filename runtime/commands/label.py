@@ -25,9 +25,9 @@ COMMENT = "comment"
 
 
 def label(
-    trace: Annotated[str | None, typer.Argument(metavar="[TRACE]", help="Trace id, or the start of one")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="What is stated, e.g. score")] = None,
-    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="true, false, a number, or a word")] = None,
+    trace: Annotated[str | None, typer.Argument(metavar="TRACE", help="Trace id, or the start of one")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="What is stated, e.g. score")] = None,
+    value: Annotated[str | None, typer.Argument(metavar="VALUE", help="true, false, a number, or a word")] = None,
     up: Annotated[bool | None, typer.Option("--up/--down", help="Thumbs: the label `thumbs`, true or false")] = None,
     edit: Annotated[str | None, typer.Option(metavar="TEXT", help="A better reply: the label `edit`")] = None,
     comment: Annotated[
@@ -60,6 +60,10 @@ def label(
     place = find_workspace(workspace)
     if [trace, file, from_mlflow].count(None) != 2:
         raise ConfigError("label one TRACE, or --file FILE, or --from-mlflow URI")
+    if trace is None and any(said is not None for said in (up, edit, comment, span, source)):
+        raise ConfigError("--up, --down, --edit, --comment, --span and --source are said of one TRACE: name it")
+    if headers_env is not None and from_mlflow is None:
+        raise ConfigError("--headers-env is for --from-mlflow")
     if file is not None:
         _label_from_file(place, file, as_json)
     elif from_mlflow is not None:
@@ -80,6 +84,8 @@ def label(
 def _statements(
     name: str | None, value: str | None, up: bool | None, edit: str | None, comment: str | None
 ) -> Iterator[dict[str, Any]]:
+    if any(said is not None and not said.strip() for said in (name, value, edit, comment)):
+        raise ConfigError("a label without a name or without words says nothing: write some")
     if name is not None and value is None:
         raise ConfigError(f"what is {name}? Give a value: true, false, a number, or a word")
     if name is not None and value is not None:
@@ -127,7 +133,7 @@ def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
         try:
             read = _read_label(line)
             if read.trace_id not in known:
-                raise StoreError(f"there is no trace {read.trace_id!r}")
+                raise StoreError(f"there is no trace {read.trace_id!r}: a file has whole ids")
             labels.append(read)
         except StoreError as error:
             broken[number] = str(error)
@@ -141,7 +147,7 @@ def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
     for number, reason in broken.items():
         notes.print(f"{file}: line {number}: {reason}", style="yellow", markup=False)
     if broken:
-        raise typer.Exit(Exit.PARTIAL)
+        raise typer.Exit(Exit.PARTIAL if labels else Exit.FAILED)
 
 
 def _keep(place: Workspace, labels: list[Label], *, shown: bool = True) -> None:
@@ -160,6 +166,8 @@ def _read_label(line: bytes) -> Label:
         return Label.model_validate({"source": getpass.getuser(), "source_type": "human"} | row)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["loc"][0] == "value" and first["type"] != "missing":
+            raise StoreError("value: it is true, false, a finite number, or a text") from None
         raise StoreError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
     except ValueError as error:
         raise StoreError(f"no JSON: {error}") from None

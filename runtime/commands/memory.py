@@ -81,10 +81,10 @@ def _confirm(entries: int) -> None:
 
 
 def _table(found: list[Remembered]) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=True)
     for name in ("WHEN", "WHAT", "USER", "SESSION"):
-        grid.add_column(name, no_wrap=True)
-    grid.add_column("TEXT", overflow="ellipsis", no_wrap=True)
+        grid.add_column(name, no_wrap=True, max_width=24, overflow="ellipsis")
+    grid.add_column("TEXT", no_wrap=True, ratio=1, min_width=16, overflow="ellipsis")
     for entry in found:
         when = datetime.fromtimestamp(entry.at_ns / 1e9, UTC).astimezone()
         text = entry.text if entry.answer is None else f"{entry.text} → {entry.answer}"

@@ -17,7 +17,6 @@ from journeyman.traces.trace import Outcome, Trace
 
 if TYPE_CHECKING:
     from journeyman.agents.agent import Crew
-    from journeyman.agents.model import ModelTable
     from journeyman.runtime.policies import PolicyTable
     from journeyman.runtime.replay import Fork, Replay
 
@@ -76,15 +75,16 @@ async def _again(
     attach: str | None,
     seed: int,
 ) -> Outcome:
+    from journeyman.runtime.answering import answering
     from journeyman.runtime.recording import Recording
     from journeyman.runtime.replay import Replay, ReplaySink
     from journeyman.runtime.runtime import Runtime
     from journeyman.traces.content import ContentPolicy
     from journeyman.traces.tracer import Tracer
 
-    live, digest = (None, None) if fork is None else _live(place, attach)
-    replay = Replay(trace, crew, fork=fork, live=live, policies=policies)
-    if fork is not None:
+    live = None if fork is None else answering(place, attach)
+    replay = Replay(trace, crew, fork=fork, live=None if live is None else live.models, policies=policies)
+    if live is not None:
         place.config.check_crew(replay.crew)
     with Recording(place) as recording:
         # The recording has the workspace's own content policy.
@@ -95,8 +95,9 @@ async def _again(
             tracer=tracer,
             policies=_table(place, replay, policies.values()),
             memory=replay.memory,
+            words=replay.words,
             prices=place.config.traces.prices,
-            base_digest=digest,
+            base_digest=None if live is None else live.base_digest,
             seed=seed,
         ) as runtime:
             return await runtime.run(replay.task)
@@ -104,17 +105,6 @@ async def _again(
 
 def _end(trace: Trace) -> tuple[str, str] | None:
     return None if trace.outcome is None else (trace.outcome.status, trace.outcome.answer)
-
-
-def _live(place: Workspace, attach: str | None) -> "tuple[ModelTable, str | None]":
-    """The models of the workspace, and the digest of its server's base model."""
-    from journeyman.runtime.models import model_table
-    from journeyman.runtime.server import running
-    from journeyman.runtime.vllm import ChatVLLM
-
-    server = None if attach else running(place)
-    model = ChatVLLM(base_url=attach if server is None else server.url)
-    return model_table(model, place.config.models), None if server is None else server.model_digest
 
 
 def _policies(given: list[str], fork: "Fork | None") -> dict[str, str]:
@@ -125,9 +115,9 @@ def _policies(given: list[str], fork: "Fork | None") -> dict[str, str]:
 
 def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "PolicyTable":
     """Those who answered then, with the digests of the adapters that are asked instead; raises `AdapterError`."""
-    from journeyman.runtime.adapter import find_adapter, load_adapter
+    from journeyman.runtime.adapter import adapter_digests
 
-    digests = {one: load_adapter(find_adapter(place.adapters, one)).digest for one in policies if "@" in one}
+    digests = adapter_digests(place.adapters, policies)
     return replay.policies.model_copy(update={"digests": {**replay.policies.digests, **digests}})
 
 

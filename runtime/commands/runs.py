@@ -19,7 +19,7 @@ from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, 
 from journeyman.runtime.interventions import answer, cancel, decide
 from journeyman.runtime.moments import moment_ns
 from journeyman.runtime.questions import Consent, Question
-from journeyman.runtime.runstore import RunRecord, RunStatus, RunStore
+from journeyman.runtime.runstore import WAITING, RunRecord, RunStatus, RunStore
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import age, line
 from journeyman.traces.trace import Outcome
@@ -153,6 +153,10 @@ def resume(
         return await _record(runs, run)
 
     record = _with_runs(place, found)
+    if record.outcome is not None and record.status not in WAITING:
+        ended = record.outcome
+        emit(ended, as_json, lambda: show_outcome(ended))
+        raise typer.Exit(exit_code([ended], []))
     if record.status == "needs_input" and not record.answers:
         emit(_written(record, record.status), as_json, lambda: out.print(_told(record, record.status)))
         raise typer.Exit(Exit.NEEDS_INPUT)

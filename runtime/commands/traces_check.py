@@ -37,7 +37,7 @@ class Checked(Record):
 
 
 def check_command(
-    trace: Annotated[list[str] | None, typer.Argument(metavar="[TRACE]...", help="Runs; the newest if none")] = None,
+    trace: Annotated[list[str] | None, typer.Argument(metavar="TRACE", help="Runs; only the newest if none")] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run")] = False,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An OTLP JSON file, an export, or a folder of span logs instead")
@@ -45,7 +45,9 @@ def check_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check recorded spans against the GenAI conventions; ends with 0 if all conform, 3 if something was found.
+    """Check the newest run, the runs named, or with --all every run, against the GenAI conventions.
+
+    It ends with 0 if all spans conform, with 3 if something was found.
 
     It needs no network. With nothing to check it ends with 1.
     """
@@ -55,7 +57,10 @@ def check_command(
         spans, findings = _checked(_in_file(file))
     else:
         store = find_workspace(workspace).store
-        spans, findings = _runs(store, _wanted(store, trace or [], all_runs=all_runs))
+        wanted = _wanted(store, trace or [], all_runs=all_runs)
+        spans, findings = _runs(store, wanted)
+        if wanted and not (trace or all_runs):
+            notes.print(f"run {wanted[0][:8]} alone, the newest: --all checks every run", style="dim")
     if not spans:
         raise StoreError("there is nothing to check: no span was found")
     table = conventions()

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SHOWN = 20
+"""Broken entries that a person is shown."""
+
 
 def export_command(
     to: Annotated[
@@ -140,7 +143,7 @@ def _told(report: dict[str, Any]) -> str:
 
 
 def import_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files to import", exists=True, dir_okay=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to import", exists=True, dir_okay=False)],
     format: Annotated[
         Format | None, typer.Option("--format", help="What the files hold (default: found by looking)")
     ] = None,
@@ -180,10 +183,12 @@ def import_command(
         "broken": broken,
     }
     emit(report, as_json, lambda: out.print(_taken(report), markup=False, soft_wrap=True))
-    for line in broken:
+    for line in broken[:SHOWN]:
         notes.print(line, style="yellow", markup=False)
+    if len(broken) > SHOWN:
+        notes.print(f"and {len(broken) - SHOWN} more: --json has all", style="dim")
     if broken:
-        raise typer.Exit(Exit.PARTIAL)
+        raise typer.Exit(Exit.PARTIAL if intake.spans + intake.known + intake.deleted else Exit.FAILED)
 
 
 def _taken(report: dict[str, Any]) -> str:

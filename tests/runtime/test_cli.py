@@ -87,6 +87,13 @@ def test_every_command_takes_json_and_a_workspace() -> None:
     assert [name for name, options in found.items() if not {"--json", "-C"} <= options] == []
 
 
+@pytest.mark.parametrize("group", ["memory", "runs", "traces"])
+def test_a_group_without_a_command_shows_its_help_and_nothing_else(group: str, tmp_path: Path) -> None:
+    shown = journeyman(group, folder=tmp_path)
+    assert (shown.returncode, shown.stderr) == (2, "")
+    assert f"journeyman {group} [OPTIONS] COMMAND" in shown.stdout
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in journeyman("--debug", "run", folder=tmp_path).stderr
 

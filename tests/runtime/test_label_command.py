@@ -77,6 +77,12 @@ def test_a_label_of_a_span_must_name_one_that_is_there(workspace: Path) -> None:
         ["aaaa", "score"],
         [],
         ["aaaa", "--up", "--file", "labels.jsonl"],
+        ["--file", "labels.jsonl", "--up"],
+        ["--file", "labels.jsonl", "--source", "exact"],
+        ["aaaa", "--up", "--headers-env", "KEYS"],
+        ["aaaa", "", "1"],
+        ["aaaa", "score", " "],
+        ["aaaa", "--edit", ""],
         ["--file", "labels.jsonl", "--from-mlflow", "http://127.0.0.1:1"],
         ["--file", "nowhere.jsonl"],
     ],
@@ -100,6 +106,7 @@ def test_a_file_of_labels_is_taken_line_by_line(workspace: Path) -> None:
         {"trace_id": LEARNED, "name": "thumbs"},
         {"trace_id": LEARNED, "name": "thumbs", "value": True, "colour": "red"},
         [],
+        {"trace_id": LEARNED, "name": "thumbs", "value": {"up": True}},
     ]
     file.write_text("\n".join(["{", "", *map(json.dumps, rows)]))
     result = say(workspace, "--file", str(file))
@@ -110,8 +117,15 @@ def test_a_file_of_labels_is_taken_line_by_line(workspace: Path) -> None:
     ]
     assert kept(workspace)[0].at_ns == 7
     told = result.stderr.splitlines()
-    assert [line.split(": ")[1] for line in told] == ["line 1", "line 5", "line 6", "line 7", "line 8"]
+    assert [line.split(": ")[1] for line in told] == [f"line {number}" for number in (1, 5, 6, 7, 8, 9)]
     assert f"there is no trace '{'e' * 32}'" in told[1] and "value: Field required" in told[2]
+    assert told[5].endswith("value: it is true, false, a finite number, or a text")
+
+
+def test_a_file_of_which_nothing_can_be_taken_fails(workspace: Path) -> None:
+    (workspace / "feedback.jsonl").write_text('{"trace_id": "aaaa", "name": "thumbs", "value": true}\n')
+    result = say(workspace, "--file", str(workspace / "feedback.jsonl"))
+    assert result.exit_code == 1 and "a file has whole ids" in result.stderr
 
 
 def test_labels_that_were_kept_elsewhere_come_back_whole(workspace: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from journeyman.agents.checks import PersonalData
 from journeyman.agents.guardrails import Guardrail
 from journeyman.agents.memory import MemoryConfig
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.memory import MAX_NOTES, Memory, Remembered, trimmed
+from journeyman.runtime.memory import DAY_NS, Memory, MemoryLimits, Remembered, trimmed
 from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
@@ -120,13 +120,63 @@ async def test_without_a_user_notes_belong_to_the_session_and_without_both_there
     assert memory.notes(task(user=None, session=None)) is None
 
 
-async def test_a_note_beyond_the_limit_takes_the_place_of_the_oldest() -> None:
+@pytest.mark.parametrize(("limits", "most"), [(None, 500), (MemoryLimits(notes=3), 3)])
+async def test_a_note_beyond_the_limit_takes_the_place_of_the_oldest(limits: MemoryLimits | None, most: int) -> None:
     ticks = count(1)
-    memory = Memory(clock=lambda: next(ticks))
-    for number in range(MAX_NOTES + 2):
+    memory = Memory(limits=limits, clock=lambda: next(ticks))
+    for number in range(most + 2):
         await memory.note(task(), f"note {number}")
     kept = await memory.noted(task())
-    assert (len(kept), kept[0], kept[-1]) == (MAX_NOTES, f"note {MAX_NOTES + 1}", "note 2")
+    assert (len(kept), kept[0], kept[-1]) == (most, f"note {most + 1}", "note 2")
+
+
+class Calendar:
+    """A clock that stands still until a day is named."""
+
+    def __init__(self) -> None:
+        self.day = 20_000
+
+    def __call__(self) -> int:
+        return self.day * DAY_NS
+
+
+async def test_what_is_older_than_the_days_it_is_kept_is_shown_to_nobody_and_then_deleted(place: Path | str) -> None:
+    today = Calendar()
+    runs = RunStore(place)
+    memory = Memory(runs, WIDE, MemoryLimits(keep_days=30), clock=today)
+    for user in ("ann", "bob"):
+        await memory.add(task("Who?", user=user), "Scott", run_id=user)
+        await memory.note(task(user=user), "old")
+    today.day += 20
+    await memory.add(task("When?", user="ann"), "1979", run_id="later")
+    await memory.note(task(user="ann"), "new")
+    assert await memory.noted(task(user="ann")) == ["new", "old"]
+    today.day += 11
+    assert await memory.noted(task(user="ann")) == ["new"]
+    assert await said(memory, task(user="ann")) == ["When?", "1979"]
+    assert len(await memory.find()) == 6
+    await memory.note(task(user="eve"), "here")
+    assert sorted(entry.text for entry in await memory.find()) == ["When?", "here", "new"]
+    await runs.aclose()
+
+
+async def test_days_that_reach_back_to_the_beginning_of_time_forget_nothing(place: Path | str) -> None:
+    today = Calendar()
+    runs = RunStore(place)
+    memory = Memory(runs, limits=MemoryLimits(keep_days=today.day - 0.5), clock=today)
+    await memory.note(task(), "tea")
+    assert await memory.noted(task()) == ["tea"]
+    await runs.aclose()
+
+
+async def test_a_note_that_is_made_again_is_young_again() -> None:
+    today = Calendar()
+    memory = Memory(limits=MemoryLimits(keep_days=30), clock=today)
+    await memory.note(task(), "tea")
+    today.day += 29
+    await memory.note(task(), "tea")
+    today.day += 29
+    assert await memory.noted(task()) == ["tea"]
 
 
 async def test_forgetting_a_user_leaves_the_others(memory: Memory) -> None:

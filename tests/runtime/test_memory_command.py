@@ -51,6 +51,18 @@ def test_what_is_remembered_is_listed_as_text_that_does_nothing(remembered: Work
     assert "Bob" not in shown.stdout
 
 
+def test_a_long_text_leaves_room_for_whose_it_is(workspace: Workspace) -> None:
+    async def remember() -> None:
+        runs = workspace.runs
+        await Memory(runs).note(Task(id="t", prompt="p", session="s1", user="ann"), "word " * 100)
+        await runs.aclose()
+
+    asyncio.run(remember())
+    head, row = memory(workspace, "list").stdout.splitlines()
+    assert head.split() == ["WHEN", "WHAT", "USER", "SESSION", "TEXT"]
+    assert row.split()[2:6] == ["note", "ann", "s1", "word"]
+
+
 def test_nothing_is_forgotten_without_yes(remembered: Workspace) -> None:
     result = memory(remembered, "forget", "--user", "ann")
     assert result.exit_code == Exit.NEEDS_INPUT

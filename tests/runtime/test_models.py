@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from journeyman.agents.agent import Agent
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.memory import MemoryConfig
 from journeyman.agents.model import ModelRequest, StreamingModel
+from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters import current_policies
 from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.journal import Journal
@@ -18,13 +20,13 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.errors import ConfigError, ModelError
 from journeyman.traces.messages import Message
+from journeyman.traces.trace import Task
 
 REQUEST = ModelRequest(policy="big", messages=(Message(role="user", content="hi"),), timeout_s=60.0)
 AGENT = Agent(name="worker", instructions="work")
 REPLY = {
     "id": "1",
     "model": "qwen",
-    "choices": [{"message": {"content": "from there"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 2},
 }
 HERE = ScriptedModel(lambda request: "from here")
@@ -38,6 +40,7 @@ class Server:
         self.seen: list[tuple[str, dict[str, Any]]] = []
         """Head and body of each request."""
         self.wait_s = 0.0
+        self.reply = "from there"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -45,7 +48,8 @@ class Server:
             length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
             self.seen.append((head, json.loads(await reader.readexactly(length))))
             await asyncio.sleep(self.wait_s)
-            body = json.dumps(REPLY).encode()
+            choice = {"message": {"content": self.reply}, "finish_reason": "stop"}
+            body = json.dumps({**REPLY, "choices": [choice]}).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         finally:
             writer.close()
@@ -169,3 +173,18 @@ def test_a_crew_may_name_only_policies_that_somebody_answers_for(
         return
     with pytest.raises(ConfigError, match=why):
         Runtime.open(tmp_path / "crew.toml", workspace=place)
+
+
+@pytest.mark.parametrize(("days", "shown"), [("1", ["hi", "from there", "hi"]), ("1e-9", ["hi"])])
+async def test_the_project_says_how_long_its_crews_remember(
+    project: Callable[[str], Workspace], server: Server, days: str, shown: list[str]
+) -> None:
+    table = f'[memory]\nkeep_days = {days}\n[models.big]\nurl = "{server.url}"\nmodel = "qwen"\n'
+    clerk = Agent(name="clerk", instructions="Work.", model="big", output="text")
+    crew = Crew(name="office", orchestrator=None, workers=(clerk,), memory=MemoryConfig())
+    server.reply = write_answer("from there")
+    async with Runtime.open(crew, workspace=project(table)) as runtime:
+        for _ in range(2):
+            outcome = await runtime.run(Task(id="t", prompt="hi", session="s"))
+            assert outcome.status == "ok", outcome.error
+    assert [message["content"] for message in server.seen[-1][1]["messages"][1:]] == shown

@@ -112,7 +112,12 @@ async def run(replay: Replay, sink: Sink | None = None) -> tuple[Outcome, Trace]
     spans = Spans()
     sinks = (spans,) if sink is None else (sink, spans)
     runtime = Runtime(
-        replay.crew, model=replay.models, tracer=Tracer(*sinks), policies=replay.policies, memory=replay.memory
+        replay.crew,
+        model=replay.models,
+        tracer=Tracer(*sinks),
+        policies=replay.policies,
+        memory=replay.memory,
+        words=replay.words,
     )
     outcome = await runtime.run(replay.task)
     return outcome, assemble(spans.kept)
@@ -249,8 +254,13 @@ async def test_a_fork_of_plans_that_need_approval_is_refused() -> None:
     fork = find_fork(recorded, recorded.turns[0].span_id)
     with pytest.raises(ConfigError, match="need approval"):
         Replay(recorded, careful, fork=fork, live=live(ScriptedModel(answers)))
-    outcome, _ = await run(Replay(recorded, careful))
-    assert outcome.status == "ok"
+
+
+async def test_what_nobody_was_asked_then_goes_no_further_now() -> None:
+    boss = Agent(name="orchestrator", instructions="Plan.", replans=0, approve=True)
+    outcome, _ = await run(Replay(await record(), CREW.model_copy(update={"orchestrator": boss})))
+    assert outcome.status == "blocked" and outcome.error is not None
+    assert outcome.error.startswith("the plan was not followed: a person would have to be asked")
 
 
 async def test_a_permission_that_denies_holds_in_a_fork_too() -> None:

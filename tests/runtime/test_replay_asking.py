@@ -1,20 +1,26 @@
 """A replay asks nobody: what a person said then is part of the record, and what needs a person now is not done."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.decision import Place
+from journeyman.agents.guardrails import Guardrail
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.questions import Consent
-from journeyman.runtime.replay import Replay, find_fork
+from journeyman.runtime.questions import Consent, Question
+from journeyman.runtime.replay import Fork, Replay, find_fork
 from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.ask import ask
 from journeyman.tools.tool import tool
 from journeyman.traces.assemble import assemble
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.reports.diff import diff
 from journeyman.traces.trace import CUT_OFF, Outcome, Task, Trace
@@ -59,7 +65,8 @@ class Spans:
 
 async def run(replay: Replay) -> tuple[Outcome, Trace]:
     spans = Spans()
-    outcome = await Runtime(replay.crew, model=replay.models, tracer=Tracer(spans)).run(replay.task)
+    runtime = Runtime(replay.crew, model=replay.models, tracer=Tracer(spans), words=replay.words)
+    outcome = await runtime.run(replay.task)
     return outcome, assemble(spans.kept)
 
 
@@ -98,6 +105,93 @@ async def test_a_live_call_that_needs_a_person_is_not_made(tmp_path: Path) -> No
     _, again = await run(Replay(recorded, CAFE, fork=fork, live=ModelTable(model)))
     assert [result.status for turn in again.turns for result in turn.tool_results] == ["denied"]
     assert called == []
+
+
+PLAN = '{"assignments": [{"worker": "waiter", "goal": "tea"}, {"worker": "waiter", "goal": "milk"}]}'
+MORE = '{"assignments": [{"worker": "waiter", "goal": "water", "replaces": 1}]}'
+
+
+@tool
+def menu(item: str) -> str:
+    """What something costs."""
+    return f"{item}: 3 euros"
+
+
+def waits(request: ModelRequest) -> str:
+    """Plans tea and milk, water for what failed, and looks each up."""
+    last = request.messages[-1].content
+    if "assignments" in (request.json_schema or {}).get("properties", {}):
+        return PLAN if last == "Drinks, tea too" else MORE
+    return write_answer(last) if last.startswith("menu: ") else write_call("menu", {"item": last})
+
+
+PLACES: tuple[Place, ...] = ("task", "agent", "call", "result", "output", "answer")
+TEAROOM = Crew(
+    name="tearoom",
+    orchestrator=Agent(name="orchestrator", instructions="Plan.", approve=True),
+    workers=(Agent(name="waiter", instructions="Serve.", tools=("menu",), limits=Limits(turns=2)),),
+    tools={"menu": menu},
+    guardrails=(
+        Guardrail(name="tea", check=lambda text, _: "again" if "tea" in text else None, at=PLACES, action="ask"),
+    ),
+)
+"""A person is asked about every plan, and about every text with tea in it."""
+
+
+async def decided(tmp_path: Path, refused: Sequence[str], crew: Crew = TEAROOM) -> Trace:
+    """A run in which a person said yes to everything but what is `refused`."""
+    spans, runs = Spans(), RunStore(tmp_path / "runs.db")
+    async with Runtime(crew, model=ScriptedModel(waits), tracer=Tracer(spans), runs=runs) as runtime:
+        outcome = await runtime.run(Task(id="t", prompt="Drinks, tea too"))
+        while outcome.status == "needs_input":
+            known = await runs.get(outcome.run_id)
+            assert known is not None
+            words = {one.id: Consent(approved=subject(one) not in refused, reason="so") for one in known.pending}
+            outcome = await runtime.resume(outcome.run_id, words)
+    return assemble(spans.kept)
+
+
+def subject(question: Question) -> str:
+    """`call`, `plan`, `plan.1`, or the guardrail's place."""
+    return question.place.lstrip("0123456789.") or "call"
+
+
+@pytest.mark.parametrize("refused", [(), ("plan",), ("agent", "plan.1"), *((place,) for place in PLACES)])
+async def test_a_replay_goes_where_a_person_let_the_run_go(refused: tuple[str, ...], tmp_path: Path) -> None:
+    recorded = await decided(tmp_path, refused)
+    outcome, again = await run(Replay(recorded, TEAROOM))
+    assert diff(recorded, again).first is None
+    assert recorded.outcome is not None
+    how = [(one.status, one.answer, one.error) for one in (recorded.outcome, outcome)]
+    assert how[0] == how[1]
+    assert ("a person refused it: so" in str(how)) == bool(set(refused) - {"call", "result", "plan.1"})
+
+
+async def test_a_run_that_still_waits_is_not_replayed(tmp_path: Path) -> None:
+    spans = Spans()
+    runs = RunStore(tmp_path / "runs.db")
+    async with Runtime(TEAROOM, model=ScriptedModel(waits), tracer=Tracer(spans), runs=runs) as runtime:
+        await runtime.run(Task(id="t", prompt="Drinks, tea too"))
+    with pytest.raises(ConfigError, match="is needs_input: its run did not end, so resume it instead"):
+        Replay(assemble(spans.kept), TEAROOM)
+
+
+async def test_live_a_person_s_word_counts_for_what_was_done_before_the_fork(tmp_path: Path) -> None:
+    freely = TEAROOM.model_copy(
+        update={
+            "orchestrator": Agent(name="orchestrator", instructions="Plan."),
+            "guardrails": (TEAROOM.guardrails[0].model_copy(update={"at": ("task", "agent", "output")}),),
+        }
+    )
+    recorded = await decided(tmp_path, (), freely)
+    live = ModelTable(ScriptedModel(waits))
+    last = max(turn.started_ns for turn in recorded.turns)
+    late = Fork(span_id="f", agent="waiter", at_ns=last + 10**12)
+    outcome, _ = await run(Replay(recorded, freely, fork=late, live=live))
+    assert (outcome.status, outcome.error) == ("ok", None)
+    soon = find_fork(recorded, recorded.turns[0].span_id)
+    outcome, _ = await run(Replay(recorded, freely, fork=soon, live=live))
+    assert outcome.error is not None and "a person would have to be asked" in outcome.error
 
 
 class Stuck(ScriptedModel):

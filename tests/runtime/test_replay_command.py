@@ -1,5 +1,6 @@
 """`journeyman replay`: the record answers, or from a step on the server does, and what differs is shown."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.commands.replay import replay_command
 from journeyman.runtime.config import Workspace
+from journeyman.runtime.questions import Consent
 from journeyman.runtime.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
@@ -70,6 +73,24 @@ def test_from_the_record_a_run_is_the_same_and_says_whose_it_is(
     assert again != recorded.trace_id
     marks = {span.attributes.get(a.REPLAY_OF) for span in workspace.store.spans() if span.trace_id == again}
     assert marks == {recorded.trace_id}
+
+
+async def refused(workspace: Workspace, crew: Crew) -> str:
+    """The trace of a run whose answer a person withheld."""
+    script = ScriptedModel([write_answer("write to bob@example.com")])
+    with Recording(workspace) as recording:
+        async with Runtime(crew, model=script, tracer=recording.tracer, runs=workspace.runs) as runtime:
+            waiting = await runtime.run("Whom?", run_id="r")
+            word = Consent(approved=False, reason="private")
+            return (await runtime.resume(waiting.run_id, {"answer/1": word})).trace_id
+
+
+def test_what_a_person_refused_is_refused_again(workspace: Workspace, crew: Path) -> None:
+    crew.write_text(f'{CREW}[[guardrails]]\ncheck = "personal_data"\nat = ["answer"]\naction = "ask"\n')
+    trace = asyncio.run(refused(workspace, load_crew(crew)))
+    said = json.loads(replay(workspace, crew, trace, "--json").stdout)
+    assert said["same"] is True
+    assert said["outcome"]["error"] == "the answer was withheld: a person refused it: private"
 
 
 def test_an_answer_that_is_not_the_same_any_more_is_told(workspace: Workspace, crew: Path) -> None:

@@ -50,6 +50,13 @@ def test_runs_that_conform_end_with_0(recorded: Workspace) -> None:
     assert checked["conventions"].startswith("open-telemetry/semantic-conventions-genai@")
 
 
+def test_without_a_name_the_newest_run_is_checked_and_said_to_be(recorded: Workspace) -> None:
+    late = spoil(recorded)
+    assert f"run {late.trace_id[:8]} alone, the newest: --all checks every run" in check(recorded).stderr
+    for arguments in (["--all"], [late.trace_id], ["--file", str(DATA)]):
+        assert "alone" not in check(recorded, *arguments).stderr
+
+
 def test_a_finding_is_shown_with_its_span_and_ends_with_3(recorded: Workspace) -> None:
     late = spoil(recorded)
     result = check(recorded)

@@ -164,6 +164,16 @@ def test_a_broken_line_is_named_and_the_rest_is_there(workspace: Workspace) -> N
     assert len(list(workspace.store.traces())) == 2
 
 
+def test_a_file_of_which_nothing_can_be_taken_fails_and_names_the_first_lines(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "log.jsonl").write_text("{}\n" * 30)
+    result = run(workspace, "import", tmp_path / "log.jsonl", "--format", "chat")
+    assert result.exit_code == 1
+    *_, last, more = result.stderr.splitlines()
+    assert "line 20: no conversation" in last and more == "and 10 more: --json has all"
+
+
 def test_secrets_are_taken_out_before_anything_is_written(workspace: Workspace, tmp_path: Path) -> None:
     secret = "sk-proj-" + "Zr7Qm2Kx9Tb4Wn8Vc3Ld6Pf1" * 2
     (tmp_path / "log.json").write_text(

@@ -43,7 +43,7 @@ def test_the_format_is_what_the_file_holds(name: str, format: str) -> None:
 def test_a_file_of_no_known_format_is_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match="--format says which it is"):
+    with pytest.raises(ConfigError, match="no format that is known"):
         detect(path)
 
 

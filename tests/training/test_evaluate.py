@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.model import ModelRequest
+from journeyman.agents.model import ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
-from journeyman.traces.errors import ConfigError, ModelError, StoreError
+from journeyman.traces.errors import ConfigError, ModelError, ServerError, StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.trace import Task
 from journeyman.training.evaluate import (
     Episode,
+    Watched,
     evaluate,
     finished,
     load_scorer,
@@ -54,6 +55,25 @@ async def test_a_failing_task_is_an_episode_with_its_status() -> None:
     failed = (await evaluate(runtime()[0], TASKS, exact))[2]
     assert failed.score == 0.0 and failed.status == "failed"
     assert failed.error is not None and "the server fell over" in failed.error
+
+
+async def test_a_run_that_its_server_failed_is_no_episode_and_is_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    down = Watched(ModelTable(ScriptedModel([write_answer("0"), ModelError("gone", kind="unreachable")])))
+    with pytest.raises(ServerError, match=r"task 'q1' says nothing: gone; run it again, what was measured is kept"):
+        await evaluate(Runtime(CREW, model=down), TASKS, exact, models=down, path=path, concurrency=1)
+    assert [episode.task_id for episode in read_episodes(path)] == ["q0"]
+    up = Watched(ModelTable(ScriptedModel(reply)))
+    episodes = await evaluate(Runtime(CREW, model=up), TASKS, exact, models=up, path=path)
+    assert [episode.score for episode in episodes] == [1.0, 1.0, 0.0, 1.0], "what a server refuses, it refuses"
+
+
+async def test_a_policy_that_stood_in_for_a_server_that_failed_is_not_measured_in_its_place() -> None:
+    both = {"big": ScriptedModel(reply)}
+    models = Watched(ModelTable(ScriptedModel([ModelError("gone", kind="server_error")]), both))
+    crew = CREW.model_copy(update={"workers": (CREW.workers[0].model_copy(update={"fallback": ("big",)}),)})
+    with pytest.raises(ServerError, match="says nothing: gone"):
+        await evaluate(Runtime(crew, model=models), TASKS[:1], exact, models=models)
 
 
 async def test_finished_tasks_are_not_run_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from journeyman.runtime.adapter import read_probe
 from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.journal import Journal
+from journeyman.runtime.routing import Classifier
 from journeyman.traces.errors import AdapterError, ConfigError, JourneymanError, ServerError
 from journeyman.traces.labels import LabelLog
 from journeyman.training.commands import adapters
@@ -36,10 +37,15 @@ instructions = "Answer."
 
 
 class Peer(BaseHTTPRequestHandler):
-    """vLLM with an adapter that knows the answers, worker@1, and one that knows none, worker@2. The base knows half."""
+    """vLLM with an adapter that knows the answers, worker@1, and one that knows none, worker@2. The base knows half.
+
+    It is also the endpoint of another model, which knows everything.
+    """
 
     loaded: dict[str, str]
     chats: list[str]
+    ailing: bool
+    """Whether the base model's requests are refused."""
 
     def do_GET(self) -> None:
         cards = [{"id": name, "root": root, "parent": "base"} for name, root in self.loaded.items()]
@@ -61,12 +67,15 @@ class Peer(BaseHTTPRequestHandler):
                 self._answer({"model": body["model"], "choices": [choice]})
             case "/v1/chat/completions":
                 self.chats.append(body["model"])
+                if self.ailing and body["model"] == "base":
+                    self.send_error(400)
+                    return
                 # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
                 time.sleep(0.1)
                 self._answer(self._chat(body["model"], int(body["messages"][-1]["content"])))
 
     def _chat(self, policy: str, number: int) -> dict[str, Any]:
-        knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False}[policy]
+        knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
         choice = {
             "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
             "finish_reason": "stop",
@@ -90,7 +99,7 @@ class Peer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def peer() -> type[Peer]:
-    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": []})
+    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], "ailing": False})
 
 
 @pytest.fixture
@@ -111,6 +120,13 @@ def files(tmp_path: Path) -> list[str]:
     rows = [{"id": f"q{number}", "prompt": str(number), "reference": f"word{number}"} for number in range(TASKS)]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ["--crew", str(tmp_path / "crew.toml"), "--tasks", str(tmp_path / "tasks.jsonl")]
+
+
+def project(workspace: Workspace, url: str, more: str = "") -> None:
+    """A journeyman.toml that names the endpoint `big`."""
+    (workspace.root.parent / PROJECT_FILE).write_text(
+        f'{more}\n[models.big]\nurl = "{url}/v1"\nmodel = "org/large"\nretries = 0\n'
+    )
 
 
 class Commands:
@@ -251,6 +267,74 @@ def test_evaluate_prints_the_mean_score_of_the_policies_asked_for(
     assert best.stdout.startswith("1.000  mean score over 24 tasks") and "24 solved" in best.stdout
 
 
+def test_an_endpoint_answers_the_agent_that_names_it_without_any_server(
+    run: Commands, files: list[str], url: str, workspace: Workspace
+) -> None:
+    project(workspace, url, '[agents.worker]\npolicy = "big"\n')
+    assert run.json("evaluate", *files)["score"] == 1.0
+    project(workspace, url)
+    assert run.json("evaluate", *files, "--policy", "worker=big")["score"] == 1.0
+
+
+def test_an_endpoint_stands_in_where_an_agent_s_own_policy_fails(
+    run: Commands, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+) -> None:
+    project(workspace, url, '[agents.worker]\npolicy = "worker@7"\nfallback = ["big"]\n')
+    assert "there is no adapter worker@7" in str(run.error("evaluate", *files, "--attach", url))
+    project(workspace, url, '[agents.worker]\nfallback = ["big"]\n')
+    peer.ailing = True
+    assert run.json("evaluate", *files, "--attach", url)["score"] == 1.0
+
+
+def test_the_gate_leaves_to_the_large_model_what_is_routed_to_it(
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+) -> None:
+    make_adapter("worker@1")
+    project(workspace, url, '[routing]\nlarge = "big"\nrules = [{ to = "large", goal = "1" }]\n')
+    verdict = run.json("gate", "worker@1", *files, "--attach", url)
+    gains = {task for task, delta in verdict["deltas"].items() if delta}
+    assert gains == {"q3", "q5", "q7", "q9", "q23"}
+    assert peer.chats.count("org/large") == 2 * 12
+
+
+def test_a_server_that_is_down_gives_no_score_and_none_is_kept(
+    run: Commands, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+) -> None:
+    project(workspace, url.rpartition(":")[0] + ":9", '[agents.worker]\npolicy = "big"\n')
+    Path(files[3]).write_text('{"id": "q1", "prompt": "1", "reference": "word1"}\n')
+    assert "task 'q1' says nothing: " in str(run.error("evaluate", *files))
+    project(workspace, url, '[agents.worker]\npolicy = "base"\n')
+    peer.ailing = True
+    refused = run("evaluate", *files, "--attach", url)
+    assert refused.stdout.startswith("0.000  mean score over 1 tasks")
+    assert "1 of 1 runs did not end ok; first: q1 failed: " in refused.stderr
+
+
+def test_an_evaluation_under_other_routes_is_another_one(
+    run: Commands, files: list[str], url: str, workspace: Workspace
+) -> None:
+    project(workspace, url)
+    assert run.json("evaluate", *files, "--attach", url)["score"] == 0.5
+    project(workspace, url, '[routing]\nlarge = "big"\nrules = [{ to = "large" }]\n')
+    assert run.json("evaluate", *files, "--attach", url)["score"] == 1.0
+
+
+def test_a_candidate_that_would_never_be_asked_is_not_gated(
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace
+) -> None:
+    make_adapter("worker@1")
+    Path(files[1]).write_text(CREW + 'model = "big"\n')
+    assert "unknown policy 'big'" in str(run.error("gate", "worker@1", *files, "--attach", url))
+    project(workspace, url)
+    assert "gives 'worker' the model 'big'" in str(run.error("gate", "worker@1", *files, "--attach", url))
+    Path(files[1]).write_text(CREW)
+    project(workspace, url, '[routing]\nlarge = "big"\nsmall = "base"\nclassifier = true\n')
+    classifier = Classifier(intercept=0.0, weights={}, rows=1, held_out=1, accuracy=1.0, majority=0.5)
+    workspace.router.write_text(classifier.model_dump_json())
+    words = str(run.error("gate", "worker@1", *files, "--attach", url))
+    assert "[routing] gives all work of 'worker' to 'base' or 'big'" in words
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
@@ -259,6 +343,8 @@ def test_evaluate_prints_the_mean_score_of_the_policies_asked_for(
         (["gate", "worker@1", "--scorer", "nowhere:f"], ConfigError, "scorer 'nowhere:f'"),
         (["gate", "worker@1", "--confidence", "2"], ConfigError, "'confidence'"),
         (["evaluate", "--policy", "worker"], ConfigError, "write AGENT=POLICY"),
+        (["evaluate", "--policy", "wroker=worker@1"], ConfigError, "no agent 'wroker'; it has: worker"),
+        (["evaluate", "--policy", "worker=bgi"], ConfigError, "unknown policy 'bgi'; have base, and adapters"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -274,6 +360,17 @@ def test_bad_input_is_one_line(
     make_adapter("planner@1")
     error = run.error(*arguments, *files, "--attach", url)
     assert isinstance(error, kind) and words in str(error) and "\n" not in str(error)
+
+
+def test_a_gate_of_what_the_project_overrides_says_so(
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace
+) -> None:
+    make_adapter("worker@1")
+    project(workspace, url, '[agents.worker]\npolicy = "big"\n')
+    Path(files[3]).write_text('{"id": "q1", "prompt": "1", "reference": "word1"}\n')
+    gated = run("gate", "worker@1", *files, "--attach", url)
+    assert "journeyman.toml has big answer worker, whatever is promoted" in gated.stderr
+    assert gated.stdout.startswith("inconclusive  worker@1 against base over 1 tasks\ngain +1.000")
 
 
 def test_a_promotion_that_the_project_overrides_says_so(

@@ -1,5 +1,6 @@
 """The router's classifier learns from the record what the small model can do, and is tested on other tasks."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -7,15 +8,24 @@ import pytest
 from typer.testing import CliRunner
 
 from journeyman.agents.agent import Agent
+from journeyman.agents.model import ModelRequest
+from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.cli import build
 from journeyman.runtime.config import PROJECT_FILE, Workspace
+from journeyman.runtime.recording import Recording
 from journeyman.runtime.routing import Router, RoutingConfig, read_classifier
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.log import SpanLog
 from journeyman.traces.trace import Task
 from journeyman.traces.tracer import Tracer
+from journeyman.training import fanoutqa
+from journeyman.training.decompositions import read_questions
+from journeyman.training.evaluate import evaluate
+from journeyman.training.rewards import answer_in_text
 from journeyman.training.router import RouterConfig, Tried, find_tried, train_router
 
 ANY = RouterConfig()
@@ -155,6 +165,32 @@ def test_the_command_writes_what_the_runtime_reads(runs: Runs, workspace: Worksp
     router = Router.open(RoutingConfig(large="big", classifier=True), workspace.router)
     route = router.choose(Agent(name="worker", instructions="w"), "compare the climates", Task(id="t", prompt="p"))
     assert route is not None and route.policy == "big"
+
+
+def looks_once(request: ModelRequest) -> str:
+    """A small model: it looks its goal up, and answers with the best fact."""
+    last = request.messages[-1].content
+    shown = f"{fanoutqa.LOOKUP}: "
+    if not last.startswith(shown):
+        return write_call(fanoutqa.LOOKUP, {"query": last})
+    best, _, values = last.removeprefix(shown).splitlines()[0].partition(' ["')
+    return write_answer(json.loads(f'["{values}') if values else best)
+
+
+def test_on_real_questions_it_learns_which_ones_a_single_look_up_answers(workspace: Workspace) -> None:
+    asked = []
+    for question in read_questions()[::2]:
+        last = question.facts[-1]
+        asked.append(Task(id=question.id, prompt=question.text, reference=question.answer))
+        asked.append(Task(id=f"{question.id}, a part", prompt=last.text, reference=list(last.values)))
+    crew = fanoutqa.single_agent_crew("test", examples=False)
+    with Recording(workspace) as recording:
+        runtime = Runtime(crew, model=ScriptedModel(looks_once), tracer=recording.tracer)
+        asyncio.run(evaluate(runtime, asked, answer_in_text, label=recording.label))
+    classifier = train_router(find_tried(workspace.store, ANY))
+    assert classifier.held_out > 50
+    either = max(classifier.majority, 1 - classifier.majority)
+    assert classifier.accuracy > either + 0.2
 
 
 def test_what_is_no_better_than_one_answer_for_all_is_not_written(runs: Runs, workspace: Workspace) -> None:

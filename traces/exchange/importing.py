@@ -48,7 +48,7 @@ def detect(path: Path) -> Format:
         return "spans"
     if looks_like_chat(first):
         return "chat"
-    raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))}): --format says which it is")
+    raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))})")
 
 
 def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterator[Imported | Broken]:

@@ -78,7 +78,7 @@ def promote_command(
     why = reason or (f"forced: {doubt}" if doubt else "; ".join(verdict.reasons) if verdict else "")
     promotion = promote(ws, policy, reason=why, server=_server(ws, attach))
     _mirror(ws, promotion)
-    _note_override(ws, promotion.entry.agent)
+    note_override(ws, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
 
 
@@ -113,7 +113,7 @@ def rollback_command(
     ws = find_workspace(workspace)
     promotion = rollback(ws, agent, reason=reason, server=_server(ws, attach))
     _mirror(ws, promotion)
-    _note_override(ws, promotion.entry.agent)
+    note_override(ws, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
 
 
@@ -138,7 +138,7 @@ def _server(workspace: Workspace, url: str | None) -> ServerState | None:
     return running(workspace)
 
 
-def _note_override(workspace: Workspace, agent: str) -> None:
+def note_override(workspace: Workspace, agent: str) -> None:
     chosen = workspace.config.agents.get(agent)
     if chosen is not None and chosen.policy is not None:
         notes.print(f"{PROJECT_FILE} has {chosen.policy} answer {agent}, whatever is promoted", markup=False)

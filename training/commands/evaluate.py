@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 
 from journeyman.agents.crew_file import load_crew
-from journeyman.agents.model import BASE
-from journeyman.runtime.adapter import find_adapter, load_adapter
+from journeyman.runtime.adapter import adapter_digests
 from journeyman.runtime.adapters import current_policies
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
@@ -22,7 +22,7 @@ from journeyman.runtime.server import ServerState, attach, running
 from journeyman.runtime.tasks import read_tasks
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.evaluate import Episode, Summary, evaluate, load_scorer, summarise
+from journeyman.training.evaluate import Episode, Summary, Watched, evaluate, load_scorer, summarise
 
 CrewOption = Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")]
 TasksOption = Annotated[Path, typer.Option("--tasks", metavar="FILE", help="Tasks with references, JSON lines")]
@@ -52,19 +52,27 @@ def evaluate_command(
 ) -> None:
     """Run a crew on tasks with known answers and print its mean score.
 
-    Tasks that were evaluated before, with the same crew, policies, seed and scorer, are not run again.
+    Tasks that were evaluated before are not run again, where crew, policies, endpoints, routes, seed and scorer are the
+    same.
     """
     ws = find_workspace(workspace)
-    bench = Bench(
-        ws, crew, find_tasks(tasks), scorer, server=find_server(ws, attach), concurrency=concurrency, seed=seed
-    )
-    table = with_policies(ws, current_policies(ws), dict(_pair(text) for text in policy or []))
-    summary = summarise(crew.stem, bench.episodes(table, "evaluate"))
+    if attach is not None:
+        use_server(ws, attach)
+    bench = Bench(ws, crew, find_tasks(tasks), scorer, concurrency=concurrency, seed=seed)
+    table = with_policies(ws, current_policies(ws), bench.named(policy or []))
+    episodes = bench.episodes(table, "evaluate")
+    summary = summarise(crew.stem, episodes)
     emit(summary, as_json, lambda: _show(summary))
+    if lost := [episode for episode in episodes if episode.status != "ok"]:
+        first = f"{lost[0].task_id} {lost[0].status}: {lost[0].error}"
+        notes.print(f"{len(lost)} of {len(episodes)} runs did not end ok; first: {first}", markup=False)
 
 
 class Bench:
-    """A crew, a server and tasks, on which one policy table after another can be evaluated."""
+    """A crew and tasks, on which one policy table after another can be evaluated.
+
+    The crew is answered as it is in service: by the workspace's server and its `[models]`, along its `[routing]`.
+    """
 
     def __init__(
         self,
@@ -73,25 +81,32 @@ class Bench:
         tasks: Sequence[Task],
         scorer: str,
         *,
-        server: ServerState,
         concurrency: int,
         seed: int,
     ) -> None:
+        from journeyman.runtime.answering import answering  # langchain takes a second to import.
+
         self.crew = load_crew(crew)
+        self._config = workspace.config
+        self._config.check_crew(self.crew)
         self._workspace = workspace
         self._tasks = tasks
         self._scorer = load_scorer(scorer)
-        self._server = server
+        self._asked = answering(workspace)
+        self._models = Watched(self._asked.models)
         self._concurrency = concurrency
         self._seed = seed
-        self._conditions = [
-            crew.read_text(encoding="utf-8"),
-            server.model,
-            server.model_digest,
-            scorer,
-            seed,
-            concurrency,
-        ]
+        self._conditions = [crew.read_text(encoding="utf-8"), scorer, seed, concurrency, *self._answered_by()]
+
+    def named(self, pairs: Sequence[str]) -> dict[str, str]:
+        """Agent to policy from `AGENT=POLICY`; raises `ConfigError` where there is no such agent or policy."""
+        policies = dict(map(_pair, pairs))
+        agents = [agent.name for agent in self.crew.agents]
+        for agent, policy in policies.items():
+            if agent not in agents:
+                raise ConfigError(f"crew {self.crew.name!r} has no agent {agent!r}; it has: {', '.join(agents)}")
+            self._config.check_policy(policy)
+        return policies
 
     def episodes(self, policies: PolicyTable, title: str) -> list[Episode]:
         """The tasks run under those policies, with a bar; what was run before under the same conditions is read."""
@@ -100,30 +115,27 @@ class Bench:
             return asyncio.run(self._episodes(policies, lambda episode: bar.advance(row)))
 
     async def _episodes(self, policies: PolicyTable, on_episode: Callable[[Episode], None]) -> list[Episode]:
-        from journeyman.runtime.vllm import ChatVLLM
-
-        model = ChatVLLM(base_url=self._server.url)
         with Recording(self._workspace, compacts=True) as recording:
-            runtime = Runtime(
+            async with Runtime(
                 self.crew,
-                model=model,
+                model=self._models,
                 tracer=recording.tracer,
                 policies=policies,
-                base_digest=self._server.model_digest,
+                router=self._asked.router,
+                prices=self._config.traces.prices,
+                base_digest=self._asked.base_digest,
                 seed=self._seed,
-            )
-            try:
+            ) as runtime:
                 return await evaluate(
                     runtime,
                     self._tasks,
                     self._scorer,
+                    models=self._models,
                     path=self._path(policies),
                     concurrency=self._concurrency,
                     label=recording.label,
                     on_episode=on_episode,
                 )
-            finally:
-                await model.aclose()
 
     def _path(self, policies: PolicyTable) -> Path:
         """A file for each set of conditions that a score depends on."""
@@ -131,15 +143,23 @@ class Bench:
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return self._workspace.root / "evaluations" / f"{key}.jsonl"
 
+    def _answered_by(self) -> list[JsonValue]:
+        """What a score depends on besides the policies: the base model, other endpoints, routes, and prices."""
+        server, config = self._asked.server, self._config
+        return [
+            None if server is None else [server.model, server.model_digest],
+            config.model_dump(mode="json", include={"models": True, "routing": True, "traces": {"prices"}}),
+            self._workspace.router.read_text(encoding="utf-8")
+            if config.routing and config.routing.classifier
+            else None,
+        ]
+
 
 def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[str, str]) -> PolicyTable:
     """`table` with other policies for some agents."""
-    digests = {
-        policy: load_adapter(find_adapter(workspace.adapters, policy)).digest
-        for policy in policies.values()
-        if policy != BASE
-    }
-    return PolicyTable(agents={**table.agents, **policies}, digests={**table.digests, **digests})
+    digests = adapter_digests(workspace.adapters, policies.values())
+    update = {"agents": {**table.agents, **policies}, "digests": {**table.digests, **digests}}
+    return table.model_copy(update=update)
 
 
 def find_tasks(path: Path) -> list[Task]:
@@ -152,7 +172,8 @@ def find_tasks(path: Path) -> list[Task]:
     return tasks
 
 
-def find_server(workspace: Workspace, url: str | None) -> ServerState:
+def use_server(workspace: Workspace, url: str | None) -> ServerState:
+    """The workspace's server: the one at `url` from now on, else the one that runs; raises `ServerError`."""
     return attach(workspace, url) if url else running(workspace)
 
 

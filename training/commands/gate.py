@@ -10,9 +10,11 @@ from journeyman.runtime.adapters import AdapterServer, current_policies, swap_in
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.journal import Journal
+from journeyman.runtime.routing import RoutingConfig
 from journeyman.runtime.server import ServerState
 from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.traces.record import parse_config
+from journeyman.training.commands.adapters import note_override
 from journeyman.training.commands.evaluate import (
     SCORER,
     AttachOption,
@@ -22,8 +24,8 @@ from journeyman.training.commands.evaluate import (
     ScorerOption,
     SeedOption,
     TasksOption,
-    find_server,
     find_tasks,
+    use_server,
     with_policies,
 )
 from journeyman.training.gate import GateConfig, Verdict, decide, settle, write_verdict
@@ -53,10 +55,11 @@ def gate_command(
     ws = find_workspace(workspace)
     config = _config(margin=margin, confidence=confidence, min_tasks=min_tasks)
     folder = find_adapter(ws.adapters, candidate)
-    server = find_server(ws, attach)
-    bench = Bench(ws, crew, find_tasks(tasks), scorer, server=server, concurrency=concurrency, seed=seed)
-    agent = _agent(candidate, bench.crew)
+    server = use_server(ws, attach)
+    bench = Bench(ws, crew, find_tasks(tasks), scorer, concurrency=concurrency, seed=seed)
+    agent = _agent(candidate, bench.crew, ws.config.routing)
     Journal(ws.journal).check(agent, "promote", candidate)
+    note_override(ws, agent)
     verdict = _compare(ws, server, bench, agent, candidate, config)
     write_verdict(folder, verdict)
     settle(ws, server, verdict)
@@ -90,13 +93,19 @@ def _config(**values: Any) -> GateConfig:
     return parse_config(GateConfig, values, "gate")
 
 
-def _agent(candidate: str, crew: Crew) -> str:
+def _agent(candidate: str, crew: Crew, routing: RoutingConfig | None) -> str:
+    """Whose adapter it is; raises `ConfigError` where nothing would ever be asked of it."""
     name, _ = split_policy(candidate)
     agent = next((agent for agent in crew.agents if agent.name == name), None)
     if agent is None:
         raise ConfigError(f"{candidate} is for {name!r}; the crew has: {', '.join(a.name for a in crew.agents)}")
     if agent.model is not None:
         raise ConfigError(f"the crew gives {name!r} the model {agent.model!r}: an adapter would never be asked")
+    if routing is not None and routing.leaves_nothing(name):
+        raise ConfigError(
+            f"[routing] gives all work of {name!r} to {routing.small!r} or {routing.large!r}: an adapter would never "
+            "be asked; leave out small, so that what is in service has the easy work"
+        )
     return name
 
 
