@@ -12,13 +12,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from vllm.benchmarks.datasets.datasets import SampleRequest
+from vllm.benchmarks.serve import TaskType, benchmark
+
 REPLAYED = ("response_format", "temperature", "seed", "logprobs", "return_token_ids", "cache_salt")
 
 
 async def replay(url: str, rows: list[dict[str, Any]], in_flight: int) -> dict[str, Any]:
-    from vllm.benchmarks.datasets.datasets import SampleRequest
-    from vllm.benchmarks.serve import TaskType, benchmark
-
     requests = [
         SampleRequest(
             prompt="",

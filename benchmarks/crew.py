@@ -6,17 +6,20 @@ with each adapter swapped alone. All differences are paired by task.
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from _crews import terse
 from _record import RESULTS, write_result
 from _server import borrowed
 
+from journeyman.agents.agent import Crew
 from journeyman.runtime.adapters import swap_in
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
+from journeyman.training import fanoutqa
 from journeyman.training.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
 
@@ -24,6 +27,8 @@ SCRATCH = DemoConfig(train_tasks=4, test_tasks=1, steps={"lookup": 3, "orchestra
 """A quick run from nothing."""
 AFTER_DEMO = DemoConfig(test_tasks=1)
 """A quick run in a workspace where `journeyman demo` has run: its adapters are used."""
+FEW_TOKENS = 16
+"""Of each reply in a quick run from nothing, whose adapters would never come to an end."""
 
 
 class Plain:
@@ -36,6 +41,10 @@ class Plain:
         pass
 
 
+def short_crew(split: fanoutqa.Split, *, examples: bool = True) -> Crew:
+    return terse(fanoutqa.lookup_crew(split, examples=examples), FEW_TOKENS)
+
+
 def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]:
     """Mean paired difference of the scores with its 95% interval, bootstrap over tasks."""
     scores = {episode.task_id: episode.score for episode in theirs}
@@ -44,12 +53,14 @@ def gain(ours: Sequence[Episode], theirs: Sequence[Episode]) -> dict[str, float]
     return {"mean": sum(deltas) / len(deltas), "low": low, "high": high}
 
 
-def measure(workspace: Workspace, config: DemoConfig, url: str | None, *, quick: bool) -> dict[str, Any]:
+def measure(
+    workspace: Workspace, config: DemoConfig, url: str | None, *, quick: bool, crew: Callable[..., Crew]
+) -> dict[str, Any]:
     """`quick`: without the demo's own table, and all crews at once."""
     base_model = Path(pull_model(workspace.config.server.model))
     with workspace.create().lock("demo"), borrowed(workspace, url) as server, ThreadPoolExecutor() as pool:
         started = pool.submit(server)  # It comes up while adapters are trained.
-        demo = Demo(workspace, config, base_model=base_model, server=started.result, progress=Plain())
+        demo = Demo(workspace, config, base_model=base_model, server=started.result, progress=Plain(), crew=crew)
         result = None if quick else demo.run()
         trained = {adapter.agent: adapter.policy for adapter in demo.candidates()}
         crews: dict[str, Mapping[str, str]] = {
@@ -127,12 +138,12 @@ def main() -> None:
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, without adapters")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workspace, config = Workspace(arguments.workspace), FULL
+        workspace, config, crew = Workspace(arguments.workspace), FULL, fanoutqa.lookup_crew
         if arguments.quick and (workspace.root / "demo.json").exists():
             config = AFTER_DEMO
         elif arguments.quick:
-            workspace, config = Workspace(Path(folder) / "workspace"), SCRATCH
-        values = measure(workspace, config, arguments.attach, quick=arguments.quick)
+            workspace, config, crew = Workspace(Path(folder) / "workspace"), SCRATCH, short_crew
+        values = measure(workspace, config, arguments.attach, quick=arguments.quick, crew=crew)
     show(values)
     write_result("crew", values, seed=config.seed, quick=arguments.quick)
     if not arguments.quick:

@@ -23,6 +23,7 @@ from typing import Any
 from _record import write_result
 from _server import borrowed
 
+from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.chat_wire import request_body
 from journeyman.runtime.config import Workspace
@@ -66,10 +67,11 @@ class Watched:
         await self._model.aclose()
 
 
-async def run_tasks(url: str, tasks: Sequence[Task], at_once: int, log: Path) -> tuple[Watched, float, list[Outcome]]:
+async def run_tasks(
+    url: str, crew: Crew, tasks: Sequence[Task], at_once: int, log: Path
+) -> tuple[Watched, float, list[Outcome]]:
     model = Watched(ChatVLLM(base_url=url, retries=0))
     turns = asyncio.Semaphore(at_once)
-    crew = fanoutqa.lookup_crew("test")
     async with Runtime(crew, model=model, tracer=Tracer(SpanLog(log)), concurrency=1024) as runtime:
 
         async def run(task: Task) -> Outcome:
@@ -120,13 +122,12 @@ class Client:
         self._log.close()
 
 
-def compare(url: str, tasks: Sequence[Task], at_once: int, client: Client, folder: Path, *, few: int) -> dict[str, Any]:
-    """A level's row; with fewer than `few` requests in flight the client is measured on both sides of their number."""
-    model, seconds, outcomes = asyncio.run(run_tasks(url, tasks, at_once, folder / f"log-{at_once}"))
+def compare(url: str, crew: Crew, tasks: Sequence[Task], at_once: int, client: Client, folder: Path) -> dict[str, Any]:
+    model, seconds, outcomes = asyncio.run(run_tasks(url, crew, tasks, at_once, folder / f"log-{at_once}"))
     usage = [reply.usage for _, reply in model.calls]
     generated = sum(one.output_tokens for one in usage)
     in_flight = model.busy_s / seconds
-    around = sorted({max(1, floor(in_flight)), ceil(in_flight)} if in_flight < few else {max(1, round(in_flight))})
+    around = sorted({max(1, floor(in_flight)), ceil(in_flight)} if in_flight < FEW else {round(in_flight)})
     accounts = [client.replay(url, model.calls, number) for number in around]
     theirs = between(in_flight, around, [account["output_throughput"] for account in accounts])
     row: dict[str, Any] = {
@@ -165,25 +166,27 @@ def shares(levels: Sequence[int]) -> Iterator[tuple[int, list[Task]]]:
 
 
 def measure(
-    server: Callable[[], ServerState], levels: Iterable[tuple[int, Sequence[Task]]], *, few: int
+    server: Callable[[], ServerState], crew: Crew, levels: Iterable[tuple[int, Sequence[Task]]]
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, closing(Client(Path(name))) as client:
         url = server().url
         print("concurrency in flight  calls  ours tok/s  vLLM tok/s  ratio  prefix hits")
-        asyncio.run(run_tasks(url, fanoutqa.tasks("test")[-1:], 1, Path(name) / "warm-up"))
-        rows = [compare(url, tasks, level, client, Path(name), few=few) for level, tasks in levels]
+        asyncio.run(run_tasks(url, crew, fanoutqa.tasks("test")[-1:], 1, Path(name) / "warm-up"))
+        rows = [compare(url, crew, tasks, level, client, Path(name)) for level, tasks in levels]
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one task, and vLLM's client at the nearest number only")
+    parser.add_argument("--quick", action="store_true", help="one task of a single agent")
     parser.add_argument("-C", "--workspace", type=Path, default=Path(".journeyman"))
     parser.add_argument("--attach", metavar="URL", help="a server that runs already")
     arguments = parser.parse_args()
-    levels = [(1, fanoutqa.tasks("train")[:1])] if arguments.quick else shares(LEVELS)
     with borrowed(Workspace(arguments.workspace), arguments.attach) as server:
-        values = measure(server, levels, few=0 if arguments.quick else FEW)
+        if arguments.quick:
+            values = measure(server, fanoutqa.single_agent_crew("test"), [(1, fanoutqa.tasks("test")[:1])])
+        else:
+            values = measure(server, fanoutqa.lookup_crew("test"), shares(LEVELS))
     values["ratio"] = [
         round(ours / theirs, 3) for ours, theirs in zip(values["ours_tok_s"], values["vllm_tok_s"], strict=True)
     ]

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _crews import terse
 from _record import write_result
 from _server import borrowed
 
@@ -34,7 +35,6 @@ from journeyman.training.sft import SFTRecipe, load_recipe, train_sft
 from journeyman.training.teach import TEACHER, Teacher
 
 AGENT = "lookup"
-CLIENTS = 8
 
 
 def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: SFTRecipe) -> Adapter:
@@ -68,12 +68,15 @@ def copied(workspace: Workspace, adapter: Adapter, number: int) -> str:
     return load_adapter(folder).policy
 
 
-async def measure(workspace: Workspace, state: ServerState, policies: list[str], pause_s: float) -> dict[str, Any]:
-    """`pause_s`: seconds of load before the first promotion, and after each."""
+async def measure(
+    workspace: Workspace, state: ServerState, policies: list[str], *, busy: int, tokens: int, pause_s: float
+) -> dict[str, Any]:
+    """`pause_s`: seconds of load before the first promotion, and after each; `busy` clients make it, whose replies
+    have `tokens` at most."""
     promote(workspace, policies[0], reason="the first", server=state)
     chat = ChatVLLM(base_url=state.url, retries=0)
-    lookup = fanoutqa.lookup_crew("test").workers
-    crew = Crew(name="look-ups", orchestrator=None, workers=lookup, tools=fanoutqa.lookup_crew("test").tools)
+    planned = terse(fanoutqa.lookup_crew("test"), tokens)
+    crew = Crew(name="look-ups", orchestrator=None, workers=planned.workers, tools=planned.tools)
     runtime = Runtime(crew, model=chat, policies=lambda: current_policies(workspace))
     goals = list(fanoutqa.demonstrations("test").findings)
     outcomes: list[Outcome] = []
@@ -84,7 +87,7 @@ async def measure(workspace: Workspace, state: ServerState, policies: list[str],
             goal = goals[len(outcomes) % len(goals)]
             outcomes.append(await runtime.run(Task(id=f"{number}-{len(outcomes)}", prompt=goal)))
 
-    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+    clients = [asyncio.create_task(client(number)) for number in range(busy)]
     await asyncio.sleep(pause_s)
     swaps = []
     for policy in policies[1:]:
@@ -97,7 +100,7 @@ async def measure(workspace: Workspace, state: ServerState, policies: list[str],
     seconds = [outcome.seconds for outcome in outcomes]
     return {
         "swaps": swaps,
-        "clients": CLIENTS,
+        "clients": busy,
         "look_ups": len(outcomes),
         "model_calls": sum(outcome.model_calls for outcome in outcomes),
         "failed": len(failed),
@@ -132,7 +135,7 @@ def main() -> None:
     )
     parser.add_argument("--attach", metavar="URL", help="a server that runs already, with room for four adapters")
     arguments = parser.parse_args()
-    swaps, pause_s = (2, 1.0) if arguments.quick else (12, 4.0)
+    swaps, busy, tokens, pause_s = (2, 3, 16, 0.5) if arguments.quick else (12, 8, 96, 4.0)
     less = {"trl.max_steps": 3, "trl.per_device_train_batch_size": 1} if arguments.quick else {"trl.max_steps": 8}
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace").create()
@@ -142,8 +145,10 @@ def main() -> None:
             adapter = first_adapter(workspace, Workspace(arguments.workspace), recipe)
             numbers = range(adapter.number + 1, adapter.number + swaps + 2)
             policies = [copied(workspace, adapter, number) for number in numbers]
-            values = asyncio.run(measure(workspace, started.result(), policies, pause_s))
-    print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {CLIENTS} clients)")
+            values = asyncio.run(
+                measure(workspace, started.result(), policies, busy=busy, tokens=tokens, pause_s=pause_s)
+            )
+    print(f"{'':16} {'median':>8} {'worst':>8}  (ms, {swaps} promotions, {busy} clients)")
     for key in ("load_ms", "probe_ms", "promoted_ms", "first_token_ms"):
         taken = [one[key] for one in values["swaps"]]
         values[key] = {"median": float(np.median(taken)), "max": max(taken)}

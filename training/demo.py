@@ -141,13 +141,16 @@ class Demo:
         base_model: Path,
         server: Callable[[], ServerState],
         progress: Progress,
+        crew: Callable[..., Crew] = fanoutqa.lookup_crew,
     ) -> None:
-        """`server` is asked only when something is left to run on it."""
+        """`server` is asked only when something is left to run on it; `crew` makes that of a split, as
+        `fanoutqa.lookup_crew` does."""
         self._workspace = workspace
         self._config = config
         self._server = server
         self._base_model = base_model
         self._progress = progress
+        self._crew = crew
         self._recording = Recording(workspace, compacts=True)
         self._store = workspace.store
         self._base_digest = model_digest(base_model)
@@ -170,11 +173,11 @@ class Demo:
     def _teach(self) -> list[Episode]:
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
         everywhere = dict.fromkeys(AGENTS, TEACHER)
-        return self._episodes("train", fanoutqa.lookup_crew("train", examples=False), self._train, everywhere)
+        return self._episodes("train", self._crew("train", examples=False), self._train, everywhere)
 
     def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
         """The crew's episodes on the held-out tasks with those policies in service."""
-        return self._episodes("test", fanoutqa.lookup_crew("test"), self.test, policies)
+        return self._episodes("test", self._crew("test"), self.test, policies)
 
     def close(self) -> None:
         self._recording.close()
@@ -258,7 +261,7 @@ class Demo:
         earlier = read_verdict(folder)
         if earlier is not None and service.get(adapter.agent) == adapter.policy:
             return earlier
-        crew = fanoutqa.lookup_crew("gate")
+        crew = self._crew("gate")
         verdict = decide(
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
             self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
