@@ -71,9 +71,10 @@ def measure(
         }
         print(f"-- {len(demo.test)} held-out tasks by each of {', '.join(crews)}", flush=True)
         if quick:
+            state = started.result()
             with workspace.lock("swap"):
                 for policy in trained.values():
-                    swap_in(workspace, started.result(), policy)
+                    swap_in(workspace, state, policy)
             episodes = dict(zip(crews, pool.map(demo.held_out, crews.values()), strict=True))
         else:
             episodes = {name: demo.held_out(policies) for name, policies in crews.items()}
