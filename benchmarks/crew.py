@@ -16,7 +16,7 @@ from _record import RESULTS, write_result
 from _server import borrowed
 
 from journeyman.agents.agent import Crew
-from journeyman.runtime.adapters import swap_in
+from journeyman.runtime.adapters import AdapterServer, swap_in
 from journeyman.runtime.config import Workspace
 from journeyman.runtime.embedded import pull_model
 from journeyman.training import fanoutqa
@@ -71,9 +71,9 @@ def measure(
         }
         print(f"-- {len(demo.test)} held-out tasks by each of {', '.join(crews)}", flush=True)
         if quick:
-            state = started.result()
-            with workspace.lock("swap"):
-                for policy in trained.values():
+            state = started.result()  # With what is in service; what the demo did not promote is missing.
+            with AdapterServer(state.url) as live, workspace.lock("swap"):
+                for policy in sorted(set(trained.values()) - live.served().keys()):
                     swap_in(workspace, state, policy)
             episodes = dict(zip(crews, pool.map(demo.held_out, crews.values()), strict=True))
         else:
