@@ -41,7 +41,7 @@ LOOKUP = Agent(
     description="Knows films.",
     tools=("facts",),
     output="values",
-    limits=Limits(turns=3, seconds=0.3),
+    limits=Limits(turns=3, seconds=2),
 )
 CREW = Crew(
     name="films",
