@@ -4,17 +4,20 @@
 
 In two ways: an orchestrator that calls worker agents as its tools, all at once, which is how they offer delegation; and
 `in code`, where the program asks for a plan, runs an agent for each goal and joins, so that the runtime runs single
-agents only. Their telemetry is off.
+agents only. Their telemetry is off, or writes to a file (`_peer_records.py`).
 """
 
 import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from _delegation import FINDER, PLANNER, Work, goals, join, lookup, prompt, serve
+from _peer_records import record_to, switch_off
 from pydantic import BaseModel
 
 DELEGATOR = "Give every place to find, then join what it says."
@@ -44,17 +47,19 @@ def either(delegates: bool, delegator: Ask, planner: Ask, finder: Ask) -> Work:
 def openai_agents(delegates: bool) -> Work:
     from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-    from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool, set_tracing_disabled
+    from agents import Agent, Model, ModelResponse, Runner, Usage, function_tool, generation_span
 
     class InstantModel(Model):
         async def get_response(self, system_instructions: str | None, input: Any, *_: Any, **__: Any) -> Any:
-            return ModelResponse(output=self._reply(system_instructions, input), usage=Usage(), response_id=None)
+            with generation_span(input=_listed(input), model="instant") as span:
+                output = self._reply(system_instructions, _listed(input))
+                span.span_data.output = [item.model_dump() for item in output] if span.span_id != "no-op" else None
+            return ModelResponse(output=output, usage=Usage(), response_id=None)
 
         def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
             raise NotImplementedError
 
         def _reply(self, instructions: str | None, items: Any) -> list[Any]:
-            items = [{"content": items}] if isinstance(items, str) else items
             asked = items[0]["content"]
             if instructions == PLANNER:
                 return [_said(plan_text(asked))]
@@ -63,6 +68,9 @@ def openai_agents(delegates: bool) -> Work:
             if instructions == DELEGATOR:
                 return [_call("find", {"input": goal}) for goal in goals(asked)]
             return [_call("lookup", {"query": asked})]
+
+    def _listed(items: Any) -> list[Any]:
+        return [{"role": "user", "content": items}] if isinstance(items, str) else list(items)
 
     def _call(name: str, arguments: dict[str, str]) -> Any:
         return ResponseFunctionToolCall(
@@ -75,16 +83,15 @@ def openai_agents(delegates: bool) -> Work:
             id=uuid4().hex, content=content, role="assistant", status="completed", type="message"
         )
 
-    set_tracing_disabled(True)
-    model, config = InstantModel(), RunConfig(tracing_disabled=True)
+    model = InstantModel()
     finder = Agent(name="finder", instructions=FINDER, model=model, tools=[function_tool(lookup)])
-    find = finder.as_tool("find", "Looks a place up.", run_config=config)
+    find = finder.as_tool("find", "Looks a place up.")
     planner = Agent(name="planner", instructions=PLANNER, model=model)
     delegator = Agent(name="delegator", instructions=DELEGATOR, model=model, tools=[find])
 
     def asking(agent: Any) -> Ask:
         async def ask(said: str) -> str:
-            return str((await Runner.run(agent, said, run_config=config)).final_output)
+            return str((await Runner.run(agent, said)).final_output)
 
         return ask
 
@@ -247,8 +254,9 @@ def agent_framework(delegates: bool) -> Work:
         ResponseStream,
         tool,
     )
+    from agent_framework.observability import ChatTelemetryLayer
 
-    class InstantClient(FunctionInvocationLayer, ChatMiddlewareLayer, BaseChatClient):
+    class InstantClient(FunctionInvocationLayer, ChatMiddlewareLayer, ChatTelemetryLayer, BaseChatClient):
         def _inner_get_response(self, *, messages: Any, stream: bool, options: Any, **_: Any) -> Any:
             contents = _reply(messages, str(options.get("instructions")))
             return (
@@ -297,5 +305,15 @@ PEERS = {
 }
 """By the name of the distribution."""
 
+
+def main(peer: str, way: str, record: str | None = None) -> None:
+    with ExitStack() as stack:
+        if record is None:
+            switch_off(peer)
+        else:
+            record_to(peer, stack.enter_context(Path(record).open("w")))
+        serve(PEERS[peer](delegates=way == "delegates"))
+
+
 if __name__ == "__main__":
-    serve(PEERS[sys.argv[1]](delegates=sys.argv[2] == "delegates"))
+    main(*sys.argv[1:])

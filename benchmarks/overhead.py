@@ -6,7 +6,8 @@ and in other runtimes, which are installed from PyPI into an environment of thei
 rounds of all of them take turns, in an order that changes, so that whatever else the machine does meets them all.
 
 A peer's orchestrator calls worker agents as its tools, all at once. `peers_in_code` is less than the same work: there
-the program itself plans, starts and joins, and the runtime only runs single agents.
+the program itself plans, starts and joins, and the runtime only runs single agents. In both their telemetry is off;
+`peers_recorded` has it on, and each span with its messages in a file.
 
 `langgraph_ms` is the leanest that LangGraph's and langchain's own parts allow: a worker is one node with a loop in it.
 Beside it stand, for orientation, workers that are graphs of model and tool nodes, as its guides write them, and a graph
@@ -27,6 +28,7 @@ from statistics import median
 from typing import IO, Any
 
 from _contenders import CONTENDERS
+from _delegation import expected
 from _record import write_result
 
 from journeyman.runtime.embedded import cache_dir
@@ -87,7 +89,9 @@ class Contender:
 def contenders(folder: Path) -> Iterator[dict[str, Contender]]:
     commands = {name: [sys.executable, "_contenders.py", name, str(folder)] for name in CONTENDERS}
     for name in PEERS:
-        commands |= {f"{name} {way}": [str(peers_python()), "_peers.py", name, way] for way in ("delegates", "in_code")}
+        peer = [str(peers_python()), "_peers.py", name]
+        commands |= {f"{name} {way}": [*peer, way] for way in ("delegates", "in_code")}
+        commands[f"{name} recorded"] = [*peer, "delegates", str(_record_of(name, folder))]
     with ExitStack() as stack:
         started = {
             name: Contender(command, stack.enter_context(tempfile.TemporaryFile("w+")))
@@ -109,6 +113,9 @@ def measure(rounds: int, tasks: int) -> dict[str, Any]:
                     ms = started[name].work(workers, max(1, tasks // workers))
                     if number > 0:  # The first round warms up.
                         taken.setdefault(name, {}).setdefault(workers, []).extend(ms)
+        for name in PEERS:
+            if expected(1) not in _record_of(name, Path(folder)).read_text():
+                raise SystemExit(f"{name} kept no record of what its agents said")
     rows = {name: [round(median(by_workers[workers]), 3) for workers in WORKERS] for name, by_workers in taken.items()}
     fast = {
         name: [round(sorted(by_workers[workers])[len(by_workers[workers]) // 10], 3) for workers in WORKERS]
@@ -121,12 +128,17 @@ def measure(rounds: int, tasks: int) -> dict[str, Any]:
         "langgraph_ms": rows["langgraph"],
         "peers": {name: rows[f"{name} delegates"] for name in PEERS},
         "peers_in_code": {name: rows[f"{name} in_code"] for name in PEERS},
+        "peers_recorded": {name: rows[f"{name} recorded"] for name in PEERS},
         "langgraph_agents_ms": rows["langgraph_agents"],
         "langgraph_bare_ms": rows["langgraph_bare"],
         "tenth_percentile_ms": fast,
         "peer_versions": PEERS,
         "rounds": rounds,
     }
+
+
+def _record_of(peer: str, folder: Path) -> Path:
+    return folder / f"{peer}.jsonl"
 
 
 def show(values: Mapping[str, Any]) -> None:
@@ -138,6 +150,7 @@ def show(values: Mapping[str, Any]) -> None:
         "LangGraph, agents as graphs": values["langgraph_agents_ms"],
         "LangGraph, bare functions": values["langgraph_bare_ms"],
         **values["peers"],
+        **{f"{name}, recorded": row for name, row in values["peers_recorded"].items()},
         **{f"{name}, in code": row for name, row in values["peers_in_code"].items()},
     }
     for name, row in rows.items():

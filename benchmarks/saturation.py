@@ -159,10 +159,10 @@ def between(value: float, numbers: Sequence[int], rates: Sequence[float]) -> flo
 
 
 def shares(levels: Sequence[int]) -> Iterator[tuple[int, list[Task]]]:
-    """For each level tasks of its own, twice as many as run at once and six at least; in order of the data."""
+    """For each level tasks of its own, twelve or twice as many as run at once; the last has what is left (116)."""
     tasks = iter([*fanoutqa.tasks("train"), *fanoutqa.tasks("gate"), *fanoutqa.tasks("test")])
     for level in levels:
-        yield level, list(islice(tasks, max(6, 2 * level)))
+        yield level, list(islice(tasks, max(12, 2 * level)))
 
 
 def measure(
