@@ -41,7 +41,7 @@ LOOKUP = Agent(
     description="Knows films.",
     tools=("facts",),
     output="values",
-    limits=Limits(turns=3, seconds=2),
+    limits=Limits(turns=3),
 )
 CREW = Crew(
     name="films",
@@ -122,7 +122,9 @@ def of(spans: Sequence[SpanRecord], operation: str) -> list[SpanRecord]:
     ],
 )
 async def test_every_span_conforms_however_the_run_goes(trouble: str, status: str) -> None:
-    outcome, spans = await recorded(trouble)
+    hurried = LOOKUP.model_copy(update={"limits": Limits(turns=3, seconds=2)})
+    crew = CREW.model_copy(update={"workers": (hurried,)}) if trouble == "late" else CREW
+    outcome, spans = await recorded(trouble, crew)
     assert outcome.status == status
     assert check(spans) == []
 
