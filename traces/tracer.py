@@ -7,9 +7,9 @@ whole process shares, its settings would thin out our record, and it costs sever
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from time import perf_counter_ns, time_ns
+from time import perf_counter, perf_counter_ns, time_ns
 from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import JsonValue
 
@@ -26,6 +26,8 @@ Kind = Literal["internal", "client"]
 GATHER_S = 0.05
 """Seconds in which the ends of agents' work gather for one fsync; whoever waits for it, as a run does before it gives
 its outcome, does not wait so long."""
+QUICK_S = 0.001
+"""An fsync that took less than this is done in the event loop the next time: a thread for it would take longer."""
 
 
 class Sink(Protocol):
@@ -89,7 +91,9 @@ class Span:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
-            self.fail(type(error).__name__, str(error) or type(error).__name__)
+            # LangGraph gives a cancellation an object for its message.
+            said = "" if isinstance(error, asyncio.CancelledError) else str(error)
+            self.fail(type(error).__name__, said or type(error).__name__)
         if self._writer is not None:
             self._writer.write(self._record())
 
@@ -150,8 +154,8 @@ class Tracer:
 class _Writer:
     """Hands each span to the kernel when it ends: nothing is batched, so nothing is dropped.
 
-    The end of an agent's work or of a run is a promise, and goes on to the disk soon, in a thread: an fsync takes
-    milliseconds on many disks, in which the event loop does other work. Ends that are close together share one.
+    The end of an agent's work or of a run is a promise, and goes on to the disk soon. Ends that are close together
+    share one fsync. On many disks it takes milliseconds, in which the event loop does other work, and a thread waits.
     """
 
     def __init__(self, sinks: Sequence[Sink], content: ContentPolicy) -> None:
@@ -159,8 +163,10 @@ class _Writer:
         self._durable = [sink for sink in sinks if isinstance(sink, DurableSink)]
         self._content = content
         self._due: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
-        self._syncs: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        self._syncs: dict[asyncio.AbstractEventLoop, asyncio.Future[None]] = {}
         """The last one of each loop: all that ended before it began is on the disk after it."""
+        self._sync_s = QUICK_S
+        """Seconds that the last one took."""
         self._refusal: StoreError | None = None
 
     def write(self, span: SpanRecord) -> None:
@@ -187,22 +193,34 @@ class _Writer:
             self._check()
             return
         if loop not in self._due:
-            self._due = {one: timer for one, timer in self._due.items() if not one.is_closed()}
+            _forget_closed(self._due)
             self._due[loop] = loop.call_later(GATHER_S, self._begin, loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due.pop(loop).cancel()
-        self._syncs = {one: task for one, task in self._syncs.items() if not one.is_closed()}
-        self._syncs[loop] = loop.create_task(asyncio.to_thread(self._sync))
+        _forget_closed(self._syncs)
+        if self._sync_s < QUICK_S:
+            self._sync()
+        else:
+            self._syncs[loop] = loop.run_in_executor(None, self._sync)
 
     def _sync(self) -> None:
+        began = perf_counter()
         try:
             for sink in self._durable:
                 sink.sync()
         except StoreError as error:
             self._refusal = error  # Told to whoever writes or waits next.
+        self._sync_s = perf_counter() - began
 
     def _check(self) -> None:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
+
+
+def _forget_closed(table: dict[asyncio.AbstractEventLoop, Any]) -> None:
+    """Other threads, with loops of their own, may do the same in this moment."""
+    for loop in list(table):
+        if loop.is_closed():
+            table.pop(loop, None)

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,61 @@ def test_without_an_event_loop_the_end_of_a_run_is_on_the_disk_at_once(tmp_path:
     assert log.syncs == 1
 
 
+@pytest.mark.parametrize(("seconds", "in_loop"), [(0.0, True), (0.01, False)])
+async def test_only_a_disk_that_is_quick_is_waited_for_in_the_event_loop(
+    tmp_path: Path, seconds: float, in_loop: bool
+) -> None:
+    log = Lasting(tmp_path, seconds)
+    tracer = Tracer(log)
+    # Several, because a busy machine may stop any of them for a while.
+    for number in range(10):
+        with tracer.span(f"run {number}", parent=None, attributes={a.OPERATION: "invoke_workflow"}):
+            pass
+        await tracer.synced()
+    assert log.threads[0] != threading.main_thread(), "the disk is not known yet"
+    assert (threading.main_thread() in log.threads) == in_loop
+
+
+def test_the_fsync_that_one_thread_waits_for_is_not_lost_when_another_begins_one(tmp_path: Path) -> None:
+    log = Syncing(tmp_path)
+    tracer = Tracer(log)
+    ended, over = threading.Event(), threading.Event()
+
+    def end_a_run() -> None:
+        with tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}):
+            pass
+
+    async def run_elsewhere() -> None:
+        end_a_run()
+        ended.set()
+        over.wait()
+        await tracer.synced()
+
+    elsewhere = threading.Thread(target=asyncio.run, args=(run_elsewhere(),))
+
+    class Watched(asyncio.SelectorEventLoop):
+        meanwhile = False
+
+        def is_closed(self) -> bool:
+            if self.meanwhile and not elsewhere.ident:
+                elsewhere.start()
+                ended.wait()
+            return super().is_closed()
+
+    async def run_here() -> None:
+        end_a_run()
+
+    with asyncio.Runner(loop_factory=Watched) as runner:
+        runner.run(run_here())
+        loop = runner.get_loop()
+    assert isinstance(loop, Watched)
+    loop.meanwhile = True
+    asyncio.run(run_here())
+    over.set()
+    elsewhere.join()
+    assert log.syncs == 1
+
+
 async def test_a_disk_that_refuses_to_sync_is_told_to_whoever_waits(tmp_path: Path) -> None:
     tracer = Tracer(Refusing(tmp_path))
     with tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}):
@@ -175,6 +232,17 @@ class Syncing(SpanLog):
     def sync(self) -> None:
         self.syncs += 1
         super().sync()
+
+
+class Lasting(SpanLog):
+    def __init__(self, directory: Path, seconds: float) -> None:
+        super().__init__(directory)
+        self._seconds = seconds
+        self.threads: list[threading.Thread] = []
+
+    def sync(self) -> None:
+        self.threads.append(threading.current_thread())
+        time.sleep(self._seconds)
 
 
 class Refusing(SpanLog):
