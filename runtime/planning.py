@@ -7,14 +7,14 @@ from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
 from journeyman.agents.guardrails import Guards
 from journeyman.agents.judge import judge_of
-from journeyman.agents.orchestrator import join, make_plan, single_assignment, write_plan
+from journeyman.agents.orchestrator import join, make_plan, single_assignment
 from journeyman.agents.plan import Plan
 from journeyman.agents.replan import replan
 from journeyman.agents.review import Problem, review
 from journeyman.runtime.asking import NOBODY, checked, consent, may_wait
 from journeyman.runtime.calls import RecordedCalls
 from journeyman.runtime.ending import EndedError, timed
-from journeyman.runtime.questions import Question
+from journeyman.runtime.questions import Question, about_plan
 from journeyman.runtime.run import Run
 from journeyman.runtime.state import State
 from journeyman.runtime.steps import Steps
@@ -119,7 +119,7 @@ def _approved(run: Run, orchestrator: Agent, steps: Steps, plan: Plan, spent: Sp
         id=f"{steps.place}/{steps.take()}",
         kind="approve_plan",
         agent=orchestrator.name,
-        text=f"May the crew follow this plan? {write_plan(plan)}",
+        text=about_plan(plan),
     )
     word = consent(run, steps, question)
     if word is None:

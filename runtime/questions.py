@@ -6,6 +6,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from journeyman.agents.decision import Decision, Place
+from journeyman.agents.orchestrator import write_plan
+from journeyman.agents.plan import Plan
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.record import Record
 
@@ -55,6 +57,11 @@ class Consent(Record):
     def decision(self, kind: QuestionKind, place: Place | Literal["plan"]) -> Decision:
         action: Literal["allow", "deny"] = "allow" if self.approved else "deny"
         return Decision(source="person", name=kind, place=place, action=action, reason=self.reason)
+
+
+def about_plan(plan: Plan) -> str:
+    """What is asked about a plan that needs a person's approval."""
+    return f"May the crew follow this plan? {write_plan(plan)}"
 
 
 def read_word(word: object) -> str | Consent:

@@ -2,6 +2,7 @@
 
 A model call is found by its messages, without the examples that only some policies are shown; a tool call by tool and
 arguments; a person's word by what it was about. Each is given out once; of those that are alike the earliest is first.
+A run that was cancelled ends again where its record does.
 """
 
 import json
@@ -16,17 +17,20 @@ from pydantic import JsonValue, TypeAdapter
 from journeyman.agents.agent import Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
-from journeyman.runtime.questions import Consent, Question
+from journeyman.agents.plan import Plan
+from journeyman.runtime.ending import CancelledRunError, OutOfTimeError
+from journeyman.runtime.questions import Consent, Question, about_plan
 from journeyman.tools.call import CallResult
 from journeyman.traces.errors import ModelError
 from journeyman.traces.messages import Message
 from journeyman.traces.reports.wording import line, shortened
-from journeyman.traces.trace import CUT_OFF, Trace, Turn
+from journeyman.traces.trace import CUT_OFF, Trace, Turn, ending
 
 T = TypeVar("T")
 
 _DECISIONS = TypeAdapter(list[Decision])
 
+BEFOREHAND = "agreed to before the replay began"
 BEFORE = 30
 """Characters that are shown before the place where two messages differ."""
 
@@ -35,28 +39,45 @@ class RecordedAnswers:
     def __init__(self, trace: Trace, crew: Crew, *, before_ns: int | None = None) -> None:
         """Of the calls of `trace`, or of those that began before `before_ns`."""
         self._examples = {(example.user, example.assistant) for agent in crew.agents for example in agent.examples}
-        turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]
-        results = [result for turn in trace.turns for result in turn.tool_results]
         self._trajectories = trace.trajectories
+        self._ends = before_ns is None and ending(trace) == "cancelled"
+        turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]
         self._turns = sorted(turns, key=lambda turn: turn.started_ns)
         self._late = {turn.span_id for one in trace.trajectories if one.status == "timeout" for turn in one.turns}
-        self._turns_left = _grouped(self._turns, lambda turn: self._key(turn.messages))
+        # Live, what an interruption cut off is asked anew.
+        kept = [turn for turn in self._turns if before_ns is None or not self._was_cut_off(turn)]
+        self._turns_left = _grouped(kept, lambda turn: self._key(turn.messages))
+        results = [
+            (turn, result)
+            for turn in trace.turns
+            for result in turn.tool_results
+            if before_ns is None or result.started_ns < before_ns
+        ]
         self._results_left = _grouped(
-            [result for result in results if before_ns is None or result.started_ns < before_ns],
+            [result for _, result in results if not result.cut_off],
             lambda result: _call_key(result.tool, result.arguments),
         )
+        self._late_calls = {
+            _call_key(result.tool, result.arguments)
+            for turn, result in results
+            if result.cut_off and turn.span_id in self._late
+        }
 
     def reply(self, request: ModelRequest) -> ModelReply | None:
         """What the recorded call brought, its failure included; None where the record has no such call left."""
         left = self._turns_left.get(self._key(request.messages))
         if not left:
+            if self._ends and not any(self._turns_left.values()):
+                raise CancelledRunError(CUT_OFF)
             return None
         turn = min(left, key=lambda one: (one.policy != request.policy, self._was_cut_off(one)))
         left.remove(turn)
         if turn.response is not None:
             return _reply(turn, request)
         if turn.span_id in self._late:
-            raise TimeoutError
+            raise OutOfTimeError(CUT_OFF)
+        if self._ends and turn.cut_off:
+            raise CancelledRunError(CUT_OFF)
         raise ModelError(turn.error or "the recorded call brought nothing", kind="unreachable")
 
     def result(self, tool: str, arguments: Mapping[str, Any]) -> CallResult | None:
@@ -66,6 +87,20 @@ class RecordedAnswers:
             return None
         result = left.pop(0)
         return CallResult(status=result.status, content=result.content)
+
+    def expects(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether the record still knows how such a call ended.
+
+        Ends the agent that ran out of time in one, and the run that was cancelled in it or before it.
+        """
+        call = _call_key(tool, arguments)
+        if self._results_left.get(call):
+            return True
+        if call in self._late_calls:
+            raise OutOfTimeError
+        if self._ends:
+            raise CancelledRunError
+        return False
 
     def parting(self, messages: Sequence[Message]) -> str:
         """Where `messages` differ from those of the recorded call that is most like them."""
@@ -98,7 +133,7 @@ class RecordedAnswers:
 
     def _was_cut_off(self, turn: Turn) -> bool:
         """Whether an interruption ended the call, so that it was made again: the one that came to an end counts."""
-        return turn.error == CUT_OFF and turn.span_id not in self._late
+        return turn.cut_off and turn.span_id not in self._late
 
     def _key(self, messages: Sequence[Message]) -> str:
         return json.dumps([message.model_dump() for message in self._compared(messages)])
@@ -112,27 +147,48 @@ class RecordedAnswers:
 
 
 class RecordedWords:
-    """What a person said to each question of a trace about a plan or a text; each word is given out once."""
+    """What a person said to each question of a trace about a plan or a text.
 
-    def __init__(self, trace: Trace, *, before_ns: int | None = None) -> None:
-        """Of all questions, or of those about the task and about work that ended before `before_ns`."""
-        self._of_run = [word for word in _words(trace.decisions) if before_ns is None or word.place == "task"]
+    A word about a text is given out once. One about a plan holds for that very plan, whenever it is made.
+    """
+
+    def __init__(self, trace: Trace, *, before_ns: int | None = None, approve: bool = False) -> None:
+        """Of texts, those that were checked before `before_ns` count. `approve` says yes where there is no word."""
+        said = _words(trace.decisions)
+        plans = [word for word in said if word.place == "plan"]
+        self._of_plans = dict(zip(_plans_asked(trace), plans, strict=False)) if plans else {}
+        texts = [word for word in said if word.place != "plan"]
+        self._of_run = [word for word in texts if before_ns is None or word.place == "task"]
         # The last part of work that was taken up again has all that was decided about it.
         self._of_work = {
             one.assignment: _words(one.decisions)
             for one in trace.trajectories
             if one.assignment is not None and (before_ns is None or one.ended_ns < before_ns)
         }
+        self._ends = before_ns is None and ending(trace) == "cancelled"
+        self.approve = approve
+        self.unasked: list[str] = []
+        """What a person would have been asked besides."""
 
     def __call__(self, question: Question) -> Consent | None:
-        """None where the record has no word on such a question."""
+        """None where nobody has said anything to such a question."""
+        word = self._of_plans.get(question.text) if question.kind == "approve_plan" else self._of_text(question)
+        if word is not None:
+            return Consent(approved=word.action == "allow", reason=word.reason)
+        if self._ends:
+            raise CancelledRunError
+        if self.approve:
+            return Consent(approved=True, reason=BEFOREHAND)
+        self.unasked.append(question.text)
+        return None
+
+    def _of_text(self, question: Question) -> Decision | None:
         left = self._of_run if question.assignment is None else self._of_work.get(question.assignment, [])
-        place = "plan" if question.kind == "approve_plan" else question.place.rpartition(".")[2]
+        place = question.place.rpartition(".")[2]
         word = next((word for word in left if (word.name, word.place) == (question.kind, place)), None)
-        if word is None:
-            return None
-        left.remove(word)
-        return Consent(approved=word.action == "allow", reason=word.reason)
+        if word is not None:
+            left.remove(word)
+        return word
 
 
 class RecordedModels(ModelTable):
@@ -192,6 +248,16 @@ def _reply(turn: Turn, request: ModelRequest) -> ModelReply:
 
 def _words(decisions: JsonValue) -> list[Decision]:
     return [word for word in _DECISIONS.validate_python(decisions or ()) if word.source == "person"]
+
+
+def _plans_asked(trace: Trace) -> list[str]:
+    """The questions about the trace's plans: the first one, and what it was after each replan."""
+    made = [one.plan for one in sorted(trace.trajectories, key=lambda one: one.started_ns) if one.plan is not None]
+    if not made:
+        return []
+    plan = Plan.model_validate(made[-1])
+    rows = plan.assignments
+    return [about_plan(Plan(assignments=rows[:size])) for size in (*plan.replans, len(rows))]
 
 
 def _grouped(calls: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:

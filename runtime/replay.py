@@ -8,21 +8,26 @@
 
 What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
 crew's of today, except that nobody is asked: what a person said then, yes or no, is part of the record. What would have
-to be asked besides goes no further.
+to be asked besides goes no further, unless a live replay was told to approve it. A run that was cancelled is cancelled
+again where its record ends.
 """
 
 import copy
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import PrivateAttr
+
 from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.decision import Decision
 from journeyman.agents.guardrails import TOOLS, Guardrail
 from journeyman.agents.model import ModelTable
 from journeyman.agents.permissions import Permissions
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.recorded import RecordedAnswers, RecordedModels, RecordedWords
+from journeyman.runtime.recorded import BEFOREHAND, RecordedAnswers, RecordedModels, RecordedWords
 from journeyman.runtime.runstore import WAITING
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.context import Notes, ToolContext
@@ -69,9 +74,11 @@ class Replay:
         fork: Fork | None = None,
         live: ModelTable | None = None,
         policies: Mapping[str, str] | None = None,
+        approve: bool = False,
     ) -> None:
         """From `fork` on, `live` models answer and tools are used; `policies` says who then answers which agent.
 
+        `approve` then says yes to every plan, text and tool call that a person would have to be asked about.
         Raises `ConfigError` where `trace` can't be run again with this crew.
         """
         short = trace.trace_id[:12]
@@ -83,20 +90,22 @@ class Replay:
             raise ConfigError(f"trace {short} has no texts to answer with: they were not recorded")
         if (fork is None) != (live is None):
             raise ConfigError("a replay that goes on live needs both, a fork and models")
-        if fork is None and (status := ending(trace)) in WAITING:
+        if approve and fork is None:
+            raise ConfigError("only a replay that goes on live can approve: what is recorded asks nobody")
+        if fork is None and (status := ending(trace)) in (*WAITING, "unfinished"):
             raise ConfigError(f"trace {short} is {status}: its run did not end, so resume it instead")
         self.task: Task = trace.task
         before_ns = None if fork is None else fork.at_ns
         answers = RecordedAnswers(trace, crew, before_ns=before_ns)
         self.models: ModelTable = RecordedModels(answers, live)
-        self.crew = _replayed(crew, answers, policies or {}, live=live is not None)
+        self.words = RecordedWords(trace, before_ns=before_ns, approve=approve)
+        self.crew = _replayed(crew, answers, policies or {}, self.words, live=live is not None)
         self.policies = PolicyTable(
             agents={turn.agent: turn.policy for turn in reversed(trace.turns)},
             fallbacks=answers.stood_in,
             digests={turn.policy: turn.adapter_digest for turn in trace.turns if turn.adapter_digest is not None},
         )
         """Who answered each agent first, and goes on to; and who stood in where that one failed."""
-        self.words = RecordedWords(trace, before_ns=before_ns)
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
 
 
@@ -136,7 +145,37 @@ class _AsGiven:
         return dict(arguments)
 
 
-def _replayed(crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str], *, live: bool) -> Crew:
+class _RecordedPermissions(Permissions):
+    """The crew's table in a replay: whom it wants to be asked about is up to the stand-in of the tool.
+
+    A call that never came to an end does not begin.
+    """
+
+    _tools: Mapping[str, Tool] = PrivateAttr()
+    _answers: RecordedAnswers = PrivateAttr()
+    _approve: bool = PrivateAttr()
+
+    def __init__(self, crew: Crew, answers: RecordedAnswers, *, approve: bool) -> None:
+        super().__init__(**dict(crew.permissions))
+        self._tools = crew.tools
+        self._answers = answers
+        self._approve = approve
+
+    def __bool__(self) -> bool:
+        return self._approve or super().__bool__()
+
+    def decide(self, agent: str, tool: Tool, arguments: Mapping[str, Any]) -> Decision:
+        recorded = self._answers.expects(tool.name, arguments)
+        decision = super().decide(agent, self._tools[tool.name], arguments)
+        if decision.action != "ask":
+            return decision
+        reason = BEFOREHAND if self._approve and not recorded else ""
+        return decision.model_copy(update={"action": "allow", "reason": reason})
+
+
+def _replayed(
+    crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str], words: RecordedWords, *, live: bool
+) -> Crew:
     """The crew with tools that answer from the record, in which nobody is asked and `policies` go before all else."""
     names = [agent.name for agent in crew.agents]
     if unknown := [name for name in policies if name not in names]:
@@ -145,26 +184,20 @@ def _replayed(crew: Crew, answers: RecordedAnswers, policies: Mapping[str, str],
     def agent(one: Agent) -> Agent:
         return one.model_copy(update={"model": policies.get(one.name, one.model)})
 
-    if live and crew.orchestrator is not None and crew.orchestrator.approve:
-        raise ConfigError(
-            f"plans of crew {crew.name!r} need approval, and nobody is asked in a replay: leave out the fork"
-        )
-    rows = [
-        row.model_copy(update={"decision": "allow"}) if row.decision == "ask" else row for row in crew.permissions.rows
-    ]
-    default = "allow" if crew.permissions.default == "ask" else crew.permissions.default
     return crew.model_copy(
         update={
             "orchestrator": None if crew.orchestrator is None else agent(crew.orchestrator),
             "workers": tuple(map(agent, crew.workers)),
-            "tools": {name: _stand_in(tool, crew, answers, live=live) for name, tool in crew.tools.items()},
-            "permissions": Permissions(rows=tuple(rows), default=default),
-            "guardrails": tuple(part for one in crew.guardrails for part in _unasked(one, live=live)),
+            "tools": {name: _stand_in(tool, crew, answers, words, live=live) for name, tool in crew.tools.items()},
+            "permissions": _RecordedPermissions(crew, answers, approve=words.approve),
+            "guardrails": tuple(
+                part for one in crew.guardrails for part in _unasked(one, refuses=live and not words.approve)
+            ),
         }
     )
 
 
-def _unasked(guardrail: Guardrail, *, live: bool) -> Iterator[Guardrail]:
+def _unasked(guardrail: Guardrail, *, refuses: bool) -> Iterator[Guardrail]:
     """A guardrail that asks nobody about tool calls: what was said of one is in its recorded result."""
     parts = [tuple(place for place in guardrail.at if (place in TOOLS) is tools) for tools in (False, True)]
     if guardrail.action != "ask" or not parts[1]:
@@ -172,11 +205,10 @@ def _unasked(guardrail: Guardrail, *, live: bool) -> Iterator[Guardrail]:
         return
     if parts[0]:
         yield guardrail.model_copy(update={"at": parts[0]})
-    # Live, nobody can say yes.
-    yield guardrail.model_copy(update={"at": parts[1], "action": "block" if live else "warn"})
+    yield guardrail.model_copy(update={"at": parts[1], "action": "block" if refuses else "warn"})
 
 
-def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, *, live: bool) -> Tool:
+def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, words: RecordedWords, *, live: bool) -> Tool:
     """A tool that looks and answers like `tool`; only a live one that needs nobody's word is really called."""
 
     async def answered(**arguments: Any) -> CallResult:
@@ -187,9 +219,11 @@ def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, *, live: bool) -
         if not live:
             return CallResult(status="failed", content=f"the record has no such call of {tool.name}")
         permission = crew.permissions.decide(context.agent, tool, arguments)
-        if tool.asks or permission.action != "allow":
-            reason = permission.reason if permission.action == "deny" else "nobody is asked in a replay"
-            return CallResult(status="denied", content=f"{tool.name} was not called: {reason}")
+        if permission.action == "deny":
+            return CallResult(status="denied", content=f"{tool.name} was not called: {permission.reason}")
+        if tool.asks or (permission.action == "ask" and not words.approve):
+            words.unasked.append(f"{context.agent} calls {tool.name} with {json.dumps(arguments, ensure_ascii=False)}")
+            return CallResult(status="denied", content=f"{tool.name} was not called: nobody is asked in a replay")
         return await call_tool(tool, arguments, context)
 
     twin = copy.copy(tool)

@@ -38,9 +38,9 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
 
     What a crashed run never wrote is absent: without the workflow's span there is no task and no outcome, and turns
     whose agent's span is missing form a trajectory without a status. A run that was taken up again has a workflow span
-    for each part: the one that ended last says how it ended, the times are of all parts together, and the seconds of
-    those in which it worked. Raises `StoreError` where there is no span at all or an attribute does not hold what its
-    name says.
+    for each part: the one that ended last says how it ended, and the last of those that tell it what was decided; the
+    times are of all parts together, and the seconds of those in which it worked. Raises `StoreError` where there is no
+    span at all or an attribute does not hold what its name says.
     """
     known = _distinct(spans)
     if not known:
@@ -48,6 +48,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
     ordered = sorted(known.values(), key=_rank)
     parts = [span for span in ordered if _operation(span) == "invoke_workflow"]
     root = max(parts, key=_end_rank, default=None)
+    told = max((span for span in parts if a.DECISIONS in span.attributes), key=_end_rank, default=None)
     # A server's own account of a call is by another clock.
     own = [span for span in ordered if _operation(span) is not None] or ordered
     try:
@@ -57,7 +58,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             task=None if root is None else _json(root, a.TASK, _TASK),
             trajectories=_trajectories(ordered, known),
             outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
-            decisions=None if root is None else _json(root, a.DECISIONS, _ANY),
+            decisions=None if told is None else _json(told, a.DECISIONS, _ANY),
             labels=tuple(sorted(labels, key=lambda label: label.at_ns)),
             started_ns=own[0].start_ns,
             ended_ns=max(span.end_ns for span in own),

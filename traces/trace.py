@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue
 
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message, Usage
-from journeyman.traces.record import Record
+from journeyman.traces.record import Record, Words
 
 Status = Literal[
     "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input", "paused"
@@ -53,7 +53,7 @@ class Outcome(Record):
     answer: str = ""
     evidence: tuple[str, ...] = ()
     """Spans of the tool calls that the answer rests on."""
-    error: str | None = None
+    error: Words | None = None
     """Why the status is not `ok`; never part of `answer`."""
     usage: Usage = Usage()
     model_calls: int = 0
@@ -62,6 +62,10 @@ class Outcome(Record):
     """Money, by the workspace's price table."""
     seconds: float = 0.0
     """At work, over all parts of a run that was taken up again."""
+
+
+CUT_OFF = "CancelledError"
+"""The error of a call that was ended from outside: it comes without words of its own."""
 
 
 class ToolResult(Record):
@@ -76,9 +80,9 @@ class ToolResult(Record):
     started_ns: int
     ended_ns: int
 
-
-CUT_OFF = "CancelledError"
-"""The error of a model call that was ended from outside: it comes without words of its own."""
+    @property
+    def cut_off(self) -> bool:
+        return (self.status, self.content) == ("failed", CUT_OFF)
 
 
 class Turn(Record):
@@ -114,6 +118,10 @@ class Turn(Record):
     """Seconds in which it wrote the reply."""
     started_ns: int
     ended_ns: int
+
+    @property
+    def cut_off(self) -> bool:
+        return self.error == CUT_OFF
 
 
 class Trajectory(Record):

@@ -34,6 +34,9 @@ def replay_command(
             help="Who answers the agent then; without AGENT, that of SPAN; repeatable",
         ),
     ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Say yes to what a person would be asked then: plans, texts, tool calls")
+    ] = False,
     crew: Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")] = Path("crew.toml"),
     attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of live model calls")] = 0,
@@ -44,7 +47,8 @@ def replay_command(
     """Run a recorded run again and compare the two step by step.
 
     Model and tools answer from the record; nothing is called, and it ends with 1 where the runs parted. With --from,
-    what began later than that step is asked of the model server and the tools, and the end is the run's own.
+    what began later than that step is asked of the model server and the tools, and the end is the run's own. What a
+    person said of a plan holds for that very plan.
     """
     from journeyman.agents.crew_file import load_crew
     from journeyman.runtime.replay import find_fork
@@ -52,16 +56,19 @@ def replay_command(
     place = find_workspace(workspace)
     recorded = place.store.get(trace)
     fork = None if span is None else find_fork(recorded, span)
-    if fork is None and policy:
-        raise ConfigError("--policy needs --from SPAN: what is answered from the record asks nobody")
-    outcome = asyncio.run(_again(place, recorded, load_crew(crew), fork, _policies(policy or [], fork), attach, seed))
+    for option, given in (("--policy", policy), ("--approve", approve)):
+        if fork is None and given:
+            raise ConfigError(f"{option} needs --from SPAN: what is answered from the record asks nobody")
+    outcome, unasked = asyncio.run(
+        _again(place, recorded, load_crew(crew), fork, _policies(policy or [], fork), approve, attach, seed)
+    )
     again = place.store.get(outcome.trace_id)
     found = diff(recorded, again)
     same = found.first is None and _end(recorded) == _end(again)
     emit(
-        {"outcome": outcome, "same": same, "diff": found},
+        {"outcome": outcome, "same": same, "unasked": unasked, "diff": found},
         as_json,
-        lambda: _show(outcome, found, full),
+        lambda: _show(outcome, found, unasked, full, may_approve=fork is not None and not approve),
     )
     raise typer.Exit((Exit.OK if same else Exit.FAILED) if fork is None else exit_code([outcome], []))
 
@@ -72,9 +79,11 @@ async def _again(
     crew: "Crew",
     fork: "Fork | None",
     policies: dict[str, str],
+    approve: bool,
     attach: str | None,
     seed: int,
-) -> Outcome:
+) -> tuple[Outcome, list[str]]:
+    """The outcome, and what nobody was asked."""
     from journeyman.runtime.answering import answering
     from journeyman.runtime.recording import Recording
     from journeyman.runtime.replay import Replay, ReplaySink
@@ -83,7 +92,8 @@ async def _again(
     from journeyman.traces.tracer import Tracer
 
     live = None if fork is None else answering(place, attach)
-    replay = Replay(trace, crew, fork=fork, live=None if live is None else live.models, policies=policies)
+    models = None if live is None else live.models
+    replay = Replay(trace, crew, fork=fork, live=models, policies=policies, approve=approve)
     if live is not None:
         place.config.check_crew(replay.crew)
     with Recording(place) as recording:
@@ -100,7 +110,7 @@ async def _again(
             base_digest=None if live is None else live.base_digest,
             seed=seed,
         ) as runtime:
-            return await runtime.run(replay.task)
+            return await runtime.run(replay.task), replay.words.unasked
 
 
 def _end(trace: Trace) -> tuple[str, str] | None:
@@ -121,8 +131,12 @@ def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "Poli
     return replay.policies.model_copy(update={"digests": {**replay.policies.digests, **digests}})
 
 
-def _show(outcome: Outcome, found: Diff, full: bool) -> None:
+def _show(outcome: Outcome, found: Diff, unasked: list[str], full: bool, *, may_approve: bool) -> None:
     out.print(diff_table(found, full=full))
     if outcome.error is not None:
         notes.print(f"{outcome.status}: {outcome.error}", markup=False)
+    for question in unasked:
+        notes.print(f"nobody was asked: {question}", markup=False)
+    if unasked and may_approve:
+        notes.print("--approve says yes to what wants a yes or no")
     notes.print(f"trace {outcome.trace_id[:12]} is the replay", style="dim", markup=False)

@@ -1,5 +1,6 @@
 """A replay does what the record says and nothing else; a fork leaves the record where it is told to."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +17,7 @@ from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.replay import Replay, ReplaySink, find_fork
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
-from journeyman.tools.tool import tool
+from journeyman.tools.tool import Tool, tool
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble, refusal
 from journeyman.traces.content import ContentPolicy
@@ -161,8 +162,23 @@ async def test_an_agent_that_ran_out_of_time_does_so_again_at_once() -> None:
     slow = LOOKUP.model_copy(update={"limits": Limits(turns=3, seconds=0.2)})
     crew = CREW.model_copy(update={"orchestrator": None, "workers": (slow,)})
     recorded = await record(crew, ScriptedModel(answers, latency_s=5.0))
-    outcome, _ = await run(Replay(recorded, crew))
+    outcome, again = await run(Replay(recorded, crew))
     assert outcome.status == "timeout"
+    assert diff(recorded, again).first is None
+
+
+async def test_an_agent_whose_time_was_over_in_a_tool_does_so_again_at_once() -> None:
+    async def facts(query: str) -> str:
+        await asyncio.sleep(60)
+        return query
+
+    slow = LOOKUP.model_copy(update={"limits": Limits(turns=3, seconds=0.2)})
+    crew = CREW.model_copy(update={"orchestrator": None, "workers": (slow,), "tools": {"facts": Tool(facts)}})
+    recorded = await record(crew)
+    outcome, again = await run(Replay(recorded, crew))
+    assert recorded.outcome is not None
+    assert (outcome.status, outcome.error) == ("timeout", recorded.outcome.error)
+    assert diff(recorded, again).first is None
 
 
 async def test_where_the_crew_has_changed_the_replay_says_where_it_left_the_record() -> None:
@@ -245,15 +261,6 @@ async def test_without_a_named_policy_those_answer_who_answered_then() -> None:
     model = ScriptedModel(answers)
     await run(Replay(recorded, CREW, fork=fork, live=live(model)))
     assert {request.policy for request in model.requests} == {BASE, "lookup@3"}
-
-
-async def test_a_fork_of_plans_that_need_approval_is_refused() -> None:
-    boss = Agent(name="orchestrator", instructions="Plan.", replans=0)
-    recorded = await record()
-    careful = CREW.model_copy(update={"orchestrator": boss.model_copy(update={"approve": True})})
-    fork = find_fork(recorded, recorded.turns[0].span_id)
-    with pytest.raises(ConfigError, match="need approval"):
-        Replay(recorded, careful, fork=fork, live=live(ScriptedModel(answers)))
 
 
 async def test_what_nobody_was_asked_then_goes_no_further_now() -> None:

@@ -1,6 +1,7 @@
 """A replay asks nobody: what a person said then is part of the record, and what needs a person now is not done."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,9 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.ask import ask
 from journeyman.tools.tool import tool
+from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
+from journeyman.traces.content import ContentPolicy
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.reports.diff import diff
@@ -138,10 +141,13 @@ TEAROOM = Crew(
 """A person is asked about every plan, and about every text with tea in it."""
 
 
-async def decided(tmp_path: Path, refused: Sequence[str], crew: Crew = TEAROOM) -> Trace:
+async def decided(
+    tmp_path: Path, refused: Sequence[str], crew: Crew = TEAROOM, content: ContentPolicy | None = None
+) -> Trace:
     """A run in which a person said yes to everything but what is `refused`."""
     spans, runs = Spans(), RunStore(tmp_path / "runs.db")
-    async with Runtime(crew, model=ScriptedModel(waits), tracer=Tracer(spans), runs=runs) as runtime:
+    tracer = Tracer(spans, content=content)
+    async with Runtime(crew, model=ScriptedModel(waits), tracer=tracer, runs=runs) as runtime:
         outcome = await runtime.run(Task(id="t", prompt="Drinks, tea too"))
         while outcome.status == "needs_input":
             known = await runs.get(outcome.run_id)
@@ -174,6 +180,89 @@ async def test_a_run_that_still_waits_is_not_replayed(tmp_path: Path) -> None:
         await runtime.run(Task(id="t", prompt="Drinks, tea too"))
     with pytest.raises(ConfigError, match="is needs_input: its run did not end, so resume it instead"):
         Replay(assemble(spans.kept), TEAROOM)
+
+
+def plans(*goals: str) -> str:
+    return json.dumps({"assignments": [{"worker": "waiter", "goal": goal} for goal in goals]})
+
+
+@pytest.mark.parametrize("refused", [(), ("plan",)])
+async def test_live_a_person_s_word_holds_for_the_plan_that_he_saw(refused: tuple[str, ...], tmp_path: Path) -> None:
+    crew = TEAROOM.model_copy(update={"guardrails": ()})
+    recorded = await decided(tmp_path, refused, crew)
+    assert recorded.outcome is not None
+    last = max(turn.started_ns for turn in recorded.turns)
+    for fork in (find_fork(recorded, recorded.turns[0].span_id), Fork(span_id="f", agent="waiter", at_ns=last)):
+        replay = Replay(recorded, crew, fork=fork, live=ModelTable(ScriptedModel(waits)))
+        outcome, _ = await run(replay)
+        assert (outcome.status, outcome.error) == (recorded.outcome.status, recorded.outcome.error)
+        assert replay.words.unasked == []
+
+
+async def test_a_word_holds_also_for_a_plan_with_texts_taken_out(tmp_path: Path) -> None:
+    crew = TEAROOM.model_copy(update={"guardrails": ()})
+    recorded = await decided(tmp_path, (), crew, ContentPolicy("full", (lambda text: text.replace("tea", "T"),)))
+    assert '"tea"' not in recorded.model_dump_json()
+    outcome, again = await run(Replay(recorded, crew))
+    assert outcome.status == "ok"
+    assert diff(recorded, again).first is None
+
+
+async def test_live_another_plan_is_followed_only_where_it_was_approved_beforehand(tmp_path: Path) -> None:
+    crew = TEAROOM.model_copy(update={"guardrails": ()})
+    recorded = await decided(tmp_path, (), crew)
+    fork = find_fork(recorded, recorded.turns[0].span_id)
+    replay = Replay(recorded, crew, fork=fork, live=ModelTable(ScriptedModel([plans("beer")])))
+    outcome, _ = await run(replay)
+    assert (outcome.status, outcome.model_calls) == ("blocked", 1)
+    assert len(replay.words.unasked) == 1 and "beer" in replay.words.unasked[0]
+    live = ModelTable(ScriptedModel([plans("beer"), write_answer("cheers")]))
+    outcome, again = await run(Replay(recorded, crew, fork=fork, live=live, approve=True))
+    assert outcome.answer == "cheers"
+    assert "agreed to before the replay began" in str(again.decisions)
+
+
+async def test_what_is_approved_beforehand_is_done_but_an_answer_in_words_is_nobody_s(tmp_path: Path) -> None:
+    recorded = await asked(tmp_path)
+    fork = find_fork(recorded, recorded.turns[0].span_id)
+    for approve, statuses in ((False, ["denied", "denied"]), (True, ["denied", "ok"])):
+        script = [write_call("boss", {"question": "Which?"}), write_call("order", {"item": "tea"}), write_answer("ok")]
+        replay = Replay(recorded, CAFE, fork=fork, live=ModelTable(ScriptedModel(script)), approve=approve)
+        _, again = await run(replay)
+        assert [result.status for turn in again.turns for result in turn.tool_results] == statuses
+        assert len(replay.words.unasked) == statuses.count("denied")
+    assert called == ["tea"]
+
+
+async def test_the_record_says_what_was_approved_beforehand(tmp_path: Path) -> None:
+    recorded, spans = await asked(tmp_path), Spans()
+    fork = find_fork(recorded, recorded.turns[1].span_id)
+    live = ModelTable(ScriptedModel([write_call("order", {"item": "milk"}), write_answer("ok")]))
+    replay = Replay(recorded, CAFE, fork=fork, live=live, approve=True)
+    await Runtime(replay.crew, model=replay.models, tracer=Tracer(spans), words=replay.words).run(replay.task)
+    reasons = {
+        span.name: "agreed to before the replay began" in str(span.attributes.get(a.DECISIONS))
+        for span in spans.kept
+        if span.name.startswith("execute_tool")
+    }
+    assert reasons == {"execute_tool boss": False, "execute_tool order": True}
+    assert called == ["milk"]
+
+
+async def test_texts_are_let_through_where_that_was_said_beforehand(tmp_path: Path) -> None:
+    recorded = await decided(tmp_path, ())
+    fork = find_fork(recorded, recorded.turns[0].span_id)
+    for approve, status in ((True, "ok"), (False, "blocked")):
+        live = ModelTable(
+            ScriptedModel([plans("tea, green"), write_call("menu", {"item": "tea"}), write_answer("tea")])
+        )
+        outcome, _ = await run(Replay(recorded, TEAROOM, fork=fork, live=live, approve=approve))
+        assert outcome.status == status
+
+
+async def test_what_is_recorded_asks_nobody_and_needs_no_approval(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="only a replay that goes on live"):
+        Replay(await asked(tmp_path), CAFE, approve=True)
 
 
 async def test_live_a_person_s_word_counts_for_what_was_done_before_the_fork(tmp_path: Path) -> None:

@@ -157,10 +157,26 @@ def test_from_a_step_on_another_policy_answers(workspace: Workspace, crew: Path,
     assert "turn 2 ▶" in shown.stdout
 
 
+def test_what_nobody_was_asked_is_told_and_can_be_approved(
+    workspace: Workspace, crew: Path, recorded: Trace, url: str
+) -> None:
+    bread = 'check = "topics"\nallowed = { food = ["bread"] }'
+    crew.write_text(f'{CREW}[[guardrails]]\n{bread}\nat = ["answer"]\naction = "ask"\n')
+    options = [recorded.trace_id, "--from", recorded.turns[1].span_id, "--attach", url]
+    result = replay(workspace, crew, *options)
+    assert result.exit_code == 1
+    assert "nobody was asked: May this answer go on?" in result.stderr
+    assert "--approve says yes" in result.stderr
+    result = replay(workspace, crew, *options, "--approve", "--json")
+    said = json.loads(result.stdout)
+    assert (result.exit_code, said["outcome"]["answer"], said["unasked"]) == (0, "7", [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--policy", "base"], "--policy needs --from SPAN"),
+        (["--approve"], "--approve needs --from SPAN"),
         (["--from", "ffff"], "no agent, model call or tool call has span 'ffff'"),
     ],
 )

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from journeyman.traces.errors import StoreError
 from journeyman.traces.record import Record
-from journeyman.traces.trace import CUT_OFF, ToolResult, Trace, Trajectory, Turn, ending
+from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn, ending
 
 S = TypeVar("S")
 
@@ -184,14 +184,24 @@ def _joined(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         whole[first] = part if first == part.span_id else _continued(whole[first], part)
         if part.status in UNFINISHED:
             unfinished[work] = first
-    return [one.model_copy(update={"parent": first_parts.get(one.parent, one.parent)}) for one in whole.values()]
+    return [
+        one.model_copy(update={"parent": first_parts.get(one.parent, one.parent), "turns": _ended(one.turns)})
+        for one in whole.values()
+    ]
 
 
 def _continued(before: Trajectory, after: Trajectory) -> Trajectory:
     kept = {"span_id": before.span_id, "parent": before.parent, "started_ns": before.started_ns}
-    # What an interruption cut off was asked again.
-    turns = (*(turn for turn in before.turns if turn.error != CUT_OFF), *after.turns)
-    return after.model_copy(update={**kept, "turns": turns, "plan": after.plan or before.plan})
+    return after.model_copy(update={**kept, "turns": (*before.turns, *after.turns), "plan": after.plan or before.plan})
+
+
+def _ended(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Without the calls that were cut off: they brought nothing, and where the work went on they were made again."""
+    return tuple(
+        turn.model_copy(update={"tool_results": tuple(one for one in turn.tool_results if not one.cut_off)})
+        for turn in turns
+        if not turn.cut_off
+    )
 
 
 def _place(assignment: str | None) -> tuple[tuple[bool, int, str], ...]:
