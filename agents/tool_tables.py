@@ -1,6 +1,7 @@
 """Tool tables: `[tools.NAME]` of a crew's file, and the tools that they stand for."""
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from journeyman.tools.tool import Tool, toolbox
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.imports import imported
-from journeyman.traces.record import first_mistake
+from journeyman.traces.record import first_mistake, unknown_key
 
 MARKS = {"approve", "idempotent", "writes"}
 """Options of every table: what `Tool` says of them holds for each tool of it."""
+OPTIONS = ("use", *sorted({*MARKS, "description"}))
 PATHS = {"path", "log", "certificates"}
 """Options that name a file, from the folder of the crew's file."""
 LOOSE = ConfigDict(arbitrary_types_allowed=True)
@@ -44,15 +46,20 @@ def build_tools(name: str, options: dict[str, Any], folder: Path) -> dict[str, T
     for key, value in marks.items():
         if not isinstance(value, bool):
             raise ConfigError(f"tools.{name}: {key} must be true or false, not {value!r}")
+    description = None if _describes(builder) else options.pop("description", None)
+    if not isinstance(description, str | None):
+        raise ConfigError(f"tools.{name}: description must be a text, not {description!r}")
     for key in PATHS & options.keys():
         if isinstance(options[key], str):
             options[key] = folder / options[key]
     built = builder if isinstance(builder, Tool) and not options else _built(name, use, builder, options)
-    if isinstance(built, Tool):
-        return {name: built.renamed(name).marked(**marks)}
-    if isinstance(built, list | tuple) and built and all(isinstance(one, Tool) for one in built):
-        return toolbox(name, [one.marked(**marks) for one in built])
-    raise ConfigError(f"tools.{name}: {use!r} gave a {type(built).__name__}, not a Tool")
+    tools = [built] if isinstance(built, Tool) else built
+    if not isinstance(tools, list | tuple) or not tools or not all(isinstance(one, Tool) for one in tools):
+        raise ConfigError(f"tools.{name}: {use!r} gave a {type(built).__name__}, not a Tool")
+    tools = [one.marked(**marks) for one in tools]
+    if description is not None:
+        tools = [one.described(description) for one in tools]
+    return {name: tools[0].renamed(name)} if isinstance(built, Tool) else toolbox(name, tools)
 
 
 def united(boxes: Mapping[str, Mapping[str, Tool]]) -> dict[str, Tool]:
@@ -64,16 +71,25 @@ def united(boxes: Mapping[str, Mapping[str, Tool]]) -> dict[str, Tool]:
     return tools
 
 
+def _describes(builder: Any) -> bool:
+    """Whether it takes a description itself, as one does that adds to it."""
+    try:
+        return not isinstance(builder, Tool) and "description" in signature(builder).parameters
+    except (TypeError, ValueError):  # It is nothing that could be called, or does not say how.
+        return False
+
+
 def _built(name: str, use: str, builder: Any, options: dict[str, Any]) -> Any:
     if isinstance(builder, Tool):
-        raise ConfigError(f"tools.{name}: {use!r} takes no option {min(options)!r}")
+        raise ConfigError(f"tools.{name}: {unknown_key(min(options), OPTIONS)}")
     if use in BUILDERS:
         # A mistake in an option is told by its key, as everywhere else in the file.
         builder = validate_call(config=LOOSE)(builder)
     try:
         return builder(**options)
     except ValidationError as error:
-        raise ConfigError(f"tools.{name}: {first_mistake(error)}") from None
+        known = tuple(dict.fromkeys((*signature(builder).parameters, *OPTIONS))) if use in BUILDERS else ()
+        raise ConfigError(f"tools.{name}: {first_mistake(error, beside=known)}") from None
     except (ConfigError, TypeError) as error:
         hint = "" if use in BUILDERS or isinstance(error, ConfigError) else "; is it a tool without @tool?"
         raise ConfigError(f"tools.{name}: {error}{hint}") from None

@@ -3,9 +3,10 @@
 JOURNEYMAN_CREW=planets/crew.toml uvicorn fastapi_app:app
 
 POST /tasks waits for the outcome, POST /tasks/events streams the run as server-sent events (a client that leaves
-cancels it), GET /runs/{id} tells how a run stands, POST /runs/{id}/answers goes on with one that asked a person.
+stops it), GET /runs/{id} tells how a run stands, POST /runs/{id}/answers goes on with one that asked a person.
 """
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -16,7 +17,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from journeyman.runtime import Consent, JourneymanError, Outcome, RunRecord, Runtime, Task
+from journeyman.runtime import ConfigError, Consent, JourneymanError, Outcome, RunRecord, Runtime, Task
 
 
 class NewTask(BaseModel):
@@ -51,14 +52,20 @@ TheRuntime = Annotated[Runtime, Depends(the_runtime)]
 
 
 async def run_task(new: NewTask, runtime: TheRuntime) -> Outcome:
-    return await runtime.run(_task(new))
+    try:
+        return await runtime.run(_task(new))
+    except ConfigError as error:
+        raise HTTPException(422, str(error)) from None
 
 
 async def stream_task(new: NewTask, runtime: TheRuntime) -> StreamingResponse:
     async def events() -> AsyncIterator[str]:
-        async with aclosing(runtime.stream(_task(new), tokens=True)) as run:
-            async for event in run:
-                yield f"event: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        try:
+            async with aclosing(runtime.stream(_task(new), tokens=True)) as run:
+                async for event in run:
+                    yield f"event: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        except JourneymanError as error:  # The status was sent before the first event.
+            yield f"event: error\ndata: {json.dumps({'error': str(error)})}\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
 

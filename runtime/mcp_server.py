@@ -7,8 +7,13 @@ What it does not: there is no login. Whoever reaches the port may run tasks and 
 it an address that others reach only behind a proxy with a login.
 """
 
+import asyncio
+import os
+import signal
 import socket
-from contextlib import aclosing
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Annotated
 from uuid import uuid4
 
@@ -29,6 +34,8 @@ from journeyman.traces.trace import Outcome, Status, Task
 
 PATH = "/mcp"
 """Of the address that HTTP clients connect to."""
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+PIECE_BYTES = 65_536
 SECONDS_TO_END = 3
 """Which a signal leaves to the requests under way; a run that is kept can be taken up again."""
 
@@ -68,8 +75,8 @@ class WaitingRuns(Record):
 def make_server(runtime: Runtime) -> MCPServer[None]:
     """An MCP server with the tool `run_task`, and where runs are kept also `list_runs` and `answer_run`.
 
-    While a task runs, its client is told of the plan, each tool call and each report. A client that
-    gives up cancels it.
+    While a task runs, its client is told of the plan, each tool call and each report. A client that gives up stops it;
+    where runs are kept, `journeyman runs` can go on with it.
     """
     crew, runs = runtime.crew, runtime.runs
     server: MCPServer[None] = MCPServer(f"journeyman {crew.name}", log_level="WARNING")
@@ -100,14 +107,15 @@ def make_server(runtime: Runtime) -> MCPServer[None]:
 
 
 async def serve(runtime: Runtime, listening: socket.socket | None = None) -> None:
-    """Serves the crew until the client closes standard input, or, on a `listening` socket, over HTTP until a signal.
+    """Serves the crew over HTTP on a `listening` socket, else over stdio until its client ends; a signal ends both.
 
-    Nothing else may be printed to standard output meanwhile.
+    Nothing else may be printed to standard output meanwhile. For a program's main thread only.
     """
     server = make_server(runtime)
     async with runtime:
         if listening is None:
-            await server.run_stdio_async()
+            with _input_ended_by_signals():
+                await server.run_stdio_async()
             return
         import uvicorn
 
@@ -123,6 +131,36 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as error:
         raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror}") from None
+
+
+@contextmanager
+def _input_ended_by_signals() -> Iterator[None]:
+    """Standard input that ends at SIGINT and SIGTERM, as where the client closes it.
+
+    The SDK reads it in a thread that nothing else can stop. So another one, which nobody waits for, hands it on.
+    """
+    outside = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    handed_on = os.fdopen(writing, "wb", buffering=0)
+
+    def hand_on() -> None:
+        with suppress(OSError, ValueError), handed_on:  # It is closed where a signal came, broken where nobody reads.
+            while piece := os.read(outside, PIECE_BYTES):
+                left = memoryview(piece)
+                while left:
+                    left = left[handed_on.write(left) :]
+
+    threading.Thread(target=hand_on, name="mcp input", daemon=True).start()
+    loop = asyncio.get_running_loop()
+    for ending in ENDINGS:
+        loop.add_signal_handler(ending, handed_on.close)
+    try:
+        yield
+    finally:
+        for ending in ENDINGS:
+            loop.remove_signal_handler(ending)
 
 
 async def _carried_out(runtime: Runtime, task: Task, run_id: str | None, context: Context) -> CallToolResult:
@@ -210,9 +248,11 @@ async def _answered(runtime: Runtime, runs: RunStore, run_id: str, question_id: 
     if len(asked) != 1:
         have = ", ".join(one.id for one in record.open_questions) or "none"
         raise RefusedError(f"name one question of run {run_id}: {have}")
-    if asked[0].kind == "answer":
-        return await interventions.answer(runs, run_id, said, question_id=asked[0].id)
-    return await interventions.decide(runs, run_id, _consent(said), question_id=asked[0].id)
+    word = said if asked[0].kind == "answer" else _consent(said)
+    try:
+        return await interventions.say(runs, run_id, word, question_id=asked[0].id)
+    except JourneymanError as error:
+        raise RefusedError(str(error)) from None
 
 
 def _consent(said: str) -> Consent:

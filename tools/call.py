@@ -6,13 +6,17 @@ import inspect
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json
 
 from journeyman.tools.context import ToolContext
 from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
-from journeyman.traces.errors import ToolError
+from journeyman.traces.errors import ToolError, writable
 from journeyman.traces.record import Record
 from journeyman.traces.trace import CallStatus
 
@@ -69,7 +73,7 @@ async def _in_time(working: "asyncio.Task[tuple[CallStatus, str]]", tool: Tool) 
 async def _contained(tool: Tool, arguments: dict[str, Any]) -> tuple[CallStatus, str]:
     try:
         said = await _invoke(tool, arguments)
-        return (said.status, said.content) if isinstance(said, CallResult) else ("ok", str(said))
+        return (said.status, said.content) if isinstance(said, CallResult) else ("ok", _written(said))
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except ToolError as error:
@@ -115,6 +119,14 @@ async def _in_thread(function: Callable[[], Any], name: str) -> Any:
     return await done
 
 
+def _written(said: Any) -> str:
+    """As JSON what has parts, because models know it better than Python's own writing of it."""
+    if isinstance(said, dict | list | tuple | BaseModel) or is_dataclass(said):
+        with suppress(PydanticSerializationError):  # Half a surrogate pair within it, say.
+            return to_json(said, fallback=str, inf_nan_mode="constants").decode()
+    return str(said)
+
+
 def _told(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
@@ -123,7 +135,7 @@ def _told(error: BaseException) -> str:
 
 
 def _shown(content: str, limit: int) -> str:
-    """As much of it as a model is shown, without the halves of characters that no server takes."""
+    """As much of it as a model is shown, in characters that servers take."""
     if len(content) > limit:
         content = f"{content[:limit]}\n[cut: the first {limit:,} of {len(content):,} characters]"
-    return content.encode(errors="replace").decode()
+    return writable(content)

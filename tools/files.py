@@ -3,7 +3,7 @@
 What it protects from: a path never leads out of the folder. Each part of a path is opened relative to the one before
 and without following links (`openat` with `O_NOFOLLOW`), so `..`, absolute paths, symbolic links, and a folder that is
 swapped for a link between check and use all end in an error. Devices, pipes and sockets are not opened. Sizes are
-limited. Writing replaces a file in one step: a reader sees the old text or the new one.
+limited. Writing replaces a file in one step: a reader sees the old text or the new one. Its mode stays as it was.
 
 What it does not: hard links are files like any other, so a link made from outside shows what it is linked to. Whatever
 lies in the folder can be read, hidden files too, except `.git`. There is no limit on how many files are written.
@@ -131,8 +131,11 @@ class _Folder:
             if there is not None and not stat.S_ISREG(there.st_mode):
                 raise ToolError(f"{path!r} is not a regular file, and is left as it is")
             draft = f".{name[:100]}.{uuid4().hex}"
+            mode = 0o644 if there is None else there.st_mode & 0o777
             try:
-                with os.fdopen(os.open(draft, NEW, 0o644, dir_fd=above), "wb") as file:
+                with os.fdopen(os.open(draft, NEW, mode & 0o644, dir_fd=above), "wb") as file:
+                    if there is not None:
+                        os.fchmod(file.fileno(), mode)
                     file.write(content)
                     os.fsync(file.fileno())
                 os.replace(draft, name, src_dir_fd=above, dst_dir_fd=above)

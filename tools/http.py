@@ -38,6 +38,8 @@ PORTS = {"https": 443, "http": 80}
 TEXT = ("text/", "application/json", "application/xml", "application/javascript", "application/x-ndjson")
 HOST = re.compile(r"[\w.:-]+", re.ASCII)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+"""Other forms of addresses of version 4, which lead to networks of one's own: Python calls them public."""
 NO_CHARSETS = {"punycode", "idna", "unicode-escape", "raw-unicode-escape"}
 REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -180,7 +182,8 @@ class _Web:
         if address is None:
             return False
         within = any(address.version == network.version and address in network for network in self._private)
-        return within or (address.is_global and not address.is_multicast)
+        inner = any(address.version == network.version and address in network for network in TRANSLATED)
+        return within or (address.is_global and not address.is_multicast and not inner)
 
     async def _read(self, response: "httpx.Response", target: "httpx.URL") -> str:
         import httpx

@@ -62,6 +62,8 @@ def mcp(
     to connect, and for the list of tools. A name that is no Python identifier gets `_` for what does not fit. Raises
     `ConfigError` where the server cannot be reached, lacks a tool or describes one that cannot be used.
     """
+    if tools is not None and not tools:
+        raise ConfigError("tools is empty: name some, or leave it out to get all")
     if find_spec("mcp") is None:
         raise ConfigError("MCP servers need the package mcp: pip install 'journeyman[mcp]'")
     from journeyman.tools.mcp_session import process_client, web_client

@@ -24,6 +24,8 @@ def retrieve(
     """A tool `name(query: str) -> str` that returns the `k` best of `documents`, one a line, or "nothing found".
 
     With BM25 a document without a word of the query is never returned; with `embed` the nearest ones are, however far.
+    A word is what stands between spaces and punctuation, as it is written: texts in a language without spaces want
+    `embed`.
     Of two that match alike the earlier one comes first. The index is only read, so calls may run in any number of
     threads.
     """

@@ -97,7 +97,9 @@ def run(program: str) -> NoReturn:
             value = eval(compile(ast.Expression(last.value), PROGRAM, "eval"), main_module.__dict__)
             if value is not None:
                 print(repr(value))
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # What stands above the program on the stack is nothing to its writer.
         at = error.__traceback__
         while at is not None and at.tb_frame.f_code.co_filename != PROGRAM:
             at = at.tb_next

@@ -10,6 +10,7 @@ looks at the clock between its steps only: one step that pads a text to a huge w
 huge value (DuckDB) may use more than its time, and in DuckDB more than its memory. The call is given up all the same.
 """
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ MAX_PATTERN_BYTES = 200
 """Of LIKE and GLOB in SQLite: time grows with the pattern's length times the text's, in one step."""
 MAX_QUERY_CHARS = 20_000
 DUCKDB_MEMORY = "512MB"
+PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+"""A name that a query can write without quotes, unless it is one of SQL's own words."""
 STEPS_BETWEEN_LOOKS = 1_000
 """Of SQLite's virtual machine, after which the clock is read."""
 
@@ -43,7 +46,8 @@ def sql(
 ) -> Tool:
     """A tool `name(query: str) -> str` that asks the database file at `path`, SQLite or DuckDB, told apart by content.
 
-    Tables and views, as they are now, are listed in the tool's description, so that a model can write a query at once.
+    Tables and views, as they are now, are listed in the tool's description, unless that is empty, so that a model can
+    write a query at once.
     The answer is a header and at most `max_rows` rows, values between `|`, with a last line where rows were left out.
     What the engine refuses is a `ToolError` with the engine's words; a file that is no database is a `ConfigError`.
     """
@@ -59,7 +63,7 @@ def sql(
         tables = database.tables()
     except Exception as error:  # Each engine has its own; the file is damaged, locked or encrypted.
         raise ConfigError(f"{path} cannot be read as a {database.dialect} file: {error}") from None
-    told = f"{description} The database is {database.dialect}:\n{_listed(tables)}"
+    told = f"{description} The database is {database.dialect}:\n{_listed(tables)}" if description else ""
     return Tool(ask, name=name, description=told, timeout_s=max_seconds + 5)
 
 
@@ -125,8 +129,9 @@ class _SQLite:
     def _described(self, connection: sqlite3.Connection, name: str, kind: str) -> str:
         columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (name,)).fetchall()
         keys = connection.execute('SELECT "from", "table", "to" FROM pragma_foreign_key_list(?)', (name,)).fetchall()
-        refers = {column: f" → {table}.{to or 'its key'}" for column, table, to in keys}
-        return _entry(name, kind, [f"{column} {type_}".strip() + refers.get(column, "") for column, type_ in columns])
+        refers = {column: f" → {_quoted(table)}.{_quoted(to) if to else 'its key'}" for column, table, to in keys}
+        told = [f"{_quoted(column)} {type_}".strip() + refers.get(column, "") for column, type_ in columns]
+        return _entry(_quoted(name), kind, told)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -194,10 +199,15 @@ class _DuckDB:
     def tables(self) -> list[str]:
         with self._connection() as connection:
             found = connection.execute(
-                "SELECT table_name, list(column_name || ' ' || data_type ORDER BY ordinal_position)"
-                " FROM information_schema.columns GROUP BY table_schema, table_name ORDER BY table_name"
+                "SELECT table_schema, table_name, list([column_name, data_type] ORDER BY ordinal_position)"
+                " FROM information_schema.columns GROUP BY table_schema, table_name"
+                " ORDER BY table_schema <> 'main', table_schema, table_name"
             ).fetchall()
-        return [_entry(name, "table", columns) for name, columns in found]
+        return [self._described(*table) for table in found]
+
+    def _described(self, schema: str, table: str, columns: list[list[str]]) -> str:
+        where = "" if schema == "main" else f"{_quoted(schema)}."
+        return _entry(where + _quoted(table), "table", [f"{_quoted(column)} {type_}" for column, type_ in columns])
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -225,6 +235,11 @@ def _out_of_time(seconds: float) -> str:
 
 def _entry(name: str, kind: str, columns: Sequence[str]) -> str:
     return f"{'view ' if kind == 'view' else ''}{name}({', '.join(columns)})"
+
+
+def _quoted(name: str) -> str:
+    """As a query must write it."""
+    return name if PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def _listed(tables: list[str]) -> str:

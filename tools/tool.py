@@ -43,6 +43,8 @@ class Tool:
     ) -> None:
         self.function = function
         self.name = _checked(name or str(getattr(function, "__name__", type(function).__name__)))
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"tool {self.name!r} gives its result in parts (`yield`): return it in one piece")
         self.description = _first_paragraph(function) or self.name if description is None else description
         self.timeout_s = timeout_s
         """Seconds after which a call is given up."""
@@ -92,6 +94,13 @@ class Tool:
             marks = {"idempotent": not marks["writes"], **marks}
         for name, value in marks.items():
             setattr(twin, name, value)
+        return twin
+
+    def described(self, text: str) -> "Tool":
+        """The same with another description; an empty one leaves it out of what agents that write JSON are told."""
+        twin = copy.copy(self)
+        twin.description = text
+        twin.__dict__.pop("told", None)
         return twin
 
     def renamed(self, name: str) -> "Tool":

@@ -1,6 +1,8 @@
 """A real MCP client uses the crew as tools: over stdio and over HTTP it runs tasks, answers questions and gives up."""
 
 import asyncio
+import json
+import signal
 import socket
 import subprocess
 import sys
@@ -84,6 +86,36 @@ async def test_over_stdio_a_client_runs_tasks_and_is_told_of_each_step(tmp_path:
     ]
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_over_stdio_a_signal_ends_the_server_though_its_client_is_still_there(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    mark = tmp_path / "mark"
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    task = {"name": "run_task", "arguments": {"prompt": f"brew {mark}"}}
+    with subprocess.Popen(
+        [sys.executable, CREW, tmp_path / "runs.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        for asked in (
+            {"id": 1, "method": "initialize", "params": hello},
+            {"method": "notifications/initialized"},
+            {"id": 2, "method": "tools/call", "params": task},
+        ):
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **asked}) + "\n")
+        process.stdin.flush()
+        try:
+            for _ in range(600):
+                if mark.exists() and mark.read_text() == "begun":
+                    break
+                sleep(0.05)
+            process.send_signal(sent)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert mark.read_text() == "stopped"
+
+
 async def test_a_client_is_told_what_the_crew_can_do(tmp_path: Path) -> None:
     async with connected(tmp_path) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -115,6 +147,8 @@ async def test_a_question_to_a_person_is_put_and_answered_by_the_client(tmp_path
         assert "Who pays?" in text(waiting)
         (run,) = fields(await client.call_tool("list_runs", {}))["runs"]
         assert (run["prompt"], run["questions"]) == ("ask Who pays?", [question])
+        refused = await client.call_tool("answer_run", {"run_id": run["run_id"], "answer": "A\0n"})
+        assert (refused.is_error, "null character" in text(refused)) == (True, True)
         done = await client.call_tool("answer_run", {"run_id": run["run_id"], "answer": "Ann does."})
         assert text(done) == "Ann does."
         assert fields(await client.call_tool("list_runs", {}))["runs"] == []

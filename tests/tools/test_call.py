@@ -5,7 +5,9 @@ import contextvars
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from time import perf_counter, sleep
 from typing import NoReturn
 
@@ -14,6 +16,7 @@ import pytest
 from journeyman.tools.call import call_tool
 from journeyman.tools.tool import Tool, tool, toolbox
 from journeyman.traces.errors import ConfigError, ToolError
+from journeyman.traces.messages import Usage
 
 
 def raising(error: BaseException) -> Tool:
@@ -54,6 +57,21 @@ async def test_an_error_that_cannot_be_shown_is_told_by_its_name() -> None:
             raise ValueError("not for your eyes")
 
     assert (await call_tool(raising(ShyError()), {})).content == "broken failed: ShyError"
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        ({"a": None, "b": [True, "ö"]}, '{"a":null,"b":[true,"ö"]}'),
+        (["x", Path("y")], '["x","y"]'),
+        (Usage(input_tokens=1), '{"input_tokens":1,"output_tokens":0,"cached_tokens":0}'),
+        (3.5, "3.5"),
+        ({"half": "\ud800"}, r"{'half': '\ud800'}"),
+    ],
+)
+async def test_a_result_with_parts_is_shown_as_json(result: object, content: str) -> None:
+    shown = await call_tool(Tool(lambda: result, name="look"), {})
+    assert (shown.status, shown.content) == ("ok", content)
 
 
 async def test_half_a_character_reaches_no_model() -> None:
@@ -176,7 +194,7 @@ async def test_a_ready_schema_is_what_arguments_are_held_to() -> None:
     said = Tool(lambda **arguments: arguments, name="go", parameters=schema)
     place = said.parameters["properties"]["place"]["properties"]
     assert place == {"name": {"type": "string"}, "in": {}}
-    assert (await call_tool(said, {"place": {"name": "Bern"}})).content == "{'place': {'name': 'Bern'}}"
+    assert (await call_tool(said, {"place": {"name": "Bern"}})).content == '{"place":{"name":"Bern"}}'
     wrong = await call_tool(said, {"place": {"name": "Bern", "in": {"name": 3}}})
     assert (wrong.status, wrong.content) == ("invalid", "go was not called: place.in.name: 3 is not of type 'string'")
     assert "required" in (await call_tool(said, {})).content
@@ -203,3 +221,15 @@ def test_a_toolbox_names_its_tools_and_refuses_two_alike() -> None:
     assert one.name == "one"
     with pytest.raises(ConfigError, match="two tools of the name 'box_one'"):
         toolbox("box", [one, one])
+
+
+def test_a_function_that_yields_is_refused_because_its_result_would_be_no_text() -> None:
+    def parts(count: int) -> Iterator[str]:
+        yield from "x" * count
+
+    async def later(count: int) -> AsyncIterator[str]:
+        yield "x" * count
+
+    for function in (parts, later):
+        with pytest.raises(ConfigError, match=f"tool '{function.__name__}' gives its result in parts"):
+            Tool(function)

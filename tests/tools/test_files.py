@@ -114,6 +114,15 @@ async def test_writing_must_be_asked_for_and_replaces_in_one_step(folder: Path) 
     assert await said(tools(folder)["list"], path=".") == "a.md 5\ndeep/b.txt 18\ndeep/er/c.bin 5\nnew/deep/d.txt 6"
 
 
+async def test_a_file_that_is_replaced_keeps_its_mode(folder: Path) -> None:
+    (folder / "a.md").chmod(0o700)
+    (folder / "deep/b.txt").chmod(0o600)
+    write = tools(folder, write=True)["write"]
+    for path in ("a.md", "deep/b.txt"):
+        await said(write, path=path, text="new")
+    assert [(folder / path).stat().st_mode & 0o777 for path in ("a.md", "deep/b.txt")] == [0o700, 0o600]
+
+
 @pytest.mark.parametrize(
     "path", ["../new", "/elsewhere/new", "up/new", "out", "pipe", "deep", "a.md/new", ".git/config", "."]
 )

@@ -258,6 +258,7 @@ def test_a_server_that_cannot_list_its_tools_is_a_config_error(wrong: str, said:
         (lambda: mcp(), "either a command or a url"),
         (lambda: mcp(command=COMMAND, url="http://x"), "either a command or a url"),
         (lambda: mcp(command=["no-such-program", "--token=hush"]), "no-such-program cannot be reached"),
+        (lambda: mcp(command=COMMAND, tools=[]), "tools is empty: name some, or leave it out"),
         (lambda: mcp(command=["true"]), "cannot be reached: Connection closed"),
         (lambda: mcp(command=["sleep", "9"], connect_seconds=0.2), "no answer in 0.2 s"),
         (lambda: mcp(url="http://127.0.0.1:1/mcp?key=hush"), "127.0.0.1:1/mcp cannot be reached"),

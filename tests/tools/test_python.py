@@ -72,6 +72,10 @@ async def test_a_mistake_comes_back_with_its_line_and_what_was_printed_before(sa
     assert called.content.endswith("ZeroDivisionError: division by zero")
     assert "sandbox.py" not in called.content
     assert "line 1\n    print('a\n" in (await ran(sandbox, "print('a")).content
+    for stop in ("KeyboardInterrupt", "GeneratorExit"):
+        called = await ran(sandbox, f"raise {stop}")
+        assert called.status == "failed" and called.content.endswith(stop) and "sandbox.py" not in called.content
+    assert (await ran(sandbox, "import sys; sys.exit(3)")).content == "python: the program ended with exit status 3"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,22 @@ def test_the_description_shows_what_there_is_to_ask_for(lite: Path, duck: Path) 
     assert sql(duck).description.endswith("The database is DuckDB:\ncity(name VARCHAR, people INTEGER)")
 
 
+def test_what_is_listed_can_be_asked_for_by_the_name_it_is_listed_under(tmp_path: Path) -> None:
+    lite, duck = tmp_path / "shop.db", tmp_path / "shop.duckdb"
+    statements = ['CREATE TABLE "my order" ("unit price" INT, "a""b" INT)', "CREATE TABLE plain (x INT)"]
+    database = sqlite3.connect(lite)
+    for statement in statements:
+        database.execute(statement)
+    database.close()
+    with duckdb.connect(str(duck)) as other:
+        for statement in [*statements, "CREATE SCHEMA old", "CREATE TABLE old.plain (y INT)"]:
+            other.execute(statement)
+    assert sql(lite).description.endswith(':\n"my order"("unit price" INT, "a""b" INT)\nplain(x INT)')
+    assert sql(duck).description.endswith(
+        ':\n"my order"("unit price" INTEGER, "a""b" INTEGER)\nplain(x INTEGER)\nold.plain(y INTEGER)'
+    )
+
+
 def test_rows_are_a_compact_table(lite: Path, duck: Path) -> None:
     shop = sql(lite)
     assert asked(shop, "SELECT name, people FROM city") == (
