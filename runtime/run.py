@@ -1,6 +1,5 @@
 """One run: a task on its way through the crew, and what all its parts share."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from journeyman.agents.model import ModelTable
 from journeyman.agents.plan import Report
 from journeyman.runtime.events import Event
 from journeyman.runtime.ledger import Ledger
+from journeyman.runtime.places import Places
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.steps import Steps
 from journeyman.tools.call import CallResult
@@ -49,7 +49,7 @@ class Run:
     tracer: Tracer
     policies: PolicyTable
     router: "Router | None"
-    gate: asyncio.Semaphore
+    gate: Places
     """One limit on model calls in flight for the whole runtime: LangGraph's is per graph."""
     guards: Guards
     ledger: Ledger
@@ -109,6 +109,11 @@ class Run:
             return "timeout"
         self.over_budget = self.over_budget or f"the budget of {self.crew.budget.seconds:g} seconds is used up"
         return "over_budget"
+
+    async def check_own(self) -> None:
+        """Raises `StoreError` where somebody else has taken the run up, before what must not be done twice."""
+        if self.store is not None and (record := await self.store.get(self.id)) is not None:
+            record.of_part(self.attempt)
 
     async def take_over(self, place: str, tried: Sequence[str]) -> None:
         """Work in the place of what was `tried` must not do again what that has done."""

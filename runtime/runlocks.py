@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, StoreError
 
 PATIENCE_S = 0.3
 """A lock that somebody only looked at is free again within this time; one that is held is not."""
@@ -52,7 +52,10 @@ class FileLocks:
         handles: list[int] = []
 
         async def attempt() -> bool:
-            handles.extend(_locked(path))
+            try:
+                handles.extend(_locked(path))
+            except OSError as error:
+                raise StoreError(f"runs cannot be locked in {self._folder}: {error.strerror}") from None
             return bool(handles)
 
         await take(name, attempt, patience_s)

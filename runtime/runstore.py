@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 from pydantic import Field, JsonValue
 
@@ -78,6 +79,12 @@ class RunRecord(Record):
         """Those that nobody has answered."""
         return tuple(question for question in self.pending if question.id not in self.answers)
 
+    def of_part(self, attempt: int) -> "RunRecord":
+        """The record, for who works at that part of the run; raises `StoreError` where a later one has begun."""
+        if self.attempt != attempt:
+            raise taken_up(self.id)
+        return self
+
 
 class RunStore:
     """Runs kept at `place`: a path of an SQLite file, or a `postgresql://` URL.
@@ -98,25 +105,39 @@ class RunStore:
         """Also LangGraph's: whether the graph waits for each checkpoint."""
         self._keep_days = keep_days
         self._opened: dict[asyncio.AbstractEventLoop, asyncio.Task[_Here]] = {}
+        self._users: dict[asyncio.AbstractEventLoop, WeakSet[Any]] = {}
 
-    async def open(self) -> "RunStore":
-        """Connects the running event loop, and deletes ended runs beyond `keep_days`. Raises `StoreError`."""
-        for loop in [loop for loop in self._opened if loop.is_closed()]:
-            self._abandon(loop)
+    async def open(self, user: object | None = None) -> "RunStore":
+        """Connects the running event loop, and deletes ended runs beyond `keep_days`. Raises `StoreError`.
+
+        The connections stay until every `user`, such as a runtime, has called `aclose`, or is gone.
+        """
+        for loop in list(self._opened):  # Other threads, with loops of their own, may do the same in this moment.
+            if loop.is_closed():
+                self._abandon(loop)
         loop = asyncio.get_running_loop()
+        if user is not None:
+            self._users.setdefault(loop, WeakSet()).add(user)
         if loop not in self._opened:
             # A task, because many runs may begin at once and each opens the store.
             self._opened[loop] = asyncio.create_task(self._connected())
         try:
             await asyncio.shield(self._opened[loop])
-        except (StoreError, ConfigError):
+        except Exception:
             self._opened.pop(loop, None)
             raise
         return self
 
-    async def aclose(self) -> None:
-        """Closes the connections of the running event loop."""
-        opened = self._opened.pop(asyncio.get_running_loop(), None)
+    async def aclose(self, user: object | None = None) -> None:
+        """Closes the connections of the running event loop, unless a user other than `user` still needs them."""
+        loop = asyncio.get_running_loop()
+        users = self._users.get(loop, WeakSet())
+        if user is not None:
+            users.discard(user)
+        if users:
+            return
+        self._users.pop(loop, None)
+        opened = self._opened.pop(loop, None)
         if opened is not None:
             here = await opened
             await here.steps.finished()
@@ -248,8 +269,9 @@ class RunStore:
         return opened.result()
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        opened = self._opened.pop(loop)
-        if opened.done() and not opened.cancelled() and opened.exception() is None:
+        opened = self._opened.pop(loop, None)
+        self._users.pop(loop, None)
+        if opened is not None and opened.done() and not opened.cancelled() and opened.exception() is None:
             opened.result().database.abandon()
 
     async def _connected(self) -> "_Here":
@@ -278,18 +300,26 @@ class _Here:
     steps: StepWriter
 
 
+def taken_up(run_id: str) -> StoreError:
+    """For who is at work on a run that somebody else has: a lock goes with the connection to its database."""
+    return StoreError(f"run {run_id} was taken up elsewhere, after the connection that held its lock was lost")
+
+
 def _place(place: Path | str) -> Path | str:
-    """A path for SQLite, a URL for Postgres."""
+    """A path for SQLite, which later changes of the working folder leave as it is; a URL for Postgres."""
     if isinstance(place, Path):
-        return place
+        return place.expanduser().absolute()
     scheme, found, rest = place.partition("://")
-    if not found:
-        return Path(place)
-    if scheme in ("postgres", "postgresql"):
+    if scheme in ("postgres", "postgresql") and found:
         return place
     if scheme == "sqlite" and rest.startswith("/"):
-        return Path(rest.removeprefix("/"))
-    raise ConfigError(f"runs cannot be kept at a {scheme}:// address: give a path, or postgresql://...")
+        return _place(Path(rest.removeprefix("/")))
+    if found or place.startswith(("postgres:", "postgresql:")):
+        scheme = f"{scheme}://" if found else "postgresql:"
+        raise ConfigError(f"runs cannot be kept at a {scheme} address: give a path, or postgresql://...")
+    if not place or place == ":memory:" or place.startswith("file:"):
+        raise ConfigError(f"runs cannot be kept in {place!r}: give a path of a file")
+    return _place(Path(place))
 
 
 def _record(text: str) -> RunRecord:

@@ -72,18 +72,21 @@ class SqliteRuns:
                 await AsyncRetrying(**WHILE_LOCKED)(_connect, path, SYNCHRONOUS[durability], isolation_level)
                 for isolation_level in (None, "IMMEDIATE", None)
             ]
+            opened = cls(path, locks, connections)
+            await opened._set_up(tables)
         except (OSError, sqlite3.Error) as error:
             raise _unkept(path, error) from None
-        opened = cls(path, locks, connections)
+        return opened
+
+    async def _set_up(self, tables: Sequence[str]) -> None:
         try:
             for table in tables:
-                await opened.rows(table)
-            await opened.checkpointer.setup()
-            await opened.store.setup()
+                await self.rows(table)
+            await self.checkpointer.setup()
+            await self.store.setup()
         except BaseException:
-            await opened.close()
+            await self.close()
             raise
-        return opened
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
@@ -191,7 +194,12 @@ async def _connect(path: Path, synchronous: str, isolation_level: Any) -> aiosql
     connecting = aiosqlite.connect(path, timeout=BUSY_S, isolation_level=isolation_level)
     # A store that nobody closed must not keep the interpreter from ending.
     connecting._thread.daemon = True
-    connection = await connecting
+    try:
+        connection = await connecting
+    except BaseException:
+        # It ends with a word to this event loop, which may be closed by then.
+        await asyncio.to_thread(connecting._thread.join)
+        raise
     try:
         # Before the first table, or it has no effect.
         await connection.execute_fetchall("PRAGMA auto_vacuum = INCREMENTAL")

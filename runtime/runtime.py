@@ -17,6 +17,7 @@ from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
+from journeyman.runtime.places import Places
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.recording import Recording
@@ -42,9 +43,10 @@ class Runtime:
         outcome = await runtime.run("Who directed the five highest-grossing films?")
 
     `policies` is a table, or a function that gives the table of the moment: each run asks once, when it starts.
-    `base_digest` is that of the model's weights, for the record. With `runs`, a run is kept while it goes on: it can
-    wait for a person and be taken up again by another process; without, it lives in memory and is faster. `words` are
-    those of a run that is repeated, see `Replay`.
+    `base_digest` is that of the model's weights, for the record. `concurrency` is the limit on model calls in flight,
+    of all runs in all event loops and threads together. With `runs`, a run is kept while it goes on: it can wait for a
+    person and be taken up again by another process; without, it lives in memory and is faster. `words` are those of a
+    run that is repeated, see `Replay`.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class Runtime:
         temperature: float = 0.0,
         concurrency: int = 32,
     ) -> None:
+        if concurrency < 1:
+            raise ConfigError(f"concurrency is {concurrency}: at least 1 model call must be possible at once")
         self.crew = crew
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
         self.runs = runs
         """Where runs are kept; None for a runtime whose runs end with the process."""
-        self._concurrency = concurrency
-        self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self._gate = Places(concurrency)
         self._graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._recording: Recording | None = None
         self._execution = Execution(
@@ -139,9 +142,10 @@ class Runtime:
         """Runs one task to its end. What goes wrong is in the outcome; only a record that can't be kept raises.
 
         The same `run_id` twice never runs twice: a run that ended gives back its outcome, one that was interrupted goes
-        on, and one that another process is at raises `RunBusyError`. It needs a run store.
+        on, and one that another process is at raises `RunBusyError`. It needs a run store. A text is the same task each
+        time that it is given with the same `run_id`.
         """
-        return await self._run(_task(task), run_id)
+        return await self._run(_task(task, run_id), run_id)
 
     async def resume(self, run_id: str, answers: Mapping[str, str | Consent] | None = None) -> Outcome:
         """Goes on with a run that was interrupted or waits; `answers` are by question id, beside those given before.
@@ -159,18 +163,20 @@ class Runtime:
 
     def run_sync(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
-        return run_in_own_loop(self._run_and_close(_task(task), run_id))
+        return run_in_own_loop(self._run_and_close(_task(task, run_id), run_id))
 
     async def stream(
         self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
     ) -> AsyncGenerator[Event, None]:
-        """The events of one run, the last one `Ended`. Leaving the loop early cancels the run.
+        """The events of one run, the last one `Ended`. Leaving the loop early stops the run and all its work.
+
+        One that is kept was interrupted then: `resume` goes on with it, `cancel` ends it for good.
 
         With `tokens`, replies are streamed too: a `Token` for each piece of each agent's reply, and a `ReplyBroken`
         where pieces that were shown count no longer.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        work = self._run(_task(task), run_id, emit=queue.put_nowait, shows_tokens=tokens)
+        work = self._run(_task(task, run_id), run_id, emit=queue.put_nowait, shows_tokens=tokens)
         running = asyncio.create_task(work)
         running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -184,17 +190,17 @@ class Runtime:
         self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
     ) -> Generator[Event, None, None]:
         """`stream` for code without an event loop, and safe inside one."""
-        return iterate_in_own_loop(lambda: self._stream_and_close(_task(task), run_id, tokens))
+        return iterate_in_own_loop(lambda: self._stream_and_close(_task(task, run_id), run_id, tokens))
 
     async def find(self, run_id: str) -> RunRecord | None:
         """What is kept of a run; None for one that there is not."""
-        return None if self.runs is None else await (await self.runs.open()).get(run_id)
+        return None if self.runs is None else await (await self.runs.open(self)).get(run_id)
 
     async def left(self) -> list[RunRecord]:
         """Runs of this crew that were interrupted or wait, and that nobody is at now."""
         found: list[RunRecord] = []
         if self.runs is not None:
-            runs = await self.runs.open()
+            runs = await self.runs.open(self)
             for status in WAITING:
                 for known in await runs.find(status):
                     if known.crew == self.crew.name and not await runs.alive(known.id):
@@ -205,10 +211,15 @@ class Runtime:
         """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
-        await interventions.cancel(await self.runs.open(), run_id, self._execution.tracer)
+        await interventions.cancel(await self.runs.open(self), run_id, self._execution.tracer)
 
     def drain(self, reason: str = "drained") -> None:
-        """Stops every run at its next step, where nothing is lost; they end `paused` and can be resumed."""
+        """Stops every run at its next step, where nothing is lost; they end `paused`, for another runtime to resume.
+
+        So does every run that this one is given afterwards. Raises `ConfigError` where runs are not kept.
+        """
+        if self.runs is None:
+            raise ConfigError("this runtime keeps no runs that could be resumed: cancel the task that awaits `run`")
         self._control.request_drain(reason)
 
     def as_graph(self, *, checkpointer: "Checkpointer" = None, tokens: bool = False) -> "CrewGraph":
@@ -233,11 +244,11 @@ class Runtime:
         self.close()
 
     async def aclose(self) -> None:
-        """Closes the connections of the running event loop; the next run opens new ones."""
+        """Closes the connections of the running event loop that no other runtime uses; the next run opens new ones."""
         self._graphs.pop(asyncio.get_running_loop(), None)
         await self._models.aclose()
         if self.runs is not None:
-            await self.runs.aclose()
+            await self.runs.aclose(self)
 
     def close(self) -> None:
         """Closes what `open` opened; views get a few seconds for what is on its way to them."""
@@ -253,13 +264,13 @@ class Runtime:
         shows_tokens: bool = False,
     ) -> Outcome:
         if self.runs is not None:
-            await self.runs.open()
+            await self.runs.open(self)
         elif run_id is not None:
             raise ConfigError("a run id needs a run store: give the runtime `runs=RunStore(...)`")
         return await self._execution.run(
             task,
             run_id=run_id,
-            gate=self._gate(),
+            gate=self._gate,
             control=self._control,
             emit=emit,
             shows_tokens=shows_tokens,
@@ -292,12 +303,6 @@ class Runtime:
 
         return RunControl()
 
-    def _gate(self) -> asyncio.Semaphore:
-        """The limit on model calls in flight, one for each event loop that runs come from."""
-        for loop in [loop for loop in self._gates if loop.is_closed()]:
-            del self._gates[loop]
-        return self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
-
 
 def _policy_source(
     policies: PolicyTable | Callable[[], PolicyTable] | Mapping[str, str] | None,
@@ -308,8 +313,8 @@ def _policy_source(
     return lambda: table
 
 
-def _task(task: Task | str) -> Task:
+def _task(task: Task | str, run_id: str | None) -> Task:
     """Raises `ConfigError` for a text that cannot be kept, as what a browser sends may be."""
-    asked = task if isinstance(task, Task) else Task(id=uuid4().hex[:12], prompt=task)
+    asked = task if isinstance(task, Task) else Task(id=uuid4().hex[:12] if run_id is None else run_id, prompt=task)
     check_text("the task", asked)
     return asked

@@ -127,7 +127,9 @@ class ToolCalls:
         wanted.paid = True
         if not tool.idempotent:
             self._once.results[wanted.once] = None
+            # In this order, as who takes a run up counts first and reads then: one of the two sees the other.
             await desk.steps.note(wanted.number, begun=wanted.once)
+            await desk.run.check_own()
         result = await call_tool(tool, dict(call.arguments), self._context(wanted, tool))
         result = await self._guarded(wanted, tool, result)
         # What a person has not agreed to must not be told to whoever asks for the same call meanwhile.
@@ -146,6 +148,8 @@ class ToolCalls:
     async def _guarded(self, wanted: Wanted, tool: Tool, result: CallResult) -> CallResult:
         """The result as a model may read it; where a person must see it first, the question is in `wanted`."""
         desk = self._desk
+        if not desk.run.guards.watch("result"):
+            return result
         guarded = await desk.run.guards.check("result", result.content, agent=desk.agent.name, tool=tool.name)
         wanted.decisions += guarded.decisions
         if guarded.blocked is not None:

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.events import Asked
+from journeyman.runtime.events import Asked, Ended
+from journeyman.runtime.part import CANCEL_POLL_S
 from journeyman.runtime.questions import Consent
 from journeyman.runtime.runlocks import RunBusyError
 from journeyman.runtime.runstore import RunRecord, RunStore
@@ -22,7 +25,7 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.context import ToolContext
 from journeyman.tools.tool import Tool
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.log import SpanLog
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
@@ -116,6 +119,19 @@ async def test_the_same_run_id_twice_never_runs_twice(runs: Callable[[], RunStor
         outcome = await runtime.run(TASK, run_id="r")
         asked = len(model.requests)
         assert await runtime.run(TASK, run_id="r") == outcome
+        assert len(model.requests) == asked
+        with pytest.raises(ConfigError, match="another task"):
+            await runtime.run("Something else.", run_id="r")
+
+
+async def test_a_text_with_the_same_run_id_is_the_same_task(runs: Callable[[], RunStore]) -> None:
+    model = ScriptedModel(replies)
+    async with Runtime(crew(Post()), model=model, runs=runs()) as runtime:
+        outcome = await runtime.run("Do all three.", run_id="r")
+        asked = len(model.requests)
+        assert await runtime.run("Do all three.", run_id="r") == outcome
+        streamed = [event async for event in runtime.stream("Do all three.", run_id="r")]
+        assert streamed == [Ended(outcome=outcome)]
         assert len(model.requests) == asked
         with pytest.raises(ConfigError, match="another task"):
             await runtime.run("Something else.", run_id="r")
@@ -241,6 +257,25 @@ async def test_what_a_person_must_agree_to_waits_and_goes_on_in_another_runtime(
     assert len(model.requests) == 7
 
 
+async def test_a_run_that_does_not_fit_the_crew_any_more_waits_for_the_one_it_began_with(
+    runs: Callable[[], RunStore],
+) -> None:
+    post, approved = Post(approve=True), Consent(approved=True)
+    asks = crew(post)
+    lost = asks.model_copy(update={"workers": (asks.workers[0].model_copy(update={"tools": ()}),)})
+    async with Runtime(asks, model=ScriptedModel(replies), runs=runs()) as runtime:
+        await runtime.run(TASK, run_id="r")
+        known = await runtime.find("r")
+        assert known is not None
+        words = {question.id: approved for question in known.pending}
+    async with Runtime(lost, model=ScriptedModel(replies), runs=runs()) as runtime:
+        with pytest.raises(StoreError, match="resume it with the crew that it began with"):
+            await runtime.resume("r", words)
+    async with Runtime(asks, model=ScriptedModel(replies), runs=runs()) as runtime:
+        assert (await runtime.resume("r")).status == "needs_input"
+    assert len(post.sent) == 2
+
+
 async def test_a_plan_that_needs_consent_is_not_followed_before_or_without_it(runs: Callable[[], RunStore]) -> None:
     post = Post()
     async with Runtime(crew(post, approve=True), model=ScriptedModel(replies), runs=runs()) as runtime:
@@ -273,6 +308,27 @@ async def test_a_run_that_somebody_cancels_ends_cancelled_and_its_tools_with_it(
     assert outcome.status == "cancelled" and ended == [True, True]
 
 
+def rename(path: Path, table: str, new: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {new}")
+
+
+async def test_a_run_hears_of_its_end_though_its_store_was_away_for_a_while(
+    tmp_path: Path, runs: Callable[[], RunStore]
+) -> None:
+    model = Stops(1)
+    async with Runtime(crew(Post()), model=model, runs=runs()) as runtime:
+        task = asyncio.create_task(runtime.run(TASK, run_id="r"))
+        await model.reached.wait()
+        await asyncio.to_thread(rename, tmp_path / "runs.db", "journeyman_runs", "away")
+        with pytest.raises(StoreError):
+            await runtime.find("r")
+        await asyncio.sleep(2 * CANCEL_POLL_S)
+        await asyncio.to_thread(rename, tmp_path / "runs.db", "away", "journeyman_runs")
+        await runtime.cancel("r")
+        assert (await asyncio.wait_for(task, 5)).status == "cancelled"
+
+
 async def test_a_drained_run_stops_at_a_step_and_goes_on_later(runs: Callable[[], RunStore]) -> None:
     post, model = Post(), ScriptedModel(replies)
     async with Runtime(crew(post), model=model, runs=runs()) as runtime:
@@ -285,6 +341,15 @@ async def test_a_drained_run_stops_at_a_step_and_goes_on_later(runs: Callable[[]
     async with Runtime(crew(post), model=model, runs=runs()) as runtime:
         assert (await runtime.resume("r")).status == "ok"
     assert len(model.requests) == 7 and len(post.sent) == 3
+
+
+async def test_what_nobody_could_take_up_again_is_not_drained() -> None:
+    runtime = Runtime(crew(Post()), model=ScriptedModel(replies))
+    async for event in runtime.stream(TASK):
+        if event.kind == "plan":
+            with pytest.raises(ConfigError, match="keeps no runs that could be resumed"):
+                runtime.drain()
+    assert isinstance(event, Ended) and event.outcome.status == "ok"
 
 
 async def test_the_parts_of_an_interrupted_run_are_one_trace(runs: Callable[[], RunStore], tmp_path: Path) -> None:
@@ -326,3 +391,31 @@ def test_kill_9_loses_nothing_and_sigterm_drains(tmp_path: Path) -> None:
     assert ended(tmp_path, after="tool", stop=signal.SIGTERM)[-1] == "paused"
     assert ended(tmp_path)[-1] == "ok"
     assert sorted((tmp_path / "notes").read_text().split()) == [f"g{number}" for number in range(1, 7)]
+
+
+class Held(ScriptedModel):
+    """Answers once it may."""
+
+    def __init__(self) -> None:
+        super().__init__(replies)
+        self.reached, self.may = asyncio.Event(), asyncio.Event()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.reached.set()
+        await self.may.wait()
+        return await super().complete(request)
+
+
+async def test_runtimes_that_share_a_store_do_not_close_it_on_each_other(place: Path | str) -> None:
+    runs, model = RunStore(place), Held()
+    async with Runtime(crew(Post()), model=model, runs=runs) as runtime:
+        async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs) as other:
+            await other.run(TASK)
+            working = asyncio.create_task(runtime.run(TASK, run_id="r"))
+            await model.reached.wait()
+        await runs.aclose()
+        model.may.set()
+        assert (await working).status == "ok"
+        assert (await runtime.run(TASK)).status == "ok"
+    with pytest.raises(StoreError, match="not open"):
+        await runs.get("r")

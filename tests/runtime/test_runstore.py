@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import aclosing, closing, suppress
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, LiteralString, TypedDict
 from uuid import uuid4
 
 import pytest
@@ -21,7 +22,7 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 
 from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.model import ModelRequest
+from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.config import PROJECT_FILE, Workspace
@@ -439,6 +440,24 @@ async def test_a_null_character_in_what_others_said_ends_a_run_as_it_would_witho
     assert outcome.error == "1 of 2 assignments did not end well; first: 2 (worker) failed: no\0t now"
 
 
+@pytest.mark.parametrize("said", ["no\0t now", "JSON: no", 'JSON: "no\0"', "\N{SYMBOL FOR NULL}"])
+async def test_what_was_said_is_the_same_in_a_checkpoint(said: str, runs: RunStore) -> None:
+    class State(TypedDict):
+        error: str
+
+    def say(_: State) -> State:
+        return State(error=said)
+
+    graph: Any = StateGraph(State)
+    graph.add_node("say", say)
+    graph.add_edge(START, "say")
+    graph.add_edge("say", END)
+    compiled = graph.compile(checkpointer=runs.checkpointer)
+    config = {"configurable": {"thread_id": "r1"}}
+    await compiled.ainvoke({}, config)
+    assert (await compiled.aget_state(config)).values == {"error": said}
+
+
 async def test_a_lock_is_not_lost_where_postgres_ends_sessions_that_say_nothing(postgres: str) -> None:
     impatient = f"{postgres}&options=-cidle_session_timeout%3D200"
     async with aclosing(await RunStore(impatient).open()) as store, aclosing(await RunStore(postgres).open()) as other:
@@ -458,6 +477,67 @@ async def test_when_postgres_drops_connections_what_goes_on_fails_and_the_next_r
                 await store.note_step("r1", "plan", 1, {})
         async with store.lock("r1"):
             await store.note_step("r1", "plan", 1, {})
+
+
+async def test_a_lost_session_takes_its_locks_again_and_keeps_nobody_waiting(postgres: str) -> None:
+    async with aclosing(await RunStore(postgres).open()) as store, aclosing(await RunStore(postgres).open()) as other:
+        async with store.lock("r1"):
+            drop_connections(postgres, "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')")
+            async with store.lock("r2"):
+                assert await other.alive("r1") and await other.alive("r2")
+        assert not await other.alive("r1")
+
+
+async def test_what_waits_for_work_while_postgres_is_started_anew_notices_nothing(postgres: str) -> None:
+    async with Runtime(
+        Crew(name="crew", orchestrator=None, workers=(Agent(name="w", instructions="Work."),)),
+        model=ScriptedModel([write_answer("a"), write_answer("b")]),
+        runs=RunStore(postgres),
+    ) as runtime:
+        await runtime.run("first")
+        drop_connections(postgres)
+        assert (await runtime.run("second")).answer == "b"
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_a_run_that_lost_its_lock_gives_way_to_who_took_it_up(hangs: bool, postgres: str) -> None:
+    sent: list[str] = []
+    asked, freed = asyncio.Event(), asyncio.Event()
+
+    def send(letter: str) -> str:
+        """Sends a letter."""
+        sent.append(letter)
+        return "posted"
+
+    class Stuck(ScriptedModel):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            asked.set()
+            await freed.wait()
+            return await super().complete(request)
+
+    crew = Crew(
+        name="crew",
+        orchestrator=None,
+        workers=(Agent(name="worker", instructions="Work.", tools=("send",)),),
+        tools={"send": Tool(send, idempotent=False)},
+    )
+    replies = [write_call("send", {"letter": "a"}), write_answer("done")]
+    run_id = uuid4().hex
+    async with (
+        Runtime(crew, model=Stuck(replies), runs=RunStore(postgres)) as first,
+        Runtime(crew, model=ScriptedModel(replies), runs=RunStore(postgres)) as second,
+    ):
+        working = asyncio.create_task(first.run("Do it.", run_id=run_id))
+        await asked.wait()
+        drop_connections(postgres, "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')")
+        taken_up = await second.run("Do it.", run_id=run_id)
+        if not hangs:
+            freed.set()
+        with pytest.raises(StoreError, match=f"run {run_id} was taken up elsewhere"):
+            await asyncio.wait_for(working, 20)
+        kept = await second.find(run_id)
+    assert sent == ["a"] and taken_up.answer == "done"
+    assert kept is not None and kept.outcome == taken_up and kept.status == "ok"
 
 
 async def test_a_run_whose_checkpoint_postgres_does_not_take_is_no_failed_run_and_goes_on(postgres: str) -> None:
@@ -488,13 +568,13 @@ async def test_memory_that_cannot_be_reached_is_told_as_the_store_s_failure(post
         await store.store.aput(("memory", "x"), "1", {"text": "z"})
 
 
-def drop_connections(postgres: str) -> None:
+def drop_connections(postgres: str, which: LiteralString = "TRUE") -> None:
     import psycopg
 
     with closing(psycopg.connect(postgres, autocommit=True)) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            f" WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND {which}"
         )
 
 
@@ -522,6 +602,59 @@ async def test_several_processes_may_make_the_tables_at_once(place: Path | str) 
     assert [await child.wait() for child in children] == [0, 0]
 
 
+async def test_a_place_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").mkdir()
+    for _ in range(20):
+        with pytest.raises(StoreError, match="unable to open"):
+            await RunStore(tmp_path / "runs.db").open()
+        # One that still runs would want to tell an event loop, which may be closed by then.
+        assert not [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
+
+
+async def test_locks_that_cannot_be_kept_are_told_and_only_while_it_is_so(
+    tmp_path: Path,
+) -> None:
+    store, locks = RunStore(tmp_path / "runs.db"), tmp_path / "runs.db.locks"
+    locks.write_text("in the way")
+    with pytest.raises(StoreError, match=r"runs\.db\.locks"):
+        await store.open()
+    locks.unlink()
+    async with aclosing(await store.open()):
+        locks.rmdir()
+        locks.write_text("in the way again")
+        with pytest.raises(StoreError, match=r"runs\.db\.locks"):
+            async with store.lock("r1"):
+                pass
+
+
+FULL_DISK = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from journeyman.runtime.runstore import RunStore
+from journeyman.traces.errors import StoreError
+
+async def opened(place):
+    try:
+        await (await RunStore(place).open()).aclose()
+        return "opened"
+    except StoreError:
+        return "told"
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for kilobytes in range(0, 400, 25):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, resource.RLIM_INFINITY))
+    print(asyncio.run(opened(Path(sys.argv[1], f"{kilobytes}.db"))))
+"""
+
+
+async def test_a_disk_that_is_full_while_the_tables_are_made_is_told_in_one_line(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await child.communicate()
+    assert child.returncode == 0 and set(printed.split()) == {b"told", b"opened"}
+
+
 async def test_a_store_that_nobody_closed_lets_the_process_end(tmp_path: Path) -> None:
     forgetful = OPENER.replace("    await runs.aclose()", "    globals()['kept'] = runs")
     child = await asyncio.create_subprocess_exec(
@@ -534,6 +667,24 @@ async def test_a_store_that_nobody_closed_lets_the_process_end(tmp_path: Path) -
 def test_an_address_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="mysql://"):
         RunStore("mysql://ann:secret@host/runs")
+
+
+@pytest.mark.parametrize("place", ["", "postgresql:/h/runs", ":memory:", "file:runs.db"])
+def test_what_only_sqlite_calls_a_place_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="give a path"):
+        RunStore(place)
+
+
+async def test_a_store_stays_where_it_was_named_whatever_folder_the_process_works_in_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    runs = RunStore("runs.db")
+    monkeypatch.chdir("elsewhere")
+    await runs.open()
+    await runs.aclose()
+    assert (tmp_path / "runs.db").exists() and not list((tmp_path / "elsewhere").iterdir())
 
 
 async def test_what_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
@@ -550,6 +701,22 @@ async def test_a_server_that_does_not_answer_is_told_without_its_password(free_p
     assert f"Postgres at 127.0.0.1:{free_port}/runs" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ann:sec ret@h/runs",
+        "ann:se%zzcret@h/runs",
+        "ann:x@secret@h/runs",
+        "ann:x/secret@h/runs",
+        "ann:secret@[::1/runs",
+    ],
+)
+async def test_an_address_that_cannot_be_read_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="%40 for @") as refused:
+        await RunStore(f"postgresql://{url}").open()
+    assert not {"ret", "secret"} & set(re.split(r"\W", str(refused.value))) and "\n" not in str(refused.value)
 
 
 async def test_a_record_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
@@ -579,3 +746,18 @@ async def test_what_a_kill_left_of_a_store_that_was_being_made_is_made_anew(tmp_
     assert await store.find() == []
     await store.aclose()
     assert not (tmp_path / "runs.db.new").exists()
+
+
+@pytest.mark.parametrize("error", [ModelError("half \ud800"), RuntimeError("half \ud800")])
+@pytest.mark.parametrize("plans", [True, False])
+async def test_half_a_character_in_an_error_ends_a_run_as_it_would_without(
+    error: Exception, plans: bool, place: Path | str
+) -> None:
+    worker = Agent(name="worker", instructions="Work.")
+    boss = Agent(name="boss", instructions="Plan.") if plans else None
+    crew = Crew(name="crew", orchestrator=boss, workers=(worker,))
+    async with Runtime(crew, model=ScriptedModel([error]), runs=RunStore(place)) as runtime:
+        outcome = await runtime.run("Do it.", run_id="r1")
+        assert await runtime.run("Do it.", run_id="r1") == outcome
+    assert outcome.status == "failed"
+    assert (outcome.error or "").endswith("half ?")

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,9 @@ import pytest
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.events import Ended, SpentSoFar
+from journeyman.runtime.events import Ended, SpentSoFar, ToolCalled
 from journeyman.runtime.policies import PolicyTable
+from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.tool import tool
@@ -218,6 +222,35 @@ async def test_no_more_model_calls_are_in_flight_than_the_limit_allows() -> None
     assert most == 2
 
 
+def test_a_runtime_in_which_no_call_could_ever_be_made_is_refused() -> None:
+    with pytest.raises(ConfigError, match="concurrency is 0"):
+        Runtime(CREW, model=ScriptedModel([]), concurrency=0)
+
+
+def test_runs_of_several_threads_share_the_limit_on_model_calls() -> None:
+    flying, most = 0, 0
+    counting = threading.Lock()
+
+    class Counting(ScriptedModel):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            nonlocal flying, most
+            with counting:
+                flying += 1
+                most = max(most, flying)
+            await asyncio.sleep(0.005)
+            with counting:
+                flying -= 1
+            return await super().complete(request)
+
+    runtime = Runtime(CREW, model=Counting(answers), concurrency=2)
+    threads = [threading.Thread(target=runtime.run_sync, args=(TASK,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most <= 2
+
+
 async def test_a_run_keeps_the_policies_it_started_with() -> None:
     table = {"lookup": "lookup@1"}
 
@@ -240,3 +273,57 @@ async def test_a_task_that_cannot_be_written_is_refused_in_one_line(task: Task |
     with pytest.raises(ConfigError, match="half a surrogate pair"):
         await Runtime(CREW, model=model).run(task)
     assert model.requests == []
+
+
+class Watched(asyncio.SelectorEventLoop):
+    """A loop that lets something happen in the moment in which somebody finds it closed."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def is_closed(self) -> bool:
+        closed = super().is_closed()
+        if closed and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return closed
+
+
+def test_runs_of_many_threads_may_begin_in_the_same_moment(tmp_path: Path) -> None:
+    runtime = Runtime(CREW, model=ScriptedModel(answers), runs=RunStore(tmp_path / "runs.db"))
+    with asyncio.Runner(loop_factory=Watched) as runner:
+        runner.run(runtime.run("one"))
+        loop = runner.get_loop()
+    assert isinstance(loop, Watched)
+
+    def another_run() -> None:
+        thread = threading.Thread(target=runtime.run_sync, args=("two",))
+        thread.start()
+        thread.join()
+
+    loop.meanwhile = another_run
+    assert runtime.run_sync("three").status == "ok"
+    assert loop.meanwhile is None
+
+
+@pytest.mark.parametrize(("then", "status"), [("resume", "ok"), ("cancel", "cancelled")])
+async def test_a_run_that_its_watcher_left_can_be_taken_up_or_ended(tmp_path: Path, then: str, status: str) -> None:
+    unwatched = asyncio.Event()
+
+    @tool
+    async def facts(query: str) -> str:
+        """Looks facts up, once nobody watches."""
+        await unwatched.wait()
+        return DIRECTORS.get(query, ", ".join(DIRECTORS))
+
+    crew = CREW.model_copy(update={"tools": {"facts": facts}})
+    async with Runtime(crew, model=ScriptedModel(answers), runs=RunStore(tmp_path / "runs.db")) as runtime:
+        async with aclosing(runtime.stream(TASK, run_id="left")) as events:
+            async for event in events:
+                if isinstance(event, ToolCalled):
+                    break
+        unwatched.set()
+        assert [run.id for run in await runtime.left()] == ["left"]
+        await (runtime.resume("left") if then == "resume" else runtime.cancel("left"))
+        left = await runtime.find("left")
+        assert left is not None and left.status == status
+        assert await runtime.left() == []
