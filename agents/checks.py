@@ -16,7 +16,7 @@ from journeyman.agents.injections import injection, visible
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.imports import imported
 from journeyman.traces.patterns import PATTERNS
-from journeyman.traces.record import Config, parse_config
+from journeyman.traces.record import Config, parse_config, unknown_key
 
 
 class PersonalData(Config):
@@ -167,9 +167,9 @@ def read_guardrail(row: Mapping[str, Any], origin: str) -> Guardrail:
 def _check(named: str, options: dict[str, Any], origin: str) -> Check:
     found = CHECKS.get(named) or _imported(named, origin)
     if isinstance(found, type) and issubclass(found, Config):
-        check: Any = parse_config(found, options, origin)
+        check: Any = parse_config(found, options, origin, beside=Guardrail.model_fields)
     elif options:
-        raise ConfigError(f"{origin}: unknown key {min(options)!r}; {named!r} takes no options")
+        raise ConfigError(f"{origin}: {unknown_key(min(options), list(Guardrail.model_fields))}")
     else:
         check = found
     if not callable(check):

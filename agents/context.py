@@ -7,7 +7,8 @@ What goes first is what is oldest, in this order:
 3. The results of the last exchange are cut to what there is room for.
 
 Instructions, tools, examples, the session's earlier turns and the goal always stay. What stays is the same byte for
-byte, and stays cut once it was cut, so that a server's prefix cache serves all that lies before the first cut.
+byte, and stays cut once it was cut, so that a server's prefix cache serves all that lies before the first cut. Where
+something has to go, a quarter of the budget is made free, so that many turns follow before the next cut.
 """
 
 import json
@@ -23,6 +24,8 @@ CHARS_A_TOKEN = 3.0
 MESSAGE_CHARS = 24
 """What a chat template puts around a message, as characters."""
 
+LEFT = 0.75
+"""Share of its budget that a prompt is cut to."""
 NOTE = r"\[left out to save room: [\d,]+ characters\]"
 
 Count = Callable[[Sequence[Message]], int]
@@ -43,13 +46,13 @@ def fit(messages: tuple[Message, ...], limit: int | None, count: Count, *, keep:
 
     for number, exchange in enumerate(exchanges[:-1]):
         exchanges[number] = tuple(_first_line(message) for message in exchange)
-        if count(together()) <= limit:
+        if count(together()) <= limit * LEFT:
             return together()
-    while len(exchanges) > 1:
+    if count(together()) <= limit:
+        return together()
+    while len(exchanges) > 1 and count(together()) > limit * LEFT:
         del exchanges[0]
-        if count(together()) <= limit:
-            return together()
-    if exchanges:
+    if exchanges and count(together()) > limit:
         exchanges[0] = _squeezed(exchanges[0], lambda last: count((*opening, *last)) <= limit)
     return together()
 

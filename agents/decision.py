@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Literal
 
-from journeyman.traces.record import Record
+from journeyman.traces.record import Record, Words
 
 Place = Literal["task", "agent", "call", "result", "output", "answer"]
 """Where texts are checked: the task before the crew sees it, an agent's goal, a tool call's arguments, a tool's result
@@ -19,7 +19,7 @@ class Decision(Record):
     """Of the guardrail, the row of the permission table, the person or the limit that decided."""
     place: Place | Literal["plan"]
     action: Literal["allow", "deny", "ask", "block", "redact", "warn"]
-    reason: str = ""
+    reason: Words = ""
     """In one line. What is in the box never quotes the text that was checked."""
 
 

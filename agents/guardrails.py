@@ -8,9 +8,9 @@ A check is a plain callable, sync or async: `check(text, context)` gives None wh
 - `warn`: nothing changes, the trace tells;
 - `ask`: a person decides; the run waits, where it is kept, and else the text is withheld.
 
-A check that fails (raises, runs out of time, or gives something else) blocks, because nobody knows what it would have
-said; one that could only warn gives a warning. Plain functions run in the event loop, so they must be quick: a check
-that waits for something must be async.
+A check that fails (raises, runs out of time, gives something else, or names characters that are not there) blocks,
+because nobody knows what it would have said; one that could only warn gives a warning. Plain functions run in the
+event loop, so they must be quick: a check that waits for something must be async.
 """
 
 import asyncio
@@ -238,6 +238,8 @@ async def _ask(guardrail: Guardrail, text: str, context: CheckContext) -> Findin
     except Exception as error:
         # The message could quote the text.
         return _Failed(reason=f"the check {guardrail.name!r} failed ({type(error).__name__})")
+    if isinstance(found, Finding) and any(end > len(text) for _, end in found.spans):
+        return _Failed(reason=f"the check {guardrail.name!r} named characters that the text does not have")
     if found is None or isinstance(found, Finding):
         return found
     if isinstance(found, str):

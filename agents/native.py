@@ -3,7 +3,7 @@
 An answer of several values is JSON, a list of strings or `{"answer": [...]}`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -82,6 +82,8 @@ class NativeForm:
             said = read_json(text)
         except UnreadableReplyError:
             said = text
+        if (name := _written_call(said, self._known)) is not None:
+            raise UnreadableReplyError(f"it is a call of {name} written as text: call the tool itself, or answer")
         if isinstance(said, dict) and said.keys() == {ANSWER}:
             return read_output(said[ANSWER], self._agent)
         if self._agent.output == "values":
@@ -89,3 +91,16 @@ class NativeForm:
         if not text:
             raise UnreadableReplyError("it is empty: answer, or call a tool")
         return read_output(text, self._agent)
+
+
+def _written_call(said: Any, tools: Collection[str]) -> str | None:
+    """The tool that an answer is a call of, as some models write one: its name, and beside it or in it an object."""
+    if isinstance(said, list) and said:
+        return _written_call(said[0], tools)
+    if not isinstance(said, dict):
+        return None
+    if len(said) == 1:
+        ((name, given),) = said.items()
+    else:
+        name, given = said.get("name"), said.get("arguments", said.get("parameters"))
+    return name if isinstance(name, str) and name in tools and isinstance(given, dict) else None

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import to_json
 
 from journeyman.agents.decision import Decision
-from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
 from journeyman.traces.record import Config
 
@@ -96,7 +95,7 @@ def _values(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, str]:
     """The arguments as texts, as the tool would get them: converted, defaults filled in."""
     try:
         read = tool.arguments.read(dict(arguments))
-    except InvalidArgumentsError:
+    except Exception:  # A validator is the tool's code too, and may raise anything.
         read = dict(arguments)  # The tool will refuse them; the table still has its say.
     return {name: value if isinstance(value, str) else _as_json(value) for name, value in read.items()}
 

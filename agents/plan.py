@@ -3,7 +3,7 @@
 from pydantic import JsonValue
 
 from journeyman.agents.budget import Spent
-from journeyman.traces.record import Record
+from journeyman.traces.record import Record, Words
 from journeyman.traces.trace import Status
 
 
@@ -68,7 +68,7 @@ class Report(Record):
     """The worker's answer: a string, or a list of strings for an agent with `output = "values"`."""
     evidence: tuple[str, ...] = ()
     """Span ids of the tool calls that the output rests on: those that went well."""
-    error: str | None = None
+    error: Words | None = None
     spent: Spent = Spent()
     """What the work cost; the runtime fills it in."""
 

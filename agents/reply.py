@@ -1,10 +1,14 @@
 """JSON from outside, as values that can be written down again."""
 
 import json
+import re
 from typing import Any
 
 MAX_DEPTH = 64
 """Of lists and objects within each other; what reads the record back goes hardly deeper."""
+
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+"""What models without a schema to hold them write around JSON."""
 
 
 class UnreadableReplyError(ValueError):
@@ -16,7 +20,9 @@ class TruncatedReplyError(Exception):
 
 
 def read_json(text: str) -> Any:
-    """What `text` holds; raises `UnreadableReplyError` with a reason."""
+    """What `text` holds, also in a Markdown fence; raises `UnreadableReplyError` with a reason."""
+    if fenced := _FENCE.fullmatch(text.strip()):
+        text = fenced[1]
     try:
         said = json.loads(text)
         deep = max(text.count("{"), text.count("[")) > MAX_DEPTH // 2 and _is_deep(said, MAX_DEPTH)

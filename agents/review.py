@@ -9,7 +9,7 @@ from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.agents.schedule import lost
 from journeyman.agents.verify import refusal
-from journeyman.traces.record import Record
+from journeyman.traces.record import Record, Words
 
 
 class Problem(Record):
@@ -17,7 +17,7 @@ class Problem(Record):
 
     source: str
     """`verify` for code, `judge` for the model."""
-    reason: str
+    reason: Words
 
     @property
     def certain(self) -> bool:

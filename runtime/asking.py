@@ -27,7 +27,8 @@ def put(run: Run, questions: Sequence[Question]) -> None:
     if questions:
         for question in questions:
             run.emit(Asked(question=question))
-        interrupt([question.model_dump(mode="json") for question in questions])
+        # As JSON text: a checkpoint takes no whole number beyond 64 bits, which an argument may be.
+        interrupt([question.model_dump_json() for question in questions])
 
 
 @contextmanager

@@ -4,8 +4,9 @@ Retries live here and nowhere else.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
@@ -29,13 +30,19 @@ from journeyman.runtime.chat_wire import (
 from journeyman.runtime.loops import run_in_own_loop
 from journeyman.traces.errors import ConfigError, ModelError, ModelFailure
 
-PATH = "/v1/chat/completions"
+PATH = "/chat/completions"
+
+VERSION = re.compile(r"/v\d\w*(?=/|$)")
+"""In a server's address; other servers than vLLM have it elsewhere than at the end, or another one than the first."""
 
 LONGEST_WAIT_S = 8.0
-"""Between two attempts, also where the server wants to be left alone for longer."""
+"""Of our own between two attempts, and of what a server asks for on top of that."""
 
 # vLLM's HTTP server drops idle connections after 5 s; one that is dropped while it is picked up fails for nothing.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=3.0)
+
+HANG_UP_S = 0.2
+"""What a server has to end its stream when the reply in it is over."""
 
 KINDS: dict[int, ModelFailure] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """What an HTTP status means, where it is not plainly the server's failure (5xx) or its refusal (4xx)."""
@@ -53,19 +60,19 @@ class ChatAPI:
         wait_s: float = 0.5,
         extensions: bool = True,
     ) -> None:
-        """`base_url` with or without `/v1`; `wait_s` is the mean of the first wait between two attempts.
+        """`base_url` has the API's version in it, or gets `/v1`; `wait_s` is the mean of the first wait for an attempt.
 
         `extensions` asks for what only vLLM has: token ids, logprobs, and tool calls that obey any schema.
         """
         try:
-            url = httpx.URL(base_url.rstrip("/").removesuffix("/v1"))
+            url = httpx.URL(base_url.rstrip("/"))
         except httpx.InvalidURL as error:
             raise ConfigError(f"{base_url!r} is no URL: {error}") from None
         if url.scheme not in {"http", "https"} or not url.host:
             raise ConfigError(f"{base_url!r} is no server's URL: write it as http://host:port")
         self.shown = f"{url.scheme}://{url.netloc.decode()}"
         """The address without user, password or path: for messages."""
-        self._url = f"{str(url).rstrip('/')}{PATH}"
+        self._url = f"{str(url).rstrip('/')}{'' if VERSION.search(url.path) else '/v1'}{PATH}"
         self._key = api_key
         self._extensions = extensions
         self._policy: dict[str, Any] = {
@@ -152,17 +159,26 @@ class ChatAPI:
         raise self._refusal(reply, request)
 
     async def _pieces(self, reply: httpx.Response, request: ModelRequest) -> AsyncGenerator[Piece]:
-        """All of them; raises `ModelError` where the stream ends before the reply does."""
+        """All of them; raises `ModelError` where the stream ends before the reply does.
+
+        The reply ends where the server says so, also where it does not hang up.
+        """
         piece: Piece | None = None
         whole = False
         try:
             async with aclosing(_lines(reply)) as lines:
                 async for line in lines:
                     event = line.removeprefix(b"data:").strip()
-                    if line.startswith(b"data:") and event != b"[DONE]":
-                        piece = self._piece(event)
-                        whole = whole or piece.finish_reason is not None
-                        yield piece
+                    if not line.startswith(b"data:"):
+                        continue
+                    if event == b"[DONE]":
+                        break
+                    piece = self._piece(event)
+                    whole = whole or piece.finish_reason is not None
+                    yield piece
+                    if whole and piece.usage is not None:
+                        break
+                await _read_out(lines)
         except httpx.HTTPError as error:
             raise self._broken(error, request) from None
         finally:
@@ -248,7 +264,8 @@ class _Wait:
     def __call__(self, state: RetryCallState) -> float:
         error = None if state.outcome is None else state.outcome.exception()
         asked = error.wait_s if isinstance(error, ModelError) else None
-        return max(self._own(state), min(asked or 0.0, LONGEST_WAIT_S))
+        # On top of what it asks for, so that those whom it sent away together don't come back together.
+        return self._own(state) + min(asked or 0.0, LONGEST_WAIT_S)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -277,3 +294,11 @@ async def _lines(reply: httpx.Response) -> AsyncGenerator[bytes]:
         for line in lines:
             yield line
     yield rest
+
+
+async def _read_out(lines: AsyncGenerator[bytes]) -> None:
+    """Reads what stands behind a reply: only a connection that was read to its end serves the next call."""
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(HANG_UP_S):
+            async for _ in lines:
+                pass

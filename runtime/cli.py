@@ -13,6 +13,8 @@ from journeyman.runtime.console import Exit, notes
 from journeyman.traces.errors import ConfigError, JourneymanError
 
 GROUP = "journeyman.commands"
+INTERRUPTED = 130
+"""The shells' exit code for Ctrl-C, and what typer makes of one within a command."""
 
 PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
@@ -41,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A crew of agents that learns from its own work: run tasks, record every step, mine the record, "
     "train an adapter for each agent, prove that it is better, and swap it into the live server.",
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 4 needs input, 5 out of budget.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 4 needs input, 5 out of budget, 130 interrupted.",
 )
 
 
@@ -88,8 +90,9 @@ def main() -> None:
         _complain("not confirmed: nothing was done")
         code = Exit.FAILED
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         _complain("interrupted: run the same command again to pick up where it was")
-        code = Exit.FAILED
     sys.exit(code if isinstance(code, int) else Exit.OK)
 
 

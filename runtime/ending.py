@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from langgraph.errors import GraphBubbleUp
+
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
 from journeyman.agents.orchestrator import PlanError
 from journeyman.runtime.run import Run
-from journeyman.traces.errors import ModelError, OverBudgetError
+from journeyman.traces.errors import ModelError, OverBudgetError, writable
 from journeyman.traces.trace import Status
 
 
@@ -16,9 +18,17 @@ class EndedError(Exception):
     """The run is over before there is an answer."""
 
     def __init__(self, status: Status, message: str, spent: Spent | None = None) -> None:
-        super().__init__(message)
+        super().__init__(writable(message))
         self.status: Status = status
         self.spent = spent or Spent()
+
+
+class CancelledRunError(GraphBubbleUp):
+    """The run is cancelled from within; work beside it comes to its own end first."""
+
+
+class OutOfTimeError(TimeoutError):
+    """An agent's time is over as its record has it, whatever the clock says."""
 
 
 @asynccontextmanager

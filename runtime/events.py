@@ -22,10 +22,11 @@ class WorkerStarted(Record):
 
 
 class Token(Record):
-    """A piece of a reply while it is written, before any guardrail has seen the whole of it.
+    """A piece of a reply while it is written.
 
-    Only where the run was asked for `tokens`. The pieces of one `call` make up its reply. What was kept from before an
-    interruption is not told again.
+    Only where the run was asked for `tokens`, and no guardrail may stop or change a call, an output or the answer: it
+    must see the whole of a text before anybody else does. The pieces of one `call` make up its reply. What was kept
+    from before an interruption is not told again.
     """
 
     kind: Literal["token"] = "token"

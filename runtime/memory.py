@@ -102,7 +102,8 @@ class Memory:
         if self._config is None or task.session is None:
             return ()
         kept = trimmed(await self._entries(_namespace("turn", task)), self._config)
-        return tuple(message for turn in kept for message in _messages(turn))
+        room = self._config.max_tokens * CHARS_A_TOKEN
+        return tuple(message for turn in kept for message in _messages(turn, room))
 
     async def add(self, task: Task, answer: str, *, run_id: str) -> None:
         """Adds a turn to the task's session, and forgets those that are past the limits."""
@@ -192,8 +193,8 @@ class Memory:
 
 
 def trimmed(turns: Sequence[Remembered], config: MemoryConfig) -> Sequence[Remembered]:
-    """The newest turns, of which the older half is left out until the rest is within both limits."""
-    while len(turns) > config.turns or sum(map(_tokens, turns)) > config.max_tokens:
+    """The newest turns, of which the older half is left out until the rest is within both limits, or one is left."""
+    while len(turns) > config.turns or (len(turns) > 1 and sum(map(_tokens, turns)) > config.max_tokens):
         turns = turns[(len(turns) + 1) // 2 :]
     return turns
 
@@ -239,8 +240,16 @@ def _entry(kind: Kind, key: str, task: Task, text: str, at_ns: int, answer: str 
     return Remembered(kind=kind, key=key, user=task.user, session=task.session, text=text, answer=answer, at_ns=at_ns)
 
 
-def _messages(turn: Remembered) -> tuple[Message, Message]:
-    return Message(role="user", content=turn.text), Message(role="assistant", content=turn.answer or "")
+def _messages(turn: Remembered, room: int) -> tuple[Message, Message]:
+    """The turn, or the beginnings of its two texts where together they have more than `room` characters."""
+    asked, answered = turn.text, turn.answer or ""
+    asked = _beginning(asked, max(room // 2, room - len(answered)))
+    answered = _beginning(answered, max(room // 2, room - len(asked)))
+    return Message(role="user", content=asked), Message(role="assistant", content=answered)
+
+
+def _beginning(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"{text[:chars]} […]"
 
 
 def _tokens(turn: Remembered) -> int:

@@ -17,11 +17,12 @@ from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
 from journeyman.agents.reply import TruncatedReplyError
 from journeyman.runtime.desk import Desk
+from journeyman.runtime.ending import OutOfTimeError
 from journeyman.runtime.events import ReplyBroken, Token
 from journeyman.runtime.ledger import Reservation
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
-from journeyman.traces.errors import ModelError, OverBudgetError
+from journeyman.traces.errors import ModelError, OverBudgetError, StoreError
 from journeyman.traces.messages import Message, Usage, prompt_attributes, reply_attribute
 from journeyman.traces.tracer import AttributeValue, Span
 
@@ -52,6 +53,9 @@ class ModelCalls:
         desk = self._desk
         number = desk.steps.take()
         if kept := desk.steps.kept(number):
+            if "reply" not in kept:
+                changed = f"what {desk.agent.name} did in run {desk.run.id} does not fit the crew as it is now"
+                raise StoreError(f"{changed}: resume it with the crew that it began with, or cancel it")
             reply = ModelReply.model_validate(kept["reply"])
             desk.asked_by = str(kept["span_id"])
             desk.count(desk.run.ledger.count(Spent(usage=reply.usage, model_calls=1, cost=_number(kept["cost"]))))
@@ -84,7 +88,6 @@ class ModelCalls:
 
     async def _made(self, asked: "_Asked[T]", policy: str, reason: str, behind: int, reservation: Reservation) -> T:
         run = self._desk.run
-        usage = Usage()
         reply: ModelReply | None = None
         try:
             with run.tracer.span(f"chat {policy}", parent=self._desk.parent, kind="client") as span:
@@ -92,13 +95,12 @@ class ModelCalls:
                 if run.tracer.records:
                     span.set(self._attributes(request, reason))
                 reply = await self._reply_in_time(request, behind, span.span_id)
-                usage = reply.usage
                 self._desk.asked_by = span.span_id
                 if run.tracer.records:
                     _record_reply(span, reply)
                 return _read(reply, asked.read, self._desk.agent)
         finally:
-            spent = reservation.settle(usage)
+            spent = reservation.settle(Usage() if reply is None else reply.usage)
             self._desk.count(spent)
             if reply is not None:
                 await self._keep(asked.number, reply, spent)
@@ -141,16 +143,16 @@ class ModelCalls:
 
     async def _reply_in_time(self, request: ModelRequest, behind: int, call: str) -> ModelReply:
         """A policy that hangs, retries included, leaves to those behind it their share of the agent's time."""
-        if not behind:
-            return await self._reply(request, call)
-        share = max(0.0, self._ends - monotonic()) / (behind + 1)
+        share = max(0.0, self._ends - monotonic()) / (behind + 1) if behind else None
         try:
             async with asyncio.timeout(share) as limit:
                 return await self._reply(request, call)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            late = f"{request.policy} did not answer within {share:.3g} s, its share of the time"
+        except OutOfTimeError:
+            raise
+        except TimeoutError as own:
+            late = f"{request.policy} did not answer in time" + (f": {own}" if str(own) else "")
+            if limit.expired():
+                late = f"{request.policy} did not answer within {share:.3g} s, its share of the time"
             raise ModelError(late, kind="timeout") from None
 
     async def _reply(self, request: ModelRequest, call: str) -> ModelReply:

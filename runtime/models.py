@@ -22,7 +22,7 @@ class ModelConfig(Config):
     """
 
     url: str
-    """E.g. `https://models.example/v1`."""
+    """E.g. `https://models.example/v1`; one without a version gets `/v1`."""
     model: str
     """Its name on that server."""
     provider: str = "openai"

@@ -9,7 +9,6 @@ from journeyman.runtime.asking import NOBODY
 from journeyman.runtime.desk import Desk
 from journeyman.runtime.questions import Consent, Question, QuestionKind
 from journeyman.tools.call import CallResult
-from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
 from journeyman.traces.messages import ToolCall
 
@@ -133,7 +132,7 @@ async def _judge(desk: Desk, wanted: Wanted, tool: Tool, made: Container[str]) -
 def _readable(tool: Tool, call: ToolCall) -> bool:
     try:
         tool.arguments.read(dict(call.arguments))
-    except InvalidArgumentsError:
+    except Exception:  # A validator is the tool's code too; the call will say what it raised.
         return False
     return True
 

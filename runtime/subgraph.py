@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -27,6 +27,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer, Command, Send, interrupt
+from typing_extensions import TypedDict  # Of Python 3.11's own, pydantic makes no schema.
 
 from journeyman.runtime import interventions
 from journeyman.runtime.events import Ended, Event
@@ -70,7 +71,7 @@ class Asking(TypedDict):
 
     run_id: str
     questions: list[dict[str, Any]]
-    """Each a `Question` as JSON values."""
+    """Each a `Question` as JSON values; a whole number beyond 64 bits is a text, as no checkpoint takes it."""
     problem: str | None
     """Why what was said before is no answer."""
 
@@ -154,7 +155,7 @@ class Embedded:
         assert self.runs is not None  # Where runs are not kept nobody is asked.
         runs, run_id, problem = await self.runs.open(), state["run_id"], None
         if questions := await _open_questions(runs, run_id):
-            asked = [question.model_dump(mode="json") for question in questions]
+            asked = [_kept(question.model_dump(mode="json")) for question in questions]
             said = interrupt(Asking(run_id=run_id, questions=asked, problem=state.get("problem")))
             try:
                 for question_id, word in _words(said, questions).items():
@@ -196,6 +197,15 @@ def _prompt(state: Mapping[str, Any]) -> str:
 async def _open_questions(runs: RunStore, run_id: str) -> tuple[Question, ...]:
     known = await runs.get(run_id)
     return () if known is None else known.open_questions
+
+
+def _kept(value: Any) -> Any:
+    """A JSON value as the checkpoints of any app take it."""
+    if isinstance(value, dict):
+        return {name: _kept(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_kept(one) for one in value]
+    return str(value) if isinstance(value, int) and value.bit_length() > 63 else value
 
 
 def _words(said: object, questions: tuple[Question, ...]) -> Mapping[str, object]:

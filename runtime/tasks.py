@@ -53,5 +53,7 @@ def _task(line: str, number: int) -> Task:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not task.prompt.strip():
+        raise ValueError("the prompt is empty: write what is to be done")
     check_text("it", task)
     return task

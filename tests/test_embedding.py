@@ -83,6 +83,13 @@ def test_the_web_app_streams_events_in_their_order(client: TestClient) -> None:
     assert ended["outcome"]["answer"] == "tea costs 4.50"
 
 
+def test_the_web_app_tells_what_is_wrong_with_a_task(client: TestClient) -> None:
+    refused = client.post("/tasks", json={"prompt": "t\0ea"})
+    assert (refused.status_code, "null character" in refused.json()["detail"]) == (422, True)
+    kind, told = client.post("/tasks/events", json={"prompt": "t\0ea"}).text.strip().split("\n")
+    assert (kind, "null character" in json.loads(told.removeprefix("data: "))["error"]) == ("event: error", True)
+
+
 def test_through_the_web_app_a_person_answers_a_question(client: TestClient) -> None:
     waiting = client.post("/tasks", json={"prompt": "a surprise"}).json()
     assert waiting["status"] == "needs_input"

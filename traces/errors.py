@@ -28,6 +28,11 @@ PASSING: frozenset[ModelFailure] = frozenset({"unreachable", "timeout", "rate_li
 """Kinds that may be over when the same request is sent again."""
 
 
+def writable(message: str) -> str:
+    """`message` without half surrogate pairs: somebody else's error may quote them, and no store can keep them."""
+    return message.encode("utf-8", "replace").decode()
+
+
 class JourneymanError(Exception):
     """Base of the tree; `exit_code` is what the command line ends with."""
 

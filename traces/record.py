@@ -1,12 +1,17 @@
 """The two bases of every noun: `Record`, what happened, and `Config`, what a user asked for."""
 
 import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, writable
+
+Words: TypeAlias = Annotated[str, AfterValidator(writable)]
+"""What somebody else's code may have said, so that it can be kept."""
 
 
 class Record(BaseModel):
@@ -25,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 MISSING = {"missing", "missing_argument", "missing_keyword_only_argument"}
+CONTAINERS = {dict, list, tuple, Mapping, Sequence}
 WORDS = {
     "tuple_type": "write a list",
     "list_type": "write a list",
@@ -35,12 +41,15 @@ WORDS = {
 """Pydantic's kinds of mistakes, those whose own words are about Python in the words of TOML."""
 
 
-def parse_config(config: type[M], values: dict[str, Any], origin: str) -> M:
-    """`values` as a `config`; a mistake becomes a `ConfigError` of one line that names `origin` and the key."""
+def parse_config(config: type[M], values: dict[str, Any], origin: str, *, beside: Iterable[str] = ()) -> M:
+    """`values` as a `config`; a mistake becomes a `ConfigError` of one line that names `origin` and the key.
+
+    Keys `beside` stand in the same table and are somebody else's: one of them may be meant by an unknown key.
+    """
     try:
         return config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {first_mistake(error)}") from None
+        raise ConfigError(f"{origin}: {first_mistake(error, config, beside=beside)}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -54,16 +63,34 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def first_mistake(error: ValidationError) -> str:
+def first_mistake(error: ValidationError, config: type[BaseModel] | None = None, *, beside: Iterable[str] = ()) -> str:
     """One line about what was written wrong; an unknown key comes first, as it may be why another one is missing."""
     mistakes = error.errors(include_url=False, include_input=False)
     first = next((one for one in mistakes if one["type"] in UNKNOWN), mistakes[0])
-    where = ".".join(str(part) for part in first["loc"])
+    path = first["loc"]
+    where = ".".join(str(part) for part in path)
     if first["type"] in UNKNOWN:
-        text = f"unknown key {where!r}"
+        text = unknown_key(where, [*_keys(config, path[:-1]), *(beside if len(path) == 1 else ())])
     elif first["type"] in MISSING:
         text = f"{where!r} is missing"
     else:
         said = first["msg"].removeprefix("Value error, ")
         text = (f"{where!r}: " if where else "") + WORDS.get(first["type"], said)
     return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """That there is no such key, and which one may be meant: the nearest one, else any of `known`."""
+    if near := get_close_matches(key.rpartition(".")[2], known, n=1):
+        return f"unknown key {key!r}; did you mean {near[0]!r}?"
+    return f"unknown key {key!r}" + (f"; there are: {', '.join(known)}" if known else "")
+
+
+def _keys(kind: Any, path: Sequence[int | str]) -> list[str]:
+    """The keys of the table at `path` in a value of that type."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+        return _keys(fields.get(str(path[0])), path[1:]) if path else list(fields)
+    # A container's parts lie one deeper, what a type is one of, or annotated with, does not.
+    within = path[1:] if get_origin(kind) in CONTAINERS else path
+    return next((keys for part in get_args(kind) if (keys := _keys(part, within))), [])

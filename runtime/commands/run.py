@@ -1,9 +1,12 @@
 """`journeyman run`: one task, or a file of them."""
 
 import asyncio
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 from uuid import uuid4
 
 import typer
@@ -16,6 +19,7 @@ from journeyman.runtime.runstore import WAITING
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.tasks import BrokenLine, read_tasks
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Task
 
 BEGINNING = b'{"task_id":'
@@ -65,14 +69,11 @@ def run(
     summary = {
         "tasks": len(found),
         "ok": sum(outcome.status == "ok" for outcome in outcomes),
+        "waiting": {outcome.run_id: outcome.status for outcome in outcomes if outcome.status in WAITING},
         "broken_lines": broken,
         "out": results,
     }
-    emit(
-        summary,
-        as_json,
-        lambda: out.print(f"{summary['ok']} of {len(found)} tasks ok, outcomes in {results}", soft_wrap=True),
-    )
+    emit(summary, as_json, lambda: _show_summary(outcomes, results))
     raise typer.Exit(exit_code(outcomes, broken))
 
 
@@ -96,12 +97,12 @@ async def _many(runtime: Runtime, tasks: list[Task], path: Path, concurrency: in
 
     A run that waits for a person, or was stopped, has none yet.
     """
-    done = {outcome.task_id: outcome for outcome in _read_outcomes(path)}
-    outcomes = [done[task.id] for task in tasks if task.id in done]
-    places = asyncio.Semaphore(concurrency)
     async with runtime, drains(runtime):
-        left = {known.task.model_dump_json(): known.id for known in await runtime.left()}
-        with path.open("a", encoding="utf-8") as file, progress() as bar:
+        with _held(path) as file, progress() as bar:
+            done = {outcome.task_id: outcome for outcome in _read_outcomes(path)}
+            outcomes = [done[task.id] for task in tasks if task.id in done]
+            left = {known.task.model_dump_json(): known.id for known in await runtime.left()}
+            places = asyncio.Semaphore(concurrency)
             row = bar.add_task("tasks", total=len(tasks), completed=len(outcomes))
 
             async def one(task: Task) -> None:
@@ -124,11 +125,20 @@ async def _many(runtime: Runtime, tasks: list[Task], path: Path, concurrency: in
     return outcomes
 
 
+@contextmanager
+def _held(path: Path) -> Iterator[TextIO]:
+    """`path`, to be added to by this process alone: two would run its tasks twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another `journeyman run` writes {path}: wait for it, or name another --out") from None
+        yield file
+
+
 def _read_outcomes(path: Path) -> list[Outcome]:
     """The outcomes of an earlier call; a line that a crash cut short is cut off, so that its task runs again."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return []
     *whole, rest = path.read_bytes().split(b"\n")
     try:
         if not rest.startswith(BEGINNING[: len(rest)]):
@@ -141,25 +151,39 @@ def _read_outcomes(path: Path) -> list[Outcome]:
     return outcomes
 
 
+def _show_summary(outcomes: list[Outcome], results: Path) -> None:
+    for outcome in outcomes:
+        if outcome.status in WAITING:
+            _show_waiting(outcome)
+    done = sum(outcome.status == "ok" for outcome in outcomes)
+    out.print(f"{done} of {len(outcomes)} tasks ok, outcomes in {results}", soft_wrap=True)
+
+
+def _show_waiting(outcome: Outcome) -> None:
+    then = "journeyman runs show" if outcome.status == "needs_input" else "journeyman runs resume"
+    notes.print(f"go on with: {then} {outcome.run_id}", markup=False)
+
+
 def _note(event: Event) -> None:
     if isinstance(event, PlanMade):
         for assignment in event.plan.assignments:
             fan = f" (for each value of {assignment.each})" if assignment.each else ""
-            notes.print(f"plan {assignment.id}  {assignment.worker}: {assignment.goal}{fan}", style="dim", markup=False)
+            told = f"plan {assignment.id}  {assignment.worker}: {assignment.goal}{fan}"
+            notes.print(visible(told), style="dim", markup=False)
     elif isinstance(event, ReportFiled):
         report = event.report
         said = ", ".join(report.values) if report.status == "ok" else f"{report.status}: {report.error}"
-        notes.print(f"  {report.assignment.id}  {report.assignment.goal} → {said}", style="dim", markup=False)
+        told = f"  {report.assignment.id}  {report.assignment.goal} → {said}"
+        notes.print(visible(told), style="dim", markup=False)
 
 
 def show_outcome(outcome: Outcome) -> None:
     if outcome.error is not None:
-        notes.print(f"{outcome.status}: {outcome.error}", markup=False)
+        notes.print(visible(f"{outcome.status}: {outcome.error}"), markup=False)
     if outcome.status in WAITING:
-        then = "journeyman runs show" if outcome.status == "needs_input" else "journeyman runs resume"
-        notes.print(f"go on with: {then} {outcome.run_id}", markup=False)
+        _show_waiting(outcome)
     if outcome.answer:
-        out.print(outcome.answer, markup=False, soft_wrap=True)
+        out.print(visible(outcome.answer), markup=False, soft_wrap=True)
     notes.print(
         f"trace {outcome.trace_id[:12]} · {outcome.model_calls} model calls, {outcome.tool_calls} tool calls, "
         f"{outcome.usage.output_tokens} tokens generated, {outcome.seconds:.1f} s",

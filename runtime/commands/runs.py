@@ -21,7 +21,7 @@ from journeyman.runtime.moments import moment_ns
 from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStatus, RunStore
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.reports.wording import age, line
+from journeyman.traces.reports.wording import age, line, visible
 from journeyman.traces.trace import Outcome
 
 T = TypeVar("T")
@@ -289,7 +289,7 @@ def _told(record: RunRecord, state: str) -> str:
     if record.outcome is not None:
         said = record.outcome.error or line(record.outcome.answer)
         lines.append(f"{record.outcome.status}: {escape(said)}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _asked(record: RunRecord, question: Question) -> list[str]:

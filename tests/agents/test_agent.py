@@ -60,6 +60,30 @@ def test_a_crew_says_how_calls_are_written_what_is_verified_and_how_often_it_rep
     assert "a list of calls" in several.workers[0].instructions
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "calculator",
+        "ask",
+        'files"\npath = "."\n#"',
+        'sql"\npath = "shop.db"\n#"',
+        "journeyman.tools.calculator:calculator",
+    ],
+)
+def test_a_table_may_describe_its_tools_and_leave_them_out_of_prompts(tmp_path: Path, use: str) -> None:
+    sqlite3.connect(tmp_path / "shop.db").execute("CREATE TABLE sale (x INT)").connection.close()
+
+    def described(text: str) -> list[str]:
+        assert calculator.told.endswith("round, sqrt.")
+        table = GOOD.replace('use = "calculator"', f'use = "{use}"\ndescription = "{text}"')
+        tools = crew(tmp_path, table.replace('tools = ["calculator"]', "")).tools.values()
+        assert all(tool.told.endswith(tool.description) for tool in tools)
+        return [tool.description for tool in tools]
+
+    assert all(text.startswith("Sums.") for text in described("Sums."))
+    assert not any(described(""))
+
+
 def test_a_tool_may_be_any_function_that_can_be_imported(tmp_path: Path) -> None:
     text = GOOD.replace('use = "calculator"', 'use = "journeyman.tools.calculator:calculator"')
     assert list(crew(tmp_path, text).tools) == ["calculator"]
@@ -69,7 +93,7 @@ def test_a_tool_may_be_any_function_that_can_be_imported(tmp_path: Path) -> None
     ("old", "new", "said"),
     [
         ('name = "counting"', 'name = "counting"\nnmae = 1', "unknown key 'nmae'"),
-        ("tokens = 300", "tokns = 300", "unknown key 'orchestrator.limits.tokns'"),
+        ("tokens = 300", "tokns = 300", "unknown key 'orchestrator.limits.tokns'; did you mean 'tokens'?"),
         ('tools = ["calculator"]', 'tools = ["calculater"]', "unknown tool 'calculater'; the crew has: calculator"),
         ('use = "calculator"', 'use = "abacus"', "unknown tool 'abacus'; have calculator, retrieve"),
         ('use = "calculator"', 'use = "no.such:thing"', "cannot be imported"),
@@ -83,7 +107,7 @@ def test_a_tool_may_be_any_function_that_can_be_imported(tmp_path: Path) -> None
             'name = "counting"\nverify = ["whole"]',
             "unknown verifier 'whole'; have integer, number",
         ),
-        ("[workers.sums]", "[workers.sums]\nreplans = 1", "unknown key 'workers.sums.replans'"),
+        ("[workers.sums]", "[workers.sums]\nreplans = 1", "unknown key 'workers.sums.replans'; there are: "),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_file_and_what_is_wrong(
@@ -147,13 +171,17 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
         ('use = "sql"\npath = "none.db"', "none.db cannot be read"),
         ('use = "files"\npath = "."\nwrite = "perhaps"', "tools.calculator: 'write': Input should be a valid boolean"),
         ('use = "http"\nhosts = ["a.b"]\nmethods = ["PUT"]', "tools.calculator: 'methods.0': Input should be 'GET' or"),
-        ('use = "python"\nmax_secs = 3', "tools.calculator: unknown key 'max_secs'"),
+        ('use = "python"\nmax_secs = 3', "tools.calculator: unknown key 'max_secs'; did you mean 'max_seconds'?"),
+        ('use = "python"\naprove = true', "tools.calculator: unknown key 'aprove'; did you mean 'approve'?"),
+        ('use = "calculator"\naprove = true', "tools.calculator: unknown key 'aprove'; did you mean 'approve'?"),
         ('use = "mcp"', "either a command or a url"),
         ('use = "http"\nhosts = "a.b"', "tools.calculator: 'hosts': write a list"),
         ('use = "http"\nhosts = ["a b"]', "tools.calculator: hosts: 'a b' is not a host"),
         ('use = "http"\nhosts = ["a.b"]\ncertificates = "none.pem"', "none.pem: there is no such file"),
         ('use = "http"\nhosts = ["a.b"]\nmax_seconds = -1', "tools.calculator: 'max_seconds': Input should be greater"),
-        ('use = "calculator"\ndigits = 3', "tools.calculator: 'calculator' takes no option 'digits'"),
+        ('use = "calculator"\ndigits = 3', "tools.calculator: unknown key 'digits'; there are: use, approve"),
+        ('use = "calculator"\ndescription = 3', "tools.calculator: description must be a text, not 3"),
+        ('use = "builtins:dict"', "tools.calculator: 'builtins:dict' gave a dict, not a Tool"),
         ('use = "sql"\npath = "a\\u0000b"', "tools.calculator: 'sql' failed: ValueError: embedded null byte"),
         ('use = "..:tool"', "tools.calculator: '..:tool' cannot be imported"),
         ('use = "json:dumps"', "tools.calculator: dumps() missing 1 required positional argument"),

@@ -35,7 +35,7 @@ def test_what_fits_stays_as_it_is() -> None:
 
 
 def test_the_oldest_results_are_cut_to_their_first_line_first() -> None:
-    kept = fit(HISTORY, letters(HISTORY) - 100, letters, keep=2)
+    kept = fit(HISTORY, letters(HISTORY) - 1, letters, keep=2)
     assert kept[3].content == "1 first line\n[left out to save room: 301 characters]"
     assert (*kept[:3], *kept[4:]) == (*HISTORY[:3], *HISTORY[4:])
 
@@ -59,8 +59,17 @@ def test_the_opening_stays_even_where_it_is_over_the_limit_by_itself() -> None:
 
 def test_what_was_cut_once_stays_the_same_bytes() -> None:
     kept = fit(HISTORY, letters(HISTORY) - 100, letters, keep=2)
-    later = fit((*kept, *exchange(4)), letters(kept) + 50, letters, keep=2)
-    assert later[:4] == kept[:4]
+    later = fit((*kept, *exchange(4)), letters(kept) + letters(exchange(4)) - 1, letters, keep=2)
+    assert later[:6] == kept[:6]
+
+
+def test_in_a_long_conversation_few_turns_cut_anything() -> None:
+    messages, cuts = OPENING, 0
+    for number in range(40):
+        before = (*messages, *exchange(number, "x" * 50))
+        messages = fit(before, 1000, letters, keep=2)
+        cuts += messages != before
+    assert 1 <= cuts <= 10
 
 
 @given(

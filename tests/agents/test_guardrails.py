@@ -93,6 +93,10 @@ async def hangs(text: str, context: CheckContext) -> str | None:
     return None
 
 
+def overshoots(text: str, context: CheckContext) -> Finding:
+    return Finding(reason="it is private", spans=((2, len(text.encode()) + 1),))
+
+
 @pytest.mark.parametrize("action", ["block", "redact", "ask"])
 @pytest.mark.parametrize(
     ("check", "said"),
@@ -100,6 +104,7 @@ async def hangs(text: str, context: CheckContext) -> str | None:
         (breaks, "the check 'w' failed (RuntimeError)"),
         (hangs, "the check 'w' failed (TimeoutError)"),
         (lambda text, context: True, "the check 'w' gave a bool, not None, a str or a Finding"),
+        (overshoots, "the check 'w' named characters that the text does not have"),
     ],
 )
 async def test_a_check_that_fails_blocks_and_says_so_without_the_text(check: Check, said: str, action: str) -> None:

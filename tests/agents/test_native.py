@@ -65,6 +65,39 @@ async def test_calls_that_could_not_be_read_are_told_to_the_model_and_stay_out_o
     assert all(not message.tool_calls for message in at_work.seen[1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "facts", "parameters": {"query": "height"}}',
+        '{"name": "facts", "arguments": {}, "id": 1}',
+        '[{"name": "facts", "arguments": {"query": "height"}}]',
+        '{"facts": {"query": "height"}}',
+    ],
+)
+async def test_a_call_that_is_written_as_text_is_no_answer(desk: Any, text: str) -> None:
+    at_work = desk(said(text), said("", call()), said("61.6 m"))
+    report = await do(at_work)
+    assert (report.status, report.output) == ("ok", "61.6 m")
+    assert "call the tool itself" in at_work.seen[1][-1].content
+    assert all(text not in message.content for message in at_work.seen[-1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Ann", "arguments": {}}',
+        '{"facts": 3}',
+        "[]",
+        "{}",
+        '{"name": "facts"}',
+        '{"name": [], "arguments": {}}',
+    ],
+)
+async def test_json_that_calls_nothing_is_an_answer(desk: Any, text: str) -> None:
+    report = await do(desk(said(text)))
+    assert (report.status, report.output) == ("ok", text)
+
+
 async def test_an_unknown_tool_is_told_to_the_model(desk: Any) -> None:
     at_work = desk(said("", call(name="serch")), said("61.6 m"))
     assert (await do(at_work)).status == "ok"

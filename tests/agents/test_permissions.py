@@ -1,7 +1,9 @@
 """Permissions: the first row that matches decides, on the arguments as the tool would get them."""
 
+from typing import Annotated
+
 import pytest
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.permissions import Permission, Permissions
@@ -107,3 +109,15 @@ def test_a_crew_refuses_a_row_that_fits_nobody() -> None:
         Crew(
             name="c", orchestrator=None, workers=(clerk,), permissions=Permissions(rows=(row("deny", tool="shell_*"),))
         )
+
+
+def test_the_table_has_its_say_also_where_a_tool_s_own_validator_breaks() -> None:
+    def broken(value: str) -> str:
+        raise KeyError(value)
+
+    def pay(to: Annotated[str, AfterValidator(broken)]) -> str:
+        return to
+
+    table = Permissions(rows=(row("deny", arguments={"to": "bob"}),))
+    assert table.decide("clerk", Tool(pay), {"to": "bob"}).action == "deny"
+    assert table.decide("clerk", Tool(pay), {"to": "ann"}).action == "allow"

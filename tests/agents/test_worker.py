@@ -247,6 +247,13 @@ def test_a_repeated_value_counts_once() -> None:
     assert said.output == ["a", "b"]
 
 
+@pytest.mark.parametrize("fence", ["```json\n{}\n```", "\n``` \n{}\n```\n", "```JSON\n{}\n  ```"])
+def test_json_in_a_markdown_fence_is_read_too(fence: str) -> None:
+    said = read_turn(fence.replace("{}", '{"answer": ["a"]}'), AGENT, TOOLS)
+    assert isinstance(said, Answering)
+    assert said.output == ["a"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,9 +3,10 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.budget import Budget
@@ -347,3 +348,31 @@ async def test_a_plan_that_a_person_agreed_to_is_in_the_record_though_the_proces
     office.tools = {"look": Tool(office.look)}
     assert (await office.run()).status == "ok"
     assert office.decisions == [("person", "plan", "allow")]
+
+
+async def test_nobody_is_asked_about_a_call_whose_validator_breaks_and_the_model_is_told(tmp_path: Path) -> None:
+    def broken(value: str) -> str:
+        raise KeyError(value)
+
+    def look(what: Annotated[str, AfterValidator(broken)]) -> str:
+        return what
+
+    office = Office(tmp_path, tools={"look": Tool(look, approve=True)}, orchestrator=None)
+    office.model = ScriptedModel([write_call("look", {"what": "x"}), write_answer("I could not look.")])
+    outcome = await office.run()
+    assert (outcome.status, outcome.answer) == ("ok", "I could not look.")
+    assert "KeyError" in office.model.requests[-1].messages[-1].content
+
+
+async def test_a_call_with_a_number_beyond_64_bits_waits_for_a_person_too(tmp_path: Path) -> None:
+    many: list[int] = []
+
+    def look(what: int) -> str:
+        many.append(what)
+        return "seen"
+
+    office = Office(tmp_path, tools={"look": Tool(look, approve=True)}, orchestrator=None)
+    office.model = ScriptedModel([write_call("look", {"what": 10**30}), write_answer("done")])
+    assert (await office.run()).status == "needs_input"
+    assert (await office.run(word=Consent(approved=True))).answer == "done"
+    assert many == [10**30]

@@ -72,6 +72,14 @@ def test_what_a_crew_names_may_lie_in_the_folder_where_the_command_is_given(tmp_
     assert "unknown tool 'x'; the crew has: look" in done.stderr
 
 
+def test_what_a_person_interrupts_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
+    (tmp_path / "crew.toml").write_text('name = "c"\n[workers.w]\n[tools.look]\nuse = "mine:look"\n')
+    done = journeyman("run", "--attach", "http://127.0.0.1:9", "--crew", "crew.toml", "hi", folder=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1)
+    assert done.stderr.startswith("error: interrupted: run the same command again")
+
+
 def commands(group: Any, *path: str) -> Iterator[tuple[str, set[str]]]:
     """Every command of `journeyman`, with its options."""
     for name, command in group.commands.items():

@@ -189,6 +189,16 @@ async def test_tokens_are_told_as_they_come_and_make_up_the_replies() -> None:
     assert told["clerk", "2"] == write_call("look", {"what": "goal 2"}) + write_answer("look: saw goal 2")
 
 
+@pytest.mark.parametrize(("action", "shown"), [("redact", False), ("warn", True)])
+async def test_no_token_is_told_of_what_a_guardrail_may_still_stop_or_change(action: str, shown: bool) -> None:
+    def check(text: str, context: CheckContext) -> str | None:
+        return "it saw something" if "saw" in text else None
+
+    guarded = crew(guardrails=(Guardrail(name="sight", check=check, at=("output",), action=action),))
+    events = [event async for event in Runtime(guarded, model=ScriptedModel(replies)).stream("Look.", tokens=True)]
+    assert any(isinstance(event, Token) for event in events) == shown
+
+
 async def test_a_session_shows_its_earlier_turns_to_whom_the_task_goes() -> None:
     model = ScriptedModel(replies)
     runtime = Runtime(crew(memory=MemoryConfig()), model=model)

@@ -67,6 +67,21 @@ async def test_whatever_a_policy_fails_of_the_next_one_answers(record: Record, k
     record.close()
 
 
+async def test_a_time_limit_of_a_model_s_own_is_its_failure_and_not_the_agent_s(record: Record) -> None:
+    def late(request: ModelRequest) -> str:
+        raise TimeoutError("it took 9 s")
+
+    models = ModelTable(ScriptedModel(late), {"big": ScriptedModel(late), "huge": answering()})
+    outcome = await Runtime(CREW, model=models, tracer=record.tracer).run("count")
+    assert (outcome.status, outcome.answer) == ("ok", "from huge")
+    assert record.asked()[1:] == [("big", "base: timeout"), ("huge", "big: timeout")]
+    alone = CREW.model_copy(update={"workers": (WORKER.model_copy(update={"fallback": ()}),)})
+    outcome = await Runtime(alone, model=models).run("count")
+    assert outcome.status == "failed"
+    assert (outcome.error or "").endswith("base did not answer in time: it took 9 s")
+    record.close()
+
+
 async def test_where_all_fail_the_last_failure_is_the_run_s(record: Record) -> None:
     models = ModelTable(failing("timeout"), {"big": failing("timeout"), "huge": failing("refused")})
     outcome = await Runtime(CREW, model=models, tracer=record.tracer).run("count")

@@ -88,13 +88,25 @@ def turn(text: str, at_ns: int = 1) -> Remembered:
     [
         (["a" * 40, "b" * 40], 2),
         (["a" * 40, "b" * 48], 1),
-        (["a" * 800], 0),
+        (["a" * 40, "b" * 40, "c" * 800], 1),
+        (["a" * 800], 1),
         ([], 0),
     ],
 )
 def test_turns_are_trimmed_to_their_tokens(turns: list[str], kept: int) -> None:
     left = trimmed([turn(text) for text in turns], MemoryConfig(turns=8, max_tokens=20))
     assert [one.text for one in left] == turns[len(turns) - kept :]
+
+
+async def test_of_a_turn_that_is_longer_than_all_may_be_the_beginnings_come_back(tmp_path: Path) -> None:
+    runs = RunStore(tmp_path / "runs.db")
+    memory = Memory(runs, MemoryConfig(turns=8, max_tokens=20))
+    await memory.add(task("I am Ann."), "Hello Ann", run_id="a")
+    await memory.add(task("Tell me of it: " + "q" * 400), "It is so: " + "a" * 400, run_id="b")
+    assert await said(memory, task()) == ["Tell me of it: " + "q" * 25 + " […]", "It is so: " + "a" * 30 + " […]"]
+    await memory.add(task("Shorter?"), "No: " + "a" * 400, run_id="c")
+    assert await said(memory, task()) == ["Shorter?", "No: " + "a" * 68 + " […]"]
+    await runs.aclose()
 
 
 async def test_notes_are_kept_by_user_over_all_sessions(memory: Memory) -> None:

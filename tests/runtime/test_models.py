@@ -88,6 +88,24 @@ async def test_a_policy_with_a_row_is_another_endpoint_under_its_name_there(serv
     await table.aclose()
 
 
+@pytest.mark.parametrize(
+    ("base", "asked"),
+    [
+        ("", "/v1"),
+        ("/v1/", "/v1"),
+        ("/gateway", "/gateway/v1"),
+        ("/api/v1", "/api/v1"),
+        ("/v1beta/openai/", "/v1beta/openai"),
+        ("/api/paas/v4", "/api/paas/v4"),
+    ],
+)
+async def test_a_version_in_its_address_is_the_one_that_is_asked(server: Server, base: str, asked: str) -> None:
+    table = model_table(HERE, {"big": ModelConfig(url=server.url.removesuffix("/v1") + base, model="qwen")})
+    await table["big"].complete(REQUEST)
+    assert server.seen[0][0].startswith(f"POST {asked}/chat/completions HTTP")
+    await table.aclose()
+
+
 async def test_nothing_is_asked_of_it_that_only_vllm_has(server: Server) -> None:
     table = model_table(HERE, {"big": ModelConfig(url=server.url, model="qwen")})
     tool = {"name": "add", "description": "adds", "parameters": {"type": "object"}}

@@ -1,5 +1,6 @@
 """`journeyman run` over a file of tasks: what it makes of the outcomes that are there already."""
 
+import fcntl
 import json
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from journeyman.agents.worker import write_answer
-from journeyman.runtime.commands.run import run
+from journeyman.runtime.commands.run import run, show_outcome
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.trace import Outcome
 
 app = typer.Typer()
 app.command()(run)
@@ -80,6 +82,16 @@ def test_what_a_crash_cut_short_is_run_again_and_the_rest_is_not(folder: Path, u
     assert (folder / "out.jsonl").read_text().startswith(first)
 
 
+def test_two_at_once_never_run_the_tasks_of_one_file_twice(folder: Path, url: str) -> None:
+    with (folder / "out.jsonl").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused = run_tasks(folder, url).exception
+    assert isinstance(refused, ConfigError) and "another `journeyman run` writes" in str(refused)
+    assert answered(folder) == []
+    assert run_tasks(folder, url).exit_code == 0
+    assert answered(folder) == ["a", "b"]
+
+
 @pytest.mark.parametrize("held", [b"dear diary", b"dear diary\n", b'{"id": 1}', b"\xff\xfe", b'{"task_id": 1}\n{"task'])
 def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(folder: Path, held: bytes) -> None:
     (folder / "out.jsonl").write_bytes(held)
@@ -87,3 +99,13 @@ def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(folder: P
     assert isinstance(refused, ConfigError)
     assert "holds something other than outcomes" in str(refused)
     assert (folder / "out.jsonl").read_bytes() == held
+
+
+def test_an_answer_cannot_take_over_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(
+        task_id="t", trace_id="a" * 32, status="failed", answer="done\n\x1b]0;mine\x07", error="\x1b[2Kno"
+    )
+    show_outcome(outcome)
+    printed = capsys.readouterr()
+    assert printed.out == "done\n\ufffd]0;mine\ufffd\n"
+    assert "\x1b" not in printed.err

@@ -156,6 +156,14 @@ def test_a_text_that_waits_is_shown_as_it_would_go_on(workspace: Workspace) -> N
     assert "All is [well]." in say(workspace, "show", "r1").stdout
 
 
+def test_what_a_model_wrote_cannot_take_over_the_terminal_of_whoever_agrees_to_it(workspace: Workspace) -> None:
+    sly = PAY.model_copy(update={"text": "Pay \x1b[2K5?", "arguments": {"to": "\u202enna"}, "content": "\x1b]0;x\x07"})
+    keep(workspace, "r1", "needs_input", sly)
+    told = say(workspace, "show", "r1").stdout
+    assert "Pay \ufffd[2K5?" in told
+    assert not {"\x1b", "\x07", "\u202e"} & set(told)
+
+
 def test_one_question_of_several_is_named(workspace: Workspace) -> None:
     keep(workspace, "r1", "needs_input", PAY, PAY.model_copy(update={"id": "2/1"}))
     assert "journeyman runs approve r1 --question 2/1 [--deny REASON]" in say(workspace, "show", "r1").stdout

@@ -126,6 +126,12 @@ async def test_without_a_question_there_is_an_error_that_says_what_is_missing() 
         await desk().as_graph().ainvoke({"messages": []})
 
 
+def test_a_graph_says_what_it_takes_and_gives() -> None:
+    graph = desk().as_graph()
+    assert set(graph.get_input_jsonschema()["properties"]) == {"messages", "prompt", "session"}
+    assert set(graph.get_output_jsonschema()["properties"]) == {"messages", "answer", "outcome"}
+
+
 def test_the_drawing_of_a_graph_shows_the_crews_own_nodes() -> None:
     outer = StateGraph(CrewState)
     outer.add_node("letters", Office().runtime(None).as_graph())
@@ -190,6 +196,25 @@ async def test_a_question_is_an_interrupt_and_its_answer_goes_on_with_the_same_r
     assert (ended["outcome"]["run_id"], ended["outcome"]["status"]) == (waiting["run_id"], "ok")
     assert "posted a" in ended["answer"] and "too late" in ended["answer"]
     assert office.sent == ["a"] and len(office.prompts) == len(set(office.prompts))
+
+
+async def test_a_number_that_no_checkpoint_takes_is_asked_about_as_text(tmp_path: Path) -> None:
+    paid: list[int] = []
+
+    def pay(cents: int, to: list[int]) -> str:
+        """Pays."""
+        paid.append(cents)
+        return "done"
+
+    clerk = Agent(name="clerk", instructions="Pay.", tools=("pay",))
+    crew = Crew(name="bank", orchestrator=None, workers=(clerk,), tools={"pay": Tool(pay, approve=True)})
+    model = ScriptedModel([write_call("pay", {"cents": 10**30, "to": [1, -(10**20)]}), write_answer("paid")])
+    async with Runtime(crew, model=model, runs=RunStore(tmp_path / "runs.db")) as runtime:
+        graph = runtime.as_graph(checkpointer=InMemorySaver())
+        (question,) = asked(await graph.ainvoke({"prompt": "pay"}, THREAD))["questions"]
+        assert question["arguments"] == {"cents": str(10**30), "to": [1, str(-(10**20))]}
+        assert (await graph.ainvoke(Command(resume=True), THREAD))["answer"] == "paid"
+    assert paid == [10**30]
 
 
 async def test_several_questions_one_after_the_other_are_answered_in_their_order(

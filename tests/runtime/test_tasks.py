@@ -11,10 +11,11 @@ from journeyman.traces.errors import ConfigError
 def test_a_broken_line_is_named_by_number_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     lines = ['{"id": "a", "prompt": "one"}', '{"id": "b", "promt": 1}', "", "[1]", '{"prompt"', '{"prompt": "two"}']
+    lines.append('{"prompt": " "}')
     path.write_text("\n".join([*lines, '{"id": "a", "prompt": "again"}']))
     tasks, broken = read_tasks(path)
     assert [(task.id, task.prompt) for task in tasks] == [("a", "one"), ("6", "two")]
-    assert [line.number for line in broken] == [2, 4, 5, 7]
+    assert [line.number for line in broken] == [2, 4, 5, 7, 8]
     assert all(line.reason for line in broken)
 
 

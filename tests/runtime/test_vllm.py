@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -70,6 +73,8 @@ class Server:
         self.replies: list[bytes | float | list[bytes]] = [OK]
         """Bytes to send; b"" drops the connection, a number waits as many seconds and then drops it, and a list is sent
         bit by bit, a tenth of a second apart."""
+        self.holds = False
+        """Whether it keeps a connection when everything is sent, until the client closes it."""
         self.requests: list[Seen] = []
         self.asked = asyncio.Event()
         self.url = ""
@@ -89,6 +94,8 @@ class Server:
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(pause_s)
+            if self.holds:
+                await reader.read()
         finally:
             writer.close()
 
@@ -224,6 +231,16 @@ async def test_a_server_that_says_how_long_to_wait_is_left_alone(
     began = time.monotonic()
     await connect(retries=1).complete(REQUEST)
     assert (time.monotonic() - began >= 0.4) is waits
+
+
+async def test_those_that_a_server_sent_away_together_do_not_all_come_back_at_once(
+    server: Server, connect: Connect
+) -> None:
+    server.replies = [refusal(429, "busy").replace(b"Connection: close", b"Retry-After: 0.4"), OK]
+    random.seed(0)  # Which makes the wait of its own 0.34 s.
+    began = time.monotonic()
+    await connect(retries=1, retry_wait_s=0.2).complete(REQUEST)
+    assert time.monotonic() - began >= 0.7
 
 
 async def test_a_text_that_no_server_could_read_is_refused(server: Server, connect: Connect) -> None:
@@ -471,6 +488,70 @@ async def test_a_stream_that_drips_is_given_up_in_time(server: Server, connect: 
     server.replies = [drips(events(token("hel", 7), token("lo", 8, "stop"), LAST))]
     error = await refused(streamed(connect(retries=0), REQUEST.model_copy(update={"timeout_s": 0.3})))
     assert error.kind == "timeout"
+
+
+WHOLE = events(token("hel", 7), token("lo", 8, "stop"), LAST)
+"""A stream whose server says its length and ends it with `[DONE]`."""
+
+
+def endless(stream: bytes) -> bytes:
+    """The same stream from a server that promises more."""
+    return re.sub(rb"Content-Length: \d+", b"Content-Length: 9999", stream)
+
+
+@pytest.mark.parametrize("stream", [WHOLE, WHOLE.removesuffix(b"data: [DONE]\n\n")])
+@pytest.mark.parametrize("holds", [False, True])
+async def test_a_reply_that_is_whole_is_taken_though_the_server_does_not_end_the_stream(
+    server: Server, connect: Connect, stream: bytes, holds: bool
+) -> None:
+    server.replies, server.holds = [endless(stream)], holds
+    model = connect(retries=0, timeout_s=3.0)
+    reply, _ = await streamed(model, REQUEST.model_copy(update={"timeout_s": 3.0}))
+    assert (reply.content, reply.usage.tokens) == ("hello", 4)
+    assert "".join([str(chunk.content) async for chunk in model.astream("hi")]) == "hello"
+
+
+async def test_a_count_of_tokens_before_the_end_does_not_end_a_stream(server: Server, connect: Connect) -> None:
+    """Some servers say how many there are so far, some say the prompt's at once."""
+    early = {"usage": {"prompt_tokens": 2, "completion_tokens": 0}}
+    server.replies = [events(token("hel", 7) | early, token("lo", 8, "stop"), LAST)]
+    reply, _ = await streamed(connect())
+    assert (reply.content, reply.usage.output_tokens) == ("hello", 2)
+
+
+async def test_a_part_of_a_reply_that_is_said_to_be_done_is_given_up_at_once(server: Server, connect: Connect) -> None:
+    server.replies, server.holds = [endless(events(token("hel", 7)))], True
+    error = await refused(streamed(connect(retries=0), REQUEST.model_copy(update={"timeout_s": 3.0})))
+    assert error.kind == "unreachable"
+
+
+async def test_a_connection_serves_one_streamed_reply_after_the_other() -> None:
+    body = WHOLE.split(b"\r\n\r\n", 1)[1]
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:-14], body[-14:])]
+    connections: list[asyncio.StreamReader] = []
+    left = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(reader)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                for part in (*chunks, b"0\r\n\r\n"):
+                    writer.write(part)
+                    await asyncio.sleep(0.01)  # Each arrives by itself.
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as listener:
+        model = ChatVLLM(base_url=f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        replies = [await streamed(model) for _ in range(3)]
+        await model.aclose()
+        await left.wait()
+    assert [reply.content for reply, _ in replies] == ["hello"] * 3
+    assert len(connections) == 1
 
 
 async def test_langchain_sees_the_calls(server: Server, connect: Connect) -> None:

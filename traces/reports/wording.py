@@ -15,7 +15,7 @@ COLOURS = {"ok": "green"} | dict.fromkeys(("failed", "timeout", "invalid", "bloc
 COLOURS |= dict.fromkeys(("skipped", "cancelled"), "dim")
 """Every other status is yellow."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def joined(*parts: Text | str | None) -> Text:
@@ -56,8 +56,8 @@ def line(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text without control characters, with which a tool's result could take over the terminal, and without half
-    surrogate pairs, which cannot be written."""
+    """The text without control characters, with which a tool's result could take over the terminal or show its own
+    words in another order, and without half surrogate pairs, which cannot be written."""
     return _CONTROL.sub("\ufffd", text)
 
 
