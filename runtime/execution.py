@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from journeyman.runtime.events import Ended, Event
 from journeyman.runtime.part import Part, Setting
-from journeyman.runtime.places import Places
 from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome, Task
@@ -26,13 +25,12 @@ class Execution(Setting):
         task: Task,
         *,
         run_id: str | None,
-        gate: Places,
         control: "RunControl",
         emit: Callable[[Event], None],
         shows_tokens: bool,
     ) -> Outcome:
         """A run that ended before gives back how; one that was interrupted goes on; else it is a new one."""
-        part = Part(self, task, gate=gate, control=control, emit=emit, shows_tokens=shows_tokens)
+        part = Part(self, task, control=control, emit=emit, shows_tokens=shows_tokens)
         if self.runs is None:
             return await part.carry_out(None, uuid4().hex)
         run_id = uuid4().hex if run_id is None else run_id

@@ -55,6 +55,8 @@ class Setting:
     router: "Router | None"
     prices: Mapping[str, Price]
     base_digest: str | None
+    gate: Places
+    """One limit on model calls in flight for all of them."""
     seed: int
     temperature: float
     memory: "Memory"
@@ -72,14 +74,12 @@ class Part:
         setting: Setting,
         task: Task,
         *,
-        gate: Places,
         control: "RunControl",
         emit: Callable[[Event], None],
         shows_tokens: bool,
     ) -> None:
         self._setting = setting
         self._task = task
-        self._gate = gate
         self._control = control
         self._emit = emit
         self._shows_tokens = shows_tokens
@@ -141,7 +141,7 @@ class Part:
             tracer=setting.tracer,
             policies=record.policies,
             router=setting.router,
-            gate=self._gate,
+            gate=setting.gate,
             guards=guards,
             ledger=Ledger(setting.crew.budget, setting.prices, spent=spent, seconds=record.seconds),
             decisions=list(state.get("decisions", ())),

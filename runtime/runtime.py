@@ -73,7 +73,6 @@ class Runtime:
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
         self.runs = runs
         """Where runs are kept; None for a runtime whose runs end with the process."""
-        self._gate = Places(concurrency)
         self._graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._recording: Recording | None = None
         self._execution = Execution(
@@ -85,6 +84,7 @@ class Runtime:
             router=router,
             prices=prices or {},
             base_digest=base_digest,
+            gate=Places(concurrency),
             seed=seed,
             temperature=temperature,
             memory=memory or Memory(runs, crew.memory),
@@ -270,7 +270,6 @@ class Runtime:
         return await self._execution.run(
             task,
             run_id=run_id,
-            gate=self._gate,
             control=self._control,
             emit=emit,
             shows_tokens=shows_tokens,

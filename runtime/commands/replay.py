@@ -13,6 +13,7 @@ from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, 
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
 from journeyman.traces.reports.diff_table import diff_table
+from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Trace
 
 if TYPE_CHECKING:
@@ -134,9 +135,9 @@ def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "Poli
 def _show(outcome: Outcome, found: Diff, unasked: list[str], full: bool, *, may_approve: bool) -> None:
     out.print(diff_table(found, full=full))
     if outcome.error is not None:
-        notes.print(f"{outcome.status}: {outcome.error}", markup=False)
+        notes.print(visible(f"{outcome.status}: {outcome.error}"), markup=False)
     for question in unasked:
-        notes.print(f"nobody was asked: {question}", markup=False)
+        notes.print(visible(f"nobody was asked: {question}"), markup=False)
     if unasked and may_approve:
         notes.print("--approve says yes to what wants a yes or no")
     notes.print(f"trace {outcome.trace_id[:12]} is the replay", style="dim", markup=False)

@@ -276,6 +276,14 @@ async def test_a_run_that_does_not_fit_the_crew_any_more_waits_for_the_one_it_be
     assert len(post.sent) == 2
 
 
+async def test_an_empty_run_id_is_refused_and_not_a_new_one_each_time(runs: Callable[[], RunStore]) -> None:
+    post = Post()
+    async with Runtime(crew(post), model=ScriptedModel(replies), runs=runs()) as runtime:
+        with pytest.raises(ConfigError, match="run id ''"):
+            await runtime.run("Do all three.", run_id="")
+    assert post.sent == []
+
+
 async def test_a_plan_that_needs_consent_is_not_followed_before_or_without_it(runs: Callable[[], RunStore]) -> None:
     post = Post()
     async with Runtime(crew(post, approve=True), model=ScriptedModel(replies), runs=runs()) as runtime:

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from journeyman.agents.worker import write_answer
+from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.commands.run import run, show_outcome
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
@@ -27,12 +27,26 @@ instructions = "Work."
 """
 
 
+ASKING = """
+name = "one"
+
+[workers.clerk]
+instructions = "Work."
+tools = ["ask"]
+
+[tools.ask]
+use = "ask"
+"""
+
+
 class Chat(BaseHTTPRequestHandler):
-    """A chat endpoint that answers every question alike."""
+    """A chat endpoint that answers every question alike, or under `/asking` has a person asked."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        choice = {"message": {"content": write_answer("done")}, "finish_reason": "stop"}
+        asks = self.path.startswith("/asking")
+        said = write_call("ask", {"question": "Which?"}) if asks else write_answer("done")
+        choice = {"message": {"content": said}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 3, "completion_tokens": 1}
         body = json.dumps({"id": "1", "model": "base", "choices": [choice], "usage": usage}).encode()
         self.send_response(200)
@@ -99,6 +113,18 @@ def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(folder: P
     assert isinstance(refused, ConfigError)
     assert "holds something other than outcomes" in str(refused)
     assert (folder / "out.jsonl").read_bytes() == held
+
+
+def test_runs_that_wait_are_named_with_what_goes_on_with_them(folder: Path, url: str) -> None:
+    (folder / "crew.toml").write_text(ASKING)
+    options = [str(folder / "crew.toml"), "--tasks", str(folder / "tasks.jsonl"), "--out", str(folder / "out.jsonl")]
+    options = ["--crew", *options, "-C", str(folder / ".journeyman"), "--attach", f"{url}/asking"]
+    told = CliRunner().invoke(app, options)
+    assert told.exit_code == 4
+    assert told.stderr.count("go on with: journeyman runs show ") == 2
+    waiting = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)["waiting"]
+    assert list(waiting.values()) == ["needs_input"] * 2
+    assert (folder / "out.jsonl").read_text() == ""
 
 
 def test_an_answer_cannot_take_over_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
