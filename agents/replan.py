@@ -5,7 +5,7 @@ numbered on from those there are. One with `"replaces": "2"` stands in for a fai
 for that goes on. What ended well is never done again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew, default_instructions
@@ -144,13 +144,23 @@ def _usable(plan: Plan, reports: Mapping[str, Report]) -> list[int]:
 
 def _replaceable(plan: Plan, reports: Mapping[str, Report]) -> list[Report]:
     """Failures that a replacement can make good: nothing that waited for them has gone on without them."""
-    skipped = {id for id, report in settled(plan, reports).items() if report.status == "skipped"}
-    gone_on = {need for one in plan.assignments if one.id not in skipped for need in one.waits_for}
+    gone_on = _gone_on_without(plan, {id for id, one in settled(plan, reports).items() if one.status == "skipped"})
     return [
         report
         for report in lost(plan, reports)
         if report.status != "skipped" and report.assignment.place not in gone_on
     ]
+
+
+def _gone_on_without(plan: Plan, skipped: Set[str]) -> set[str]:
+    """What something that waited for it has used as it is; also by way of replacements that were skipped themselves,
+    and would change it after all if they could start."""
+    gone_on = {need for one in plan.assignments if one.id not in skipped for need in one.waits_for}
+    waiting = [one for one in plan.assignments if one.id in skipped]
+    while late := [one for one in waiting if gone_on & {one.id, (one.replaces or "").partition(".")[0]}]:
+        gone_on.update(*(one.waits_for for one in late))
+        waiting = [one for one in waiting if one not in late]
+    return gone_on
 
 
 def _state(plan: Plan, reports: Mapping[str, Report], problems: Sequence[Problem]) -> str:

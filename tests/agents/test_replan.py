@@ -99,6 +99,31 @@ def test_a_failure_that_others_went_on_without_cannot_be_replaced() -> None:
         read_replan(wire({"worker": "lookup", "goal": "x", "replaces": "2.2"}), CREW, plan, reports)
 
 
+def test_what_would_change_something_that_others_went_on_with_cannot_be_replaced_either() -> None:
+    plan = Plan(
+        assignments=(
+            Assignment(id="1", worker="lookup", goal="Which films?"),
+            Assignment(id="2", worker="lookup", goal="Who directed {1}?", each="1"),
+            Assignment(id="3", worker="lookup", goal="Which year?"),
+            Assignment(id="4", worker="sums", goal="Which of {2} worked in {3}?", needs=("2", "3")),
+        )
+    )
+    reports = run(plan, {}, _1=["Alien", "Jaws"], _2_2="Spielberg")
+    hint = {"worker": "lookup", "goal": "Where to look?"}
+    again = {"worker": "lookup", "goal": "Who directed Alien, by {5}?", "needs": [5], "replaces": "2.1"}
+    year = {"worker": "lookup", "goal": "The year of Jaws?", "replaces": "3"}
+    plan = read_replan(wire(hint, again, year), CREW, plan, reports)
+    # Without the hint nobody looks again, while the year is found: 4 goes on with one director.
+    reports = run(plan, reports, _7="1975", _4="Spielberg")
+    assert {id: report.status for id, report in reports.items() if id in "456"} == {
+        "4": "ok",
+        "5": "failed",
+        "6": "skipped",
+    }
+    with pytest.raises(UnreadableReplyError, match="cannot replace '5'; it can replace: none"):
+        read_replan(wire({**hint, "goal": "Where else?", "replaces": "5"}), CREW, plan, reports)
+
+
 def test_a_fan_out_over_nothing_has_gone_on_too() -> None:
     """Else a replacement could wait for it, and it for the replacement."""
     over_nothing = Assignment(id="4", worker="lookup", goal="{3} of {2}", needs=("2",), each="3")
