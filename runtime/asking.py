@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from langgraph.errors import GraphBubbleUp
-from langgraph.types import interrupt
-
 from journeyman.agents.decision import Decision, Place
 from journeyman.agents.guardrails import Guards
+from journeyman.runtime.ending import AskedError, HaltedError
 from journeyman.runtime.events import Asked
 from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.run import Run
@@ -23,30 +21,29 @@ NOBODY = "a person would have to be asked, and this runtime keeps no runs that c
 
 
 def put(run: Run, questions: Sequence[Question]) -> None:
-    """Stops the node at `questions`, if there are any. It begins anew when the run is taken up again."""
+    """Stops the work at `questions`, if there are any: raises `AskedError`."""
     if questions:
         for question in questions:
             run.emit(Asked(question=question))
-        # As JSON text: a checkpoint takes no whole number beyond 64 bits, which an argument may be.
-        interrupt([question.model_dump_json() for question in questions])
+        raise AskedError(questions)
 
 
 @contextmanager
 def may_wait(span: Span) -> Iterator[Span]:
     """`span` for a block that may stop at a question: it then ends as `needs_input`, which is no failure."""
-    waiting: GraphBubbleUp | None = None
+    waiting: HaltedError | None = None
     with span:
         try:
             yield span
-        except GraphBubbleUp as asked:
-            waiting = asked
+        except HaltedError as halted:
+            waiting = halted
             span.set({a.STATUS: "needs_input"})
     if waiting is not None:
         raise waiting
 
 
 def consent(run: Run, steps: Steps, question: Question) -> Consent | None:
-    """A person's yes or no, None where nobody can be asked; stops the node where there is no word yet."""
+    """A person's yes or no, None where nobody can be asked; `AskedError` where there is no word yet."""
     if run.store is None:
         return None if run.words is None else run.words(question)
     word = steps.kept(question.number).get("answer")

@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from langgraph.errors import GraphBubbleUp
-
 from journeyman.agents.agent import Agent
 from journeyman.agents.decision import Decision, write_decisions
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.worker import work
 from journeyman.runtime.asking import checked, may_wait
 from journeyman.runtime.calls import RecordedCalls
+from journeyman.runtime.ending import HaltedError
 from journeyman.runtime.events import WorkerStarted
 from journeyman.runtime.run import Run
 from journeyman.traces import attributes as a
@@ -22,7 +21,7 @@ from journeyman.traces.tracer import AttributeValue, Span
 async def report_on(run: Run, assignment: Assignment, tried: Sequence[str] = ()) -> Report:
     """`tried` is the work in whose place this one is done, the first of it first.
 
-    Raises `StoreError`, and what LangGraph stops a node with while a person is asked.
+    Raises `StoreError`, and `HaltedError` where work stops without having failed.
     """
     run.emit(WorkerStarted(assignment=assignment))
     agent = run.crew.worker(assignment.worker)
@@ -57,7 +56,7 @@ async def _contained(
         return Report(assignment=assignment, status="cancelled", error="it was cancelled from within")
     except TimeoutError:
         return Report(assignment=assignment, status=run.out_of_time(agent), error=f"no answer after {seconds:g} s")
-    except (StoreError, GraphBubbleUp):
+    except (StoreError, HaltedError):
         raise  # What cannot be recorded must not go on, and a question is no failure.
     except OverBudgetError as error:
         return Report(assignment=assignment, status="over_budget", error=str(error))

@@ -1,14 +1,13 @@
 """Endings: what stops an orchestrator's work, in the closed set of words that a run can end with."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-
-from langgraph.errors import GraphBubbleUp
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
 from journeyman.agents.orchestrator import PlanError
+from journeyman.runtime.questions import Question
 from journeyman.runtime.run import Run
 from journeyman.traces.errors import ModelError, OverBudgetError, writable
 from journeyman.traces.trace import Status
@@ -23,8 +22,20 @@ class EndedError(Exception):
         self.spent = spent or Spent()
 
 
-class CancelledRunError(GraphBubbleUp):
-    """The run is cancelled from within; work beside it comes to its own end first."""
+class HaltedError(Exception):
+    """Work stops here without having failed; work beside it comes to its own end first."""
+
+
+class AskedError(HaltedError):
+    """A person must say something before the work can go on; it begins anew when the run is taken up again."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        super().__init__("; ".join(question.text for question in questions))
+        self.questions = tuple(questions)
+
+
+class CancelledRunError(HaltedError):
+    """The run is cancelled from within."""
 
 
 class OutOfTimeError(TimeoutError):

@@ -25,7 +25,7 @@ class Execution(Setting):
         task: Task,
         *,
         run_id: str | None,
-        control: "RunControl",
+        control: "RunControl | None",
         emit: Callable[[Event], None],
         shows_tokens: bool,
     ) -> Outcome:

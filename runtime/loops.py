@@ -6,7 +6,7 @@ Context variables of the caller are seen by the work, also where it gets a threa
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -27,6 +27,19 @@ def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
 
     (found,) = iterate_in_own_loop(only)
     return found
+
+
+async def side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of `work` returns, done at once; the first failure cancels the others and is raised."""
+    parts = list(work)
+    if len(parts) == 1:
+        return [await parts[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def stop(task: "asyncio.Future[Any]") -> None:

@@ -4,10 +4,9 @@ The run's graph has a thread and a checkpointer of its own, which makes it nobod
 tags and metadata of the graph around it still reach it, but none of its steps would be seen in that graph's stream.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from langgraph.config import get_config
 
 STREAM = "__pregel_stream"
 """Where LangGraph lends a node the stream of its graph, if that streams its subgraphs. It has no public name."""
@@ -17,7 +16,7 @@ ELSEWHERE = {"custom", "messages", "tools"}
 
 async def invoke(graph: Any, begun: Any, **options: Any) -> Mapping[str, Any]:
     """What `graph.ainvoke` returns; the graph around it, where one wants to know, is told of each step."""
-    around = _around()
+    around = (_config() or {}).get("configurable", {})
     tell: Callable[[tuple[tuple[str, ...], str, Any]], None] | None = around.get(STREAM)
     state: Mapping[str, Any] = {}
     asked: list[Any] = []
@@ -40,9 +39,18 @@ async def invoke(graph: Any, begun: Any, **options: Any) -> Mapping[str, Any]:
     return {**state, "__interrupt__": asked} if asked else state
 
 
-def _around() -> Mapping[str, Any]:
+def nested() -> bool:
+    """Whether this is called within somebody's graph, or within another of langchain's runnables."""
+    return _config() is not None
+
+
+def _config() -> Mapping[str, Any] | None:
     """What LangGraph tells the node in which this runs, if it is one."""
+    if "langgraph.pregel" not in sys.modules:
+        return None  # Where nobody has imported it, it runs nothing; it takes a second to import.
+    from langgraph.config import get_config
+
     try:
-        return get_config().get("configurable", {})
+        return get_config()
     except RuntimeError:
-        return {}
+        return None

@@ -11,9 +11,12 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.decision import Place, write_decisions
 from journeyman.agents.guardrails import Guards
 from journeyman.agents.model import ModelTable
+from journeyman.runtime.ending import CancelledRunError
 from journeyman.runtime.events import Ended, Event
+from journeyman.runtime.in_memory import take_steps
 from journeyman.runtime.ledger import Ledger
 from journeyman.runtime.loops import stop
+from journeyman.runtime.nesting import invoke, nested
 from journeyman.runtime.places import Places
 from journeyman.runtime.policies import PolicyTable
 from journeyman.runtime.questions import Consent, Question
@@ -74,7 +77,7 @@ class Part:
         setting: Setting,
         task: Task,
         *,
-        control: "RunControl",
+        control: "RunControl | None",
         emit: Callable[[Event], None],
         shows_tokens: bool,
     ) -> None:
@@ -103,7 +106,7 @@ class Part:
             run = await self._run(record, workflow)
             workflow.set(run.attributes)
             with _metered(workflow):
-                state = await self._state(run, record)
+                state = await self._state(run)
             outcome = self._outcome(run, state, workflow.trace_id)
             workflow.set({a.OUTCOME: outcome.model_dump_json(), a.STATUS: outcome.status})
             if run.decisions:
@@ -166,11 +169,11 @@ class Part:
         snapshot = await self._setting.graph().aget_state(_config(record.id))
         return dict(snapshot.values)
 
-    async def _state(self, run: Run, record: RunRecord) -> Mapping[str, Any]:
+    async def _state(self, run: Run) -> Mapping[str, Any]:
         """The state that the graph ended with, under the orchestrator's span where the crew has one."""
         orchestrator = run.crew.orchestrator
         if orchestrator is None:
-            return await self._watched(run, record)
+            return await self._watched(run)
         attributes = {
             a.OPERATION: "invoke_agent",
             **run.attributes,
@@ -180,18 +183,18 @@ class Part:
         }
         with run.tracer.span(f"invoke_agent {orchestrator.name}", parent=run.root, attributes=attributes) as span:
             run.root = span
-            state = await self._watched(run, record)
+            state = await self._watched(run)
             span.set({a.STATUS: state["status"]})
             span.set_json(a.OUTPUT, state.get("answer", ""))
             if state["status"] != "ok":
                 span.fail(state["status"], state.get("error") or state["status"])
         return state
 
-    async def _watched(self, run: Run, record: RunRecord) -> Mapping[str, Any]:
+    async def _watched(self, run: Run) -> Mapping[str, Any]:
         """The graph's work, which `journeyman runs cancel` can end from another process."""
         if run.store is None:
-            return await self._invoked(run, record)
-        working = asyncio.ensure_future(self._invoked(run, record))
+            return await self._invoked(run)
+        working = asyncio.ensure_future(self._invoked(run))
         watching = asyncio.create_task(self._watch(run.store, run, working))
         try:
             state = await working
@@ -232,31 +235,36 @@ class Part:
             pass  # It may answer the next time; what must be kept by now fails by itself.
         return False
 
-    async def _invoked(self, run: Run, record: RunRecord) -> Mapping[str, Any]:
-        from langgraph.errors import GraphDrained
-
-        from journeyman.runtime.ending import CancelledRunError
-        from journeyman.runtime.graph import most_steps
-        from journeyman.runtime.nesting import invoke
-
-        graph = self._setting.graph()
-        begun: Any = {}
-        options: dict[str, Any] = {}
-        if run.store is not None:
-            options["durability"] = run.store.durability
-            if (await graph.aget_state(_config(run.id))).created_at is not None:
-                begun = None
-        config = {**_config(run.id), "recursion_limit": most_steps(run.crew)}
+    async def _invoked(self, run: Run) -> Mapping[str, Any]:
         try:
-            state = await invoke(graph, begun, context=run, config=config, control=self._control, **options)
-        except GraphDrained as drained:
-            return {"status": "paused", "error": f"stopped where nothing is lost ({drained.reason})"}
+            if run.store is None and not nested():
+                return await take_steps(run)
+            return await self._through_graph(run)
         except CancelledRunError:
             return CANCELLED
         except StoreError:
             raise  # What cannot be recorded must not go on.
         except Exception as error:
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+
+    async def _through_graph(self, run: Run) -> Mapping[str, Any]:
+        """Of LangGraph, which keeps each step where there is a store, and shows it to the graph around it."""
+        from langgraph.errors import GraphDrained
+
+        from journeyman.runtime.graph import most_steps
+
+        graph = self._setting.graph()
+        begun: Any = {}
+        options: dict[str, Any] = {}
+        if run.store is not None:
+            options = {"durability": run.store.durability, "control": self._control}
+            if (await graph.aget_state(_config(run.id))).created_at is not None:
+                begun = None
+        config = {**_config(run.id), "recursion_limit": most_steps(run.crew)}
+        try:
+            state = await invoke(graph, begun, context=run, config=config, **options)
+        except GraphDrained as drained:
+            return {"status": "paused", "error": f"stopped where nothing is lost ({drained.reason})"}
         asked = [question for one in state.get("__interrupt__", ()) for question in one.value]
         if not asked:
             return state

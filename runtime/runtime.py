@@ -270,7 +270,7 @@ class Runtime:
         return await self._execution.run(
             task,
             run_id=run_id,
-            control=self._control,
+            control=None if self.runs is None else self._control,
             emit=emit,
             shows_tokens=shows_tokens,
         )

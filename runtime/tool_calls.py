@@ -1,6 +1,5 @@
 """An agent's tool calls: permitted, checked, agreed to, recorded, and kept so that none is made twice."""
 
-import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -11,6 +10,7 @@ from journeyman.agents.decision import Decision, write_decisions
 from journeyman.runtime.asking import NOBODY, put
 from journeyman.runtime.desk import Desk
 from journeyman.runtime.events import ToolCalled, ToolUsed
+from journeyman.runtime.loops import side_by_side
 from journeyman.runtime.permitting import Wanted, decide, withheld
 from journeyman.runtime.run import Once
 from journeyman.tools.call import CallResult, call_tool
@@ -34,23 +34,13 @@ class ToolCalls:
             if not one.done:
                 await decide(self._desk, one, self._once.results)
         self._put(calls)
-        used = await self._all(calls)
+        used = await side_by_side(self._use(one) for one in calls)
         # Once all are made: a guardrail may want a person to see a result before a model reads it.
         self._put(calls)
         return used
 
     def _put(self, calls: Sequence[Wanted]) -> None:
         put(self._desk.run, [one.question for one in calls if one.question is not None])
-
-    async def _all(self, calls: Sequence[Wanted]) -> list[Used]:
-        if len(calls) == 1:
-            return [await self._use(calls[0])]
-        try:
-            async with asyncio.TaskGroup() as group:
-                using = [group.create_task(self._use(one)) for one in calls]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [one.result() for one in using]
 
     async def _use(self, wanted: Wanted) -> Used:
         desk, run = self._desk, self._desk.run

@@ -1,12 +1,15 @@
 """Any plan, any failures, any replans, any order of work: everything is done once or skipped, as the rules say."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.runnables import RunnableLambda
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelRequest
@@ -15,10 +18,11 @@ from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.replan import read_replan
 from journeyman.agents.schedule import lost, next_wave, settled
 from journeyman.agents.worker import write_answer
-from journeyman.runtime.graph import MAX_BRANCHES
+from journeyman.runtime.nodes import MAX_BRANCHES
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.errors import ModelError
+from journeyman.traces.trace import Outcome
 
 Values = tuple[str, ...]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -89,9 +93,16 @@ class Rules:
 
     def replaceable(self) -> list[str]:
         """Failures without which nothing has gone on."""
-        gone_on = {need for one in self._plan.assignments if one.id in self.pieces for need in one.waits_for}
-        originals = [one.id for one in self._plan.assignments if one.replaces is None and one.id not in gone_on]
+        originals = [one.id for one in self._plan.assignments if one.replaces is None and not self._used(one.id, ())]
         return [piece for id in originals for piece in self.pieces.get(id, ()) if piece in self.failures]
+
+    def _used(self, id: str, seen: tuple[str, ...]) -> bool:
+        """Whether something has gone on with what came of it, or with what depends on that."""
+        if id in seen:
+            return False
+        users = [one for one in self._plan.assignments if id in one.waits_for]
+        depend = [place for one in users for place in (one.id, (one.replaces or "").partition(".")[0]) if place]
+        return any(one.id in self.pieces for one in users) or any(self._used(place, (*seen, id)) for place in depend)
 
     def usable(self) -> list[int]:
         return [int(one.id) for one in self._plan.assignments if self.values(one.id) is not None]
@@ -223,9 +234,21 @@ def test_everything_is_done_once_and_after_its_needs_or_skipped_for_a_failure(
         plan = read_replan(more(data.draw, plan, rules), CREW, plan, reports)
 
 
+def in_memory(runtime: Runtime) -> Outcome:
+    return runtime.run_sync("Do it.")
+
+
+def through_langgraph(runtime: Runtime) -> Outcome:
+    """As within an app's own graph, or any other of langchain's runnables."""
+    return asyncio.run(RunnableLambda(runtime.run).ainvoke("Do it."))
+
+
+@pytest.mark.parametrize("run", [in_memory, through_langgraph])
 @settings(max_examples=30, deadline=None)
 @given(plans(4), worlds("ab"), st.data())
-def test_a_run_does_what_the_rules_say(plan: Plan, world: World, data: st.DataObject) -> None:
+def test_a_run_does_what_the_rules_say(
+    run: Callable[[Runtime], Outcome], plan: Plan, world: World, data: st.DataObject
+) -> None:
     reports: dict[str, Report] = {}
     plans, wires = [plan], [write_plan(plan)]
     for _ in range(2):
@@ -247,7 +270,7 @@ def test_a_run_does_what_the_rules_say(plan: Plan, world: World, data: st.DataOb
 
     # Whether a replan is asked for is another test's; goals are the same before and after one.
     ids = {rules.goal(id): id for rules in [Rules(one, world, MAX_BRANCHES) for one in plans] for id in rules.done}
-    outcome = Runtime(CREW, model=ScriptedModel(says)).run_sync("Do it.")
+    outcome = run(Runtime(CREW, model=ScriptedModel(says)))
     rules = Rules(plans[next(planned) - 1], world, MAX_BRANCHES)
     assert sorted(ids[goal] for goal in asked) == sorted(rules.done)
     for number, goal in enumerate(asked):
