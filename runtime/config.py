@@ -213,6 +213,11 @@ class Workspace:
         return named if "://" in named else self.root.parent / named
 
     @property
+    def batches(self) -> Path:
+        """The names of batches that are not done yet."""
+        return self.root / "batches"
+
+    @property
     def adapters(self) -> Path:
         """One folder for each adapter version, e.g. `worker@8`."""
         return self.root / "adapters"

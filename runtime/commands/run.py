@@ -1,17 +1,14 @@
 """`journeyman run`: one task, or a file of them."""
 
 import asyncio
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 from uuid import uuid4
 
 import typer
 
-from journeyman.runtime.config import find_workspace
+from journeyman.runtime.batch import open_batch
+from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.draining import drains
 from journeyman.runtime.events import Ended, Event, PlanMade, ReportFiled
@@ -21,9 +18,6 @@ from journeyman.runtime.tasks import BrokenLine, read_tasks
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Task
-
-BEGINNING = b'{"task_id":'
-"""Of an outcome's line: what does not begin so was cut short by no crash of ours."""
 
 
 def run(
@@ -43,7 +37,7 @@ def run(
     """Run one task, or every task of a file, with a crew.
 
     With --tasks and --out, tasks whose outcomes are already in the file are not run again, and what was interrupted
-    goes on. SIGTERM stops where nothing is lost.
+    goes on; a new file is a new batch. SIGTERM stops where nothing is lost.
     """
     if (question is None) == (tasks is None):
         raise ConfigError(
@@ -51,7 +45,8 @@ def run(
         )
     if question is not None and not question.strip():
         raise ConfigError("the question is empty: write what is to be done")
-    runtime = Runtime.open(crew, workspace=find_workspace(workspace), attach=attach, seed=seed)
+    place = find_workspace(workspace)
+    runtime = Runtime.open(crew, workspace=place, attach=attach, seed=seed)
     if tasks is None:
         assert question is not None
         task = Task(id=run_id or uuid4().hex[:12], prompt=question, session=session, user=user)
@@ -65,7 +60,7 @@ def run(
     found, broken = read_tasks(tasks)
     for line in broken:
         notes.print(f"{tasks}, line {line.number}: {line.reason}: left out", markup=False)
-    outcomes = asyncio.run(_many(runtime, found, results, concurrency))
+    outcomes = asyncio.run(_many(runtime, place, found, results, concurrency))
     summary = {
         "tasks": len(found),
         "ok": sum(outcome.status == "ok" for outcome in outcomes),
@@ -92,62 +87,34 @@ async def _one(runtime: Runtime, task: Task, run_id: str | None) -> Outcome:
     raise AssertionError("a run ends with `Ended`")
 
 
-async def _many(runtime: Runtime, tasks: list[Task], path: Path, concurrency: int) -> list[Outcome]:
+async def _many(
+    runtime: Runtime, workspace: Workspace, tasks: list[Task], path: Path, concurrency: int
+) -> list[Outcome]:
     """Runs the tasks that `path` has no outcome of; each outcome is written the moment it is there.
 
     A run that waits for a person, or was stopped, has none yet.
     """
     async with runtime, drains(runtime):
-        with _held(path) as file, progress() as bar:
-            done = {outcome.task_id: outcome for outcome in _read_outcomes(path)}
-            outcomes = [done[task.id] for task in tasks if task.id in done]
-            left = {known.task.model_dump_json(): known.id for known in await runtime.left()}
+        with open_batch(workspace, path, tasks) as batch, progress() as bar:
+            outcomes = [batch.done[task.id] for task in tasks if task.id in batch.done]
+            left = [task for task in tasks if task.id not in batch.done]
             places = asyncio.Semaphore(concurrency)
             row = bar.add_task("tasks", total=len(tasks), completed=len(outcomes))
 
             async def one(task: Task) -> None:
                 async with places:
-                    outcome = await runtime.run(task, run_id=left.get(task.model_dump_json()))
+                    outcome = await runtime.run(task, run_id=batch.run_id(runtime.crew.name, task))
                 if outcome.status not in WAITING:
-                    file.write(outcome.model_dump_json() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                    batch.add(outcome)
                 outcomes.append(outcome)
                 bar.advance(row)
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for task in tasks:
-                        if task.id not in done:
-                            group.create_task(one(task))
+                    for task in left:
+                        group.create_task(one(task))
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
-    return outcomes
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[TextIO]:
-    """`path`, to be added to by this process alone: two would run its tasks twice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another `journeyman run` writes {path}: wait for it, or name another --out") from None
-        yield file
-
-
-def _read_outcomes(path: Path) -> list[Outcome]:
-    """The outcomes of an earlier call; a line that a crash cut short is cut off, so that its task runs again."""
-    *whole, rest = path.read_bytes().split(b"\n")
-    try:
-        if not rest.startswith(BEGINNING[: len(rest)]):
-            raise ValueError
-        outcomes = [Outcome.model_validate_json(line) for line in whole]
-    except ValueError:
-        raise ConfigError(f"{path} holds something other than outcomes: name another --out file") from None
-    if rest:
-        os.truncate(path, path.stat().st_size - len(rest))
     return outcomes
 
 

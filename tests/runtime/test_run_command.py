@@ -12,7 +12,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from journeyman.agents.worker import write_answer, write_call
+from journeyman.runtime.batch import open_batch
 from journeyman.runtime.commands.run import run, show_outcome
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.tasks import read_tasks
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
 
@@ -42,8 +46,10 @@ use = "ask"
 class Chat(BaseHTTPRequestHandler):
     """A chat endpoint that answers every question alike, or under `/asking` has a person asked."""
 
+    asked: list[str]
+
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"])
         asks = self.path.startswith("/asking")
         said = write_call("ask", {"question": "Which?"}) if asks else write_answer("done")
         choice = {"message": {"content": said}, "finish_reason": "stop"}
@@ -60,6 +66,7 @@ class Chat(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
+    Chat.asked = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -94,6 +101,33 @@ def test_what_a_crash_cut_short_is_run_again_and_the_rest_is_not(folder: Path, u
     assert json.loads(again.stdout)["ok"] == 2
     assert answered(folder) == ["a", "b"]
     assert (folder / "out.jsonl").read_text().startswith(first)
+
+
+def test_a_run_that_ended_just_before_a_crash_is_not_run_again(folder: Path, url: str) -> None:
+    workspace, (tasks, _) = Workspace(folder / ".journeyman"), read_tasks(folder / "tasks.jsonl")
+    with pytest.raises(KeyboardInterrupt), open_batch(workspace, folder / "out.jsonl", tasks) as batch:
+        runtime = Runtime.open(folder / "crew.toml", workspace=workspace, attach=url)
+        assert runtime.run_sync(tasks[0], run_id=batch.run_id("one", tasks[0])).status == "ok"
+        runtime.close()
+        raise KeyboardInterrupt
+    assert answered(folder) == []
+    assert json.loads(run_tasks(folder, url).stdout)["ok"] == 2
+    assert (answered(folder), Chat.asked) == (["a", "b"], ["one", "two"])
+
+
+def test_a_task_that_was_changed_is_another_one(folder: Path) -> None:
+    workspace, (tasks, _) = Workspace(folder / ".journeyman"), read_tasks(folder / "tasks.jsonl")
+    changed = tasks[0].model_copy(update={"prompt": "uno"})
+    with open_batch(workspace, folder / "out.jsonl", tasks) as batch:
+        assert len({batch.run_id("one", tasks[0]), batch.run_id("one", changed), batch.run_id("two", tasks[0])}) == 3
+
+
+def test_a_new_file_is_a_new_batch(folder: Path, url: str) -> None:
+    for _ in range(2):
+        assert json.loads(run_tasks(folder, url).stdout)["ok"] == 2
+        (folder / "out.jsonl").unlink()
+    assert sorted(Chat.asked) == ["one", "one", "two", "two"]
+    assert not any((folder / ".journeyman" / "batches").iterdir())
 
 
 def test_two_at_once_never_run_the_tasks_of_one_file_twice(folder: Path, url: str) -> None:

@@ -1,0 +1,95 @@
+"""A batch: many tasks whose outcomes go to one file, each of them run once however often the batch is begun.
+
+A crash may come between the end of a run, which its record keeps, and the run's line in the file. So the ids of a
+batch's runs follow from the batch and the task: whoever goes on with it asks for the same runs, and is given the
+outcomes of those that ended.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TextIO
+
+from journeyman.runtime.config import Workspace
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.texts import sync_folder
+from journeyman.traces.trace import Outcome, Task
+
+BEGINNING = b'{"task_id":'
+"""Of an outcome's line: what does not begin so was cut short by no crash of ours."""
+
+
+class Batch:
+    """What is done of a batch, for the one process that is at work on it."""
+
+    def __init__(self, name: str, file: TextIO, outcomes: list[Outcome]) -> None:
+        self._name = name
+        self._file = file
+        self.done = {outcome.task_id: outcome for outcome in outcomes}
+        """The outcomes that are in the file, by task."""
+
+    def run_id(self, crew: str, task: Task) -> str:
+        """The same each time that this batch is begun; another one for a task, or a crew, that was changed."""
+        return sha256("\n".join([self._name, crew, task.model_dump_json()]).encode()).hexdigest()[:32]
+
+    def add(self, outcome: Outcome) -> None:
+        """Adds a line to the file; it is on the disk when this returns."""
+        self._file.write(outcome.model_dump_json() + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.done[outcome.task_id] = outcome
+
+
+@contextmanager
+def open_batch(workspace: Workspace, path: Path, tasks: list[Task]) -> Iterator[Batch]:
+    """The batch of `tasks` whose outcomes go to `path`, which no other process adds to meanwhile.
+
+    Its name lies in the workspace until all tasks have an outcome: the file begun anew is another batch. Raises
+    `ConfigError` where another process is at work on the file, or it holds something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another `journeyman run` writes {path}: wait for it, or name another --out") from None
+        outcomes = _read_outcomes(path)
+        kept = workspace.create().batches / sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        batch = Batch(_name(kept, begun), file, outcomes)
+        yield batch
+        if all(task.id in batch.done for task in tasks):
+            kept.unlink()
+
+
+def _name(kept: Path, begun: bool) -> str:
+    """The batch's name, which lies at `kept` where it has begun; it is there before any of its runs."""
+    if begun and kept.exists():
+        return kept.read_text()
+    kept.parent.mkdir(exist_ok=True)
+    name, partial = secrets.token_hex(16), kept.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(kept)
+    sync_folder(kept.parent)
+    return name
+
+
+def _read_outcomes(path: Path) -> list[Outcome]:
+    """The outcomes of an earlier call; a line that a crash cut short is cut off, and written again."""
+    *whole, rest = path.read_bytes().split(b"\n")
+    try:
+        if not rest.startswith(BEGINNING[: len(rest)]):
+            raise ValueError
+        outcomes = [Outcome.model_validate_json(line) for line in whole]
+    except ValueError:
+        raise ConfigError(f"{path} holds something other than outcomes: name another --out file") from None
+    if rest:
+        os.truncate(path, path.stat().st_size - len(rest))
+    return outcomes
