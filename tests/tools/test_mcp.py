@@ -270,3 +270,10 @@ def test_a_server_that_cannot_be_used_is_a_config_error(make: Callable[[], objec
     with pytest.raises(ConfigError, match=why) as raised:
         make()
     assert "hush" not in str(raised.value)
+
+
+def test_a_secret_that_no_header_can_hold_is_refused_unquoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hush\nhush")
+    with pytest.raises(ConfigError, match="the header Authorization holds a character") as raised:
+        mcp(url="http://127.0.0.1:1/mcp", headers={"Authorization": "Bearer ${TOKEN}"})
+    assert "hush" not in str(raised.value)
