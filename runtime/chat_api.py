@@ -293,7 +293,7 @@ def _asked_wait(reply: httpx.Response) -> float | None:
         pass
     try:
         wait = parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError):  # No date, one of no calendar, or without a zone beside one with it.
+    except (ValueError, TypeError, OverflowError):  # No date, one without a zone beside one with it, or none there is.
         return None
     return max(0.0, wait.total_seconds())
 

@@ -4,9 +4,9 @@ from journeyman.traces.errors import ConfigError
 
 
 def header_text(secret: str, what: str) -> str:
-    """`secret` without the end of a line that a file leaves behind it; raises `ConfigError` where no header can hold it.
+    """`secret` without the line end that a file leaves behind it; raises `ConfigError` where no header can hold it.
 
-    Whoever would send it as it is would be told so in words that quote it, and errors are kept and shown.
+    Sent as it is it would be refused in words that quote it, and errors are kept and shown.
     """
     text = secret.strip()
     if not (text.isascii() and text.isprintable()):

@@ -330,7 +330,7 @@ async def test_the_key_is_in_no_error_and_no_repr(server: Server, connect: Conne
 
 @pytest.mark.parametrize("key", [f"{KEY}\nX-Other: 1", f"{KEY}\r{KEY}", f"{KEY}é"])
 def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_quote_it(key: str) -> None:
-    with pytest.raises(ConfigError, match="the API key for http://models.example holds a character") as caught:
+    with pytest.raises(ConfigError, match=r"the API key for http://models\.example holds a character") as caught:
         ChatVLLM(base_url="http://models.example", api_key=SecretStr(key))
     assert KEY not in str(caught.value)
 
