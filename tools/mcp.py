@@ -82,6 +82,8 @@ def mcp(
         offered = {one.name: one for one in server.run(link.tools())}
     except ToolError as error:
         raise ConfigError(str(error)) from None
+    if not offered:
+        raise ConfigError("the MCP server has no tools")
     if missing := [name for name in tools or () if name not in offered]:
         raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered) or 'none'}")
     return tuple(_tool(server, offered[name], max_seconds) for name in tools or offered)

@@ -33,6 +33,11 @@ def error_type(error: BaseException) -> str:
     return str(getattr(error, "error_type", type(error).__name__))
 
 
+def in_one_line(error: Exception) -> str:
+    """Somebody else's error, as a part of a message of ours."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def writable(message: str) -> str:
     """`message` without half surrogate pairs: somebody else's error may quote them, and no store can keep them."""
     return message.encode("utf-8", "replace").decode()

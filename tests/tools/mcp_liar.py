@@ -19,6 +19,8 @@ def tool(name: str) -> dict[str, Any]:
 def listed() -> dict[str, Any]:
     if WRONG == "named":
         return {"tools": [tool("2fa"), tool("answer"), tool("a-b")]}
+    if WRONG == "bare":
+        return {"tools": []}
     if WRONG == "untyped":
         return {"tools": [{"name": "shop"}]}
     if WRONG == "endless":
