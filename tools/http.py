@@ -61,7 +61,8 @@ def http(
     resolve: Resolver = look_up,
     name: str = "http",
 ) -> Tool:
-    """A tool `name(url: str) -> str`, and with "POST" in `methods` `name(url, method, body)`, that returns text.
+    """A tool `name(url: str) -> str` that returns text; one that only posts is `name(url, body)`, one that does both
+    `name(url, method, body)`.
 
     An entry of `hosts` is `api.example.com` (https), `*.example.com` (every name below, not itself), with a port
     `api.example.com:8443`, or with a scheme `http://localhost:8080`. `private` lists networks that names may lead to
@@ -75,13 +76,19 @@ def http(
     async def get(url: str) -> str:
         return await web.text("GET", url, None)
 
+    async def post(url: str, body: str | None = None) -> str:
+        return await web.text("POST", url, body)
+
     async def request(url: str, method: Literal["GET", "POST"] = "GET", body: str | None = None) -> str:
         return await web.text(method, url, body)
 
+    if not methods:
+        raise ConfigError('methods is empty; name some, such as "GET"')
     if "POST" in methods:
-        # Permissions can still tell the methods apart, by the argument `method`.
+        # Where there are both, permissions can still tell them apart, by the argument `method`.
         told = f"Sends an HTTP request. {reach}"
-        return Tool(request, name=name, description=told, timeout_s=max_seconds, writes=True)
+        send = request if "GET" in methods else post
+        return Tool(send, name=name, description=told, timeout_s=max_seconds, writes=True)
     return Tool(get, name=name, description=f"Reads a web address. {reach}", timeout_s=max_seconds)
 
 

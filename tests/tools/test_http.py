@@ -170,6 +170,11 @@ async def test_posting_must_be_allowed(port: int) -> None:
     turned = await asked(web, f"{here}/redirect/303/|there", method="POST", body="b")
     assert turned.content.startswith("GET /there")
     assert (await asked(web, here, method="PUT")).status == "invalid"
+    only = http([here], methods=["POST"])
+    assert (await asked(only, here, body="b")).content.startswith("POST b")
+    assert (await asked(only, here, method="GET")).status == "invalid"
+    with pytest.raises(ConfigError, match="methods is empty"):
+        http([here], methods=[])
 
 
 async def test_failures_are_told_and_sizes_and_times_limited(port: int) -> None:
