@@ -45,8 +45,9 @@ class Wanted:
 
     @property
     def once(self) -> str:
-        """The same for the same call, however often a model asks for it."""
-        return f"{self.call.name} {json.dumps(self.call.arguments, sort_keys=True)}"
+        """The same for the same call, however often a model asks for it, and whether it writes the defaults down."""
+        defaults = {} if self.tool is None else self.tool.defaults
+        return f"{self.call.name} {json.dumps({**defaults, **self.call.arguments}, sort_keys=True)}"
 
     def ask(self, place: str, kind: QuestionKind, text: str, content: str | None = None) -> None:
         self.question = Question(
