@@ -278,3 +278,13 @@ def test_a_secret_that_no_header_can_hold_is_refused_unquoted(monkeypatch: pytes
     with pytest.raises(ConfigError, match="the header Authorization holds a character") as raised:
         mcp(url="http://127.0.0.1:1/mcp", headers={"Authorization": "Bearer ${TOKEN}"})
     assert "hush" not in str(raised.value)
+
+
+def test_a_server_that_prints_what_is_no_message_is_heard_and_fills_no_terminal() -> None:
+    code = (
+        "import asyncio; from journeyman.tools.mcp import mcp; from journeyman.tools.call import call_tool\n"
+        f"(shop,) = mcp(command={[sys.executable, LIAR, 'chatty']!r})\n"
+        "print(asyncio.run(call_tool(shop, {})).content)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("sold\n", "")
