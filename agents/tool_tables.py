@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from journeyman.tools.tool import Tool, toolbox
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, in_one_line
 from journeyman.traces.imports import imported
 from journeyman.traces.record import first_mistake, unknown_key
 
@@ -94,7 +94,7 @@ def _built(name: str, use: str, builder: Any, options: dict[str, Any]) -> Any:
         hint = "" if use in BUILDERS or isinstance(error, ConfigError) else "; is it a tool without @tool?"
         raise ConfigError(f"tools.{name}: {error}{hint}") from None
     except Exception as error:  # Whatever a builder of somebody else's raises, the file is at fault.
-        raise ConfigError(f"tools.{name}: {use!r} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"tools.{name}: {use!r} failed: {in_one_line(error)}") from error
 
 
 def _imported(name: str, use: str) -> Any:

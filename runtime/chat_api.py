@@ -28,6 +28,7 @@ from journeyman.runtime.chat_wire import (
     request_body,
 )
 from journeyman.runtime.loops import run_in_own_loop
+from journeyman.tools.secret import header_text
 from journeyman.traces.errors import ConfigError, ModelError, ModelFailure
 
 PATH = "/chat/completions"
@@ -46,6 +47,9 @@ HANG_UP_S = 0.2
 
 KINDS: dict[int, ModelFailure] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """What an HTTP status means, where it is not plainly the server's failure (5xx) or its refusal (4xx)."""
+
+GIVEN_UP: dict[str, ModelFailure] = {"abort": "server_error", "error": "server_error", "content_filter": "refused"}
+"""Why a server ended a reply before the model did: what there is of it is no reply. The first two are vLLM's words."""
 
 
 class ChatAPI:
@@ -73,7 +77,7 @@ class ChatAPI:
         self.shown = f"{url.scheme}://{url.netloc.decode()}"
         """The address without user, password or path: for messages."""
         self._url = f"{str(url).rstrip('/')}{'' if VERSION.search(url.path) else '/v1'}{PATH}"
-        self._key = api_key
+        self._key = None if api_key is None else header_text(api_key, f"the API key for {self.shown}")
         self._extensions = extensions
         self._policy: dict[str, Any] = {
             "stop": stop_after_attempt(retries + 1),
@@ -174,6 +178,7 @@ class ChatAPI:
                     if event == b"[DONE]":
                         break
                     piece = self._piece(event)
+                    self._check_end(piece.finish_reason)
                     whole = whole or piece.finish_reason is not None
                     yield piece
                     if whole and piece.usage is not None:
@@ -184,7 +189,7 @@ class ChatAPI:
         finally:
             await reply.aclose()
         if not whole:
-            raise self._nonsense(reply.status_code) if piece is None else self._broken_off()
+            raise self._no_completion(reply.status_code) if piece is None else self._broken_off()
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -209,20 +214,27 @@ class ChatAPI:
         if not reply.is_success:
             raise self._refusal(reply, request)
         try:
-            return check_calls(read_reply(reply.content), request)
+            read = read_reply(reply.content)
         except ValidationError:
-            raise self._nonsense(reply.status_code) from None
+            raise self._no_completion(reply.status_code, reply.content) from None
+        self._check_end(read.finish_reason)
+        return check_calls(read, request)
 
     def _piece(self, event: bytes) -> Piece:
         try:
             return read_piece(event)
         except ValidationError:
-            if said := read_complaint(event):
-                text = self._without_key(f"{self.shown} failed in the middle of its reply: {said}")
-                raise ModelError(text, kind="server_error", status=200) from None
-            raise self._nonsense(200) from None
+            raise self._no_completion(200, event) from None
 
-    def _nonsense(self, status: int) -> ModelError:
+    def _check_end(self, finish_reason: str | None) -> None:
+        if kind := GIVEN_UP.get(finish_reason or ""):
+            raise ModelError(f"{self.shown} gave its reply up: {finish_reason}", kind=kind, status=200)
+
+    def _no_completion(self, status: int, body: bytes = b"") -> ModelError:
+        """Where `status` is a success; some servers say in the body that they failed after all."""
+        if said := read_complaint(body):
+            text = self._without_key(f"{self.shown} failed in the middle of its reply: {said}")
+            return ModelError(text, kind="server_error", status=status)
         text = f"{self.shown} answered something that is not a chat completion: is a vLLM server there?"
         return ModelError(text, kind="unusable", status=status)
 
@@ -281,7 +293,7 @@ def _asked_wait(reply: httpx.Response) -> float | None:
         pass
     try:
         wait = parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers.get("date", ""))
-    except (ValueError, TypeError):  # No date, or one without a zone beside one with it.
+    except (ValueError, TypeError, OverflowError):  # No date, one without a zone beside one with it, or none there is.
         return None
     return max(0.0, wait.total_seconds())
 

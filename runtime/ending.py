@@ -21,6 +21,10 @@ class EndedError(Exception):
         self.status: Status = status
         self.spent = spent or Spent()
 
+    @property
+    def error_type(self) -> str:
+        return self.status
+
 
 class HaltedError(Exception):
     """Work stops here without having failed; work beside it comes to its own end first."""

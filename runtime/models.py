@@ -90,11 +90,14 @@ def _endpoint(name: str, config: ModelConfig, environment: Mapping[str, str]) ->
     key = None if config.api_key_env is None else environment.get(config.api_key_env)
     if config.api_key_env is not None and not key:
         raise ConfigError(f"models.{name}: the environment variable {config.api_key_env} is not set")
-    chat = ChatVLLM(
-        base_url=config.url,
-        model=config.model,
-        api_key=None if key is None else SecretStr(key),
-        retries=config.retries,
-        extensions=False,
-    )
+    try:
+        chat = ChatVLLM(
+            base_url=config.url,
+            model=config.model,
+            api_key=None if key is None else SecretStr(key),
+            retries=config.retries,
+            extensions=False,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"models.{name}: {error}") from None
     return Endpoint(config, chat)

@@ -30,6 +30,8 @@ class Wanted:
         self.paid = False
         self.over_budget: str | None = None
         """Which limit stood in the way."""
+        self.first = self
+        """Of the same calls in one turn, where one word of a person is enough for all: the one he is asked about."""
         self._desk = desk
 
     @property
@@ -37,9 +39,15 @@ class Wanted:
         return "result" in self.kept
 
     @property
+    def needs_one_word(self) -> bool:
+        """However often it is asked for in a turn: it is made once only, or is itself a question."""
+        return self.tool is not None and (self.tool.asks or not self.tool.idempotent)
+
+    @property
     def once(self) -> str:
-        """The same for the same call, however often a model asks for it."""
-        return f"{self.call.name} {json.dumps(self.call.arguments, sort_keys=True)}"
+        """The same for the same call, however often a model asks for it, and whether it writes the defaults down."""
+        defaults = {} if self.tool is None else self.tool.defaults
+        return f"{self.call.name} {json.dumps({**defaults, **self.call.arguments}, sort_keys=True)}"
 
     def ask(self, place: str, kind: QuestionKind, text: str, content: str | None = None) -> None:
         self.question = Question(
@@ -62,8 +70,8 @@ async def decide(desk: Desk, wanted: Wanted, made: Container[str]) -> None:
         return
     if (held := wanted.kept.get("held")) is not None:
         await _release(desk, wanted, tool, held)
-    elif (asked := wanted.kept.get("question")) is not None:
-        _heed(desk, wanted, tool, Question.model_validate(asked))
+    elif (asked := wanted.first.kept.get("question")) is not None:
+        _heed(desk, wanted, tool, Question.model_validate(asked), wanted.first.kept["answer"])
     else:
         await _judge(desk, wanted, tool, made)
 
@@ -84,7 +92,7 @@ async def _release(desk: Desk, wanted: Wanted, tool: Tool, held: Any) -> None:
     wanted.released = CallResult.model_validate(held["result"]) if consent.approved else withheld(tool, consent.refusal)
 
 
-def _heed(desk: Desk, wanted: Wanted, tool: Tool, question: Question) -> None:
+def _heed(desk: Desk, wanted: Wanted, tool: Tool, question: Question, word: Any) -> None:
     """Does what a person said, about the very call that he was shown: guardrails do not check it again."""
     wanted.call = wanted.call.model_copy(update={"arguments": question.arguments or {}})
     wanted.decisions += question.decisions
@@ -93,9 +101,9 @@ def _heed(desk: Desk, wanted: Wanted, tool: Tool, question: Question) -> None:
         wanted.decisions.append(permission)
         wanted.denied = permission.reason
     elif question.kind == "answer":
-        wanted.answer = str(wanted.kept["answer"])
+        wanted.answer = str(word)
     else:
-        consent = Consent.model_validate(wanted.kept["answer"])
+        consent = Consent.model_validate(word)
         wanted.decisions.append(consent.decision(question.kind, "call"))
         wanted.denied = None if consent.approved else consent.refusal
 

@@ -30,7 +30,10 @@ class ToolCalls:
     async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
         """All of `wanted` at once, after everything that a person must say about any of them."""
         calls = [Wanted(self._desk, call) for call in wanted]
+        firsts: dict[str, Wanted] = {}
         for one in calls:
+            if one.needs_one_word:
+                one.first = firsts.setdefault(one.once, one)
             if not one.done:
                 await decide(self._desk, one, self._once.results)
         self._put(calls)
@@ -40,7 +43,7 @@ class ToolCalls:
         return used
 
     def _put(self, calls: Sequence[Wanted]) -> None:
-        put(self._desk.run, [one.question for one in calls if one.question is not None])
+        put(self._desk.run, [one.question for one in calls if one.question is not None and one.first is one])
 
     async def _use(self, wanted: Wanted) -> Used:
         desk, run = self._desk, self._desk.run

@@ -11,11 +11,9 @@ from journeyman.traces.errors import ToolError
 Number = int | float
 
 MAX_LENGTH = 400
-"""Characters of an expression."""
+"""Characters of an expression, which is hence not nested deeper than Python can follow."""
 MAX_DIGITS = 300
 """Digits of a whole number: past it an exponent could hold the process for hours."""
-MAX_DEPTH = 50
-"""Brackets within brackets."""
 
 BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Add: operator.add,
@@ -52,7 +50,7 @@ def calculator(expression: str) -> str:
     if len(expression) > MAX_LENGTH:
         raise ToolError(f"the expression has {len(expression)} characters; write at most {MAX_LENGTH}")
     try:
-        value = _evaluate(ast.parse(expression.strip(), mode="eval").body, MAX_DEPTH)
+        value = _evaluate(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError):
         raise ToolError(f"{expression!r} is not an arithmetic expression; write one such as 2 * (3 + 4)") from None
     except (ArithmeticError, ValueError, TypeError) as error:
@@ -60,18 +58,16 @@ def calculator(expression: str) -> str:
     return str(value) if isinstance(value, int) else f"{value:.12g}"
 
 
-def _evaluate(node: ast.expr, depth: int) -> Number:
-    if depth == 0:
-        raise ToolError(f"the expression is nested more than {MAX_DEPTH} deep; split it")
+def _evaluate(node: ast.expr) -> Number:
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return _bounded(value)
         case ast.UnaryOp(op=op, operand=operand) if type(op) in UNARY:
-            return UNARY[type(op)](_evaluate(operand, depth - 1))
+            return UNARY[type(op)](_evaluate(operand))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
-            return _binary(op, _evaluate(left, depth - 1), _evaluate(right, depth - 1))
+            return _binary(op, _evaluate(left), _evaluate(right))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
-            return _bounded(FUNCTIONS[name](*(_evaluate(argument, depth - 1) for argument in arguments)))
+            return _bounded(FUNCTIONS[name](*(_evaluate(argument) for argument in arguments)))
     raise ToolError(
         f"{ast.unparse(node)!r} is not arithmetic; use numbers, + - * / // % **, and {', '.join(FUNCTIONS)}"
     )

@@ -31,7 +31,8 @@ class ToolContext(Record):
 
     A call that may be made again has it from its place in the agent's work: a model that asks for it twice means two
     calls. One of a tool with `idempotent=False` has it from the work (the first of it, where other work replaces it),
-    the tool and the arguments: whoever asks again, in whatever turn or replacement, asks for the same.
+    the tool, and the arguments with their defaults: whoever asks again, in whatever turn or replacement, asks for the
+    same.
     """
     notes: SkipValidation[Notes | None] = Field(default=None, exclude=True, repr=False)
     """None where the task names nobody to remember things of."""

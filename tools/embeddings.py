@@ -1,10 +1,12 @@
 """Embeddings: documents ranked by the direction of their vectors, which a model makes of text."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from journeyman.tools.secret import header_text
 from journeyman.traces.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
@@ -23,14 +25,18 @@ def embeddings_endpoint(url: str, model: str, key_env: str | None = None) -> Emb
 
     `key_env` names the variable that holds its key. A failure is a `ToolError`.
     """
-    if key_env is not None and key_env not in os.environ:
-        raise ConfigError(f"the environment has no variable {key_env!r}, which is to hold the key for {url}")
+    if not re.match(r"https?://[^/]", url):
+        raise ConfigError(f"embeddings_url: {url!r} is no server's URL: write it as http://host:port/v1")
+    headers: dict[str, str] = {}
+    if key_env is not None:
+        if key_env not in os.environ:
+            raise ConfigError(f"the environment has no variable {key_env!r}, which is to hold the key for {url}")
+        headers["Authorization"] = f"Bearer {header_text(os.environ[key_env], key_env)}"
     address = f"{url.rstrip('/')}/embeddings"
 
     def embed(texts: list[str]) -> list[list[float]]:
         import httpx
 
-        headers = {} if key_env is None else {"Authorization": f"Bearer {os.environ[key_env]}"}
         vectors: list[list[float]] = []
         with httpx.Client(headers=headers, timeout=SECONDS) as client:
             for start in range(0, len(texts), BATCH):

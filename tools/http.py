@@ -38,8 +38,8 @@ PORTS = {"https": 443, "http": 80}
 TEXT = ("text/", "application/json", "application/xml", "application/javascript", "application/x-ndjson")
 HOST = re.compile(r"[\w.:-]+", re.ASCII)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
-"""Other forms of addresses of version 4, which lead to networks of one's own: Python calls them public."""
+INNER = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "fec0::/10", "5f00::/16")))
+"""Networks of one's own that Python calls public: other forms of addresses of version 4, and those of sites."""
 NO_CHARSETS = {"punycode", "idna", "unicode-escape", "raw-unicode-escape"}
 REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -61,7 +61,8 @@ def http(
     resolve: Resolver = look_up,
     name: str = "http",
 ) -> Tool:
-    """A tool `name(url: str) -> str`, and with "POST" in `methods` `name(url, method, body)`, that returns text.
+    """A tool `name(url: str) -> str` that returns text; one that only posts is `name(url, body)`, one that does both
+    `name(url, method, body)`.
 
     An entry of `hosts` is `api.example.com` (https), `*.example.com` (every name below, not itself), with a port
     `api.example.com:8443`, or with a scheme `http://localhost:8080`. `private` lists networks that names may lead to
@@ -75,13 +76,19 @@ def http(
     async def get(url: str) -> str:
         return await web.text("GET", url, None)
 
+    async def post(url: str, body: str | None = None) -> str:
+        return await web.text("POST", url, body)
+
     async def request(url: str, method: Literal["GET", "POST"] = "GET", body: str | None = None) -> str:
         return await web.text(method, url, body)
 
+    if not methods:
+        raise ConfigError('methods is empty; name some, such as "GET"')
     if "POST" in methods:
-        # Permissions can still tell the methods apart, by the argument `method`.
+        # Where there are both, permissions can still tell them apart, by the argument `method`.
         told = f"Sends an HTTP request. {reach}"
-        return Tool(request, name=name, description=told, timeout_s=max_seconds, writes=True)
+        send = request if "GET" in methods else post
+        return Tool(send, name=name, description=told, timeout_s=max_seconds, writes=True)
     return Tool(get, name=name, description=f"Reads a web address. {reach}", timeout_s=max_seconds)
 
 
@@ -107,12 +114,10 @@ class _Web:
     ) -> None:
         if not entries:
             raise ConfigError('hosts is empty; name those that may be asked, such as "api.example.com"')
-        if certificates is not None and not Path(certificates).is_file():
-            raise ConfigError(f"{certificates}: there is no such file of certificates")
         self._entries = entries
         self._private = private
         self._max_bytes = max_bytes
-        self._certificates = certificates
+        self._authorities = None if certificates is None else _authorities(certificates)
         self._resolve = resolve
 
     async def text(self, method: str, url: str, body: str | None) -> str:
@@ -182,7 +187,7 @@ class _Web:
         if address is None:
             return False
         within = any(address.version == network.version and address in network for network in self._private)
-        inner = any(address.version == network.version and address in network for network in TRANSLATED)
+        inner = any(address.version == network.version and address in network for network in INNER)
         return within or (address.is_global and not address.is_multicast and not inner)
 
     async def _read(self, response: "httpx.Response", target: "httpx.URL") -> str:
@@ -211,9 +216,14 @@ class _Web:
     def _trust(self) -> ssl.SSLContext:
         import httpx
 
-        if self._certificates is None:
-            return httpx.create_ssl_context(trust_env=False)
-        return ssl.create_default_context(cafile=str(self._certificates))
+        return self._authorities or httpx.create_ssl_context(trust_env=False)
+
+
+def _authorities(certificates: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(certificates))
+    except OSError as error:  # An `SSLError` is one, too.
+        raise ConfigError(f"certificates: {certificates} cannot be used: {error.strerror or error}") from None
 
 
 def _entry(text: str) -> _Entry:

@@ -25,6 +25,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from journeyman.tools.secret import header_text
 from journeyman.tools.tool import Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError
 
@@ -81,6 +82,8 @@ def mcp(
         offered = {one.name: one for one in server.run(link.tools())}
     except ToolError as error:
         raise ConfigError(str(error)) from None
+    if not offered:
+        raise ConfigError("the MCP server has no tools")
     if missing := [name for name in tools or () if name not in offered]:
         raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered) or 'none'}")
     return tuple(_tool(server, offered[name], max_seconds) for name in tools or offered)
@@ -240,8 +243,9 @@ def _picked(names: Sequence[str]) -> dict[str, str]:
 
 def _filled(headers: Mapping[str, str]) -> dict[str, str]:
     try:
-        return {name: Template(value).substitute(os.environ) for name, value in headers.items()}
+        filled = {name: Template(value).substitute(os.environ) for name, value in headers.items()}
     except KeyError as error:
         raise ConfigError(f"the environment has no variable {error}, which a header names") from None
     except ValueError:
         raise ConfigError("in a header, write ${NAME} for a variable and $$ for a dollar sign") from None
+    return {name: header_text(value, f"the header {name}") for name, value in filled.items()}

@@ -1,6 +1,7 @@
 """One session with an MCP server: opened, kept and closed by a task of its own, as the SDK's scopes demand."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from pydantic import ValidationError
 
 from journeyman.traces.errors import ToolError
 from journeyman.traces.record import first_mistake
+
+# Where an app keeps no log, Python would print each line of a server that is no message, with a traceback.
+logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
 FORGOTTEN = "Session terminated"

@@ -21,7 +21,7 @@ def read_passages(path: Path) -> list[str]:
     """
     if path.is_dir():
         return [passage for file in _files(path) for passage in _split(_text(file), str(file.relative_to(path)))]
-    numbered = [(n, line.strip()) for n, line in enumerate(_text(path).splitlines(), start=1) if line.strip()]
+    numbered = [(n, line.strip()) for n, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_row_text(line, f"{path} line {number}") for number, line in numbered]
     return [line for _, line in numbered]
@@ -59,7 +59,7 @@ def _split(text: str, source: str) -> Iterator[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Without the mark that some editors begin a file with.
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

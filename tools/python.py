@@ -4,8 +4,8 @@
   no signal, looks into no other process, changes no mode or owner of a file.
 - **Files** (Landlock): it reads the standard library and the system's shared libraries, and reads and writes in a
   temporary folder of its own, which is its working folder and is deleted afterwards. Nothing else can be opened.
-- **Limits**: memory, processor time, size of a file, open files; in all, the folder's size and its number of files.
-  At the end of its time the process is killed.
+- **Limits**: memory, processor time, size of a file, open files; in all, the number of its files and their size, also
+  of those that it deleted and holds open. At the end of its time the process is killed.
 - **Nothing handed down**: an empty environment, no open files, no capabilities, no packages, no way to gain privileges.
 
 A wall that the kernel cannot put up is never left out in silence: the tool is not built, unless `files="allowed"` or
@@ -14,8 +14,10 @@ A wall that the kernel cannot put up is never left out in silence: the tool is n
 What it does not protect from. It is one kernel: a program that exploits a fault of the kernel gets out, as it would
 from a container; for code that an enemy writes, run journeyman in a virtual machine. It sees names, sizes and dates of
 files anywhere (`stat` is open), the machine's name and load, and the clock. It uses a processor core for its time, and
-threads use all of them. With `files="allowed"` it reads and writes what you may, the environment of your other
-processes under `/proc` included; with `network="allowed"` it reaches whatever this machine reaches.
+threads use all of them. A file that it deleted and holds by nothing but a mapping, or sent to itself, is not counted:
+with such files it may fill the disk of the temp folder until it ends. With `files="allowed"` it reads and writes what
+you may, the environment of your other processes under `/proc` included; with `network="allowed"` it reaches whatever
+this machine reaches.
 """
 
 import asyncio
@@ -25,11 +27,13 @@ import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -163,18 +167,18 @@ class _Sandbox:
         try:
             async with asyncio.timeout(self._max_seconds):
                 while not (await asyncio.wait([fed], timeout=SECONDS_BETWEEN_LOOKS))[0]:
-                    if too_much := self._excess(folder):
+                    if too_much := self._excess(folder, process.pid):
                         return too_much
         except TimeoutError:
             return f"the program was stopped after {self._max_seconds:g} s"
         finally:
             fed.cancel()
-        return self._excess(folder)
+        return self._excess(folder, process.pid)
 
-    def _excess(self, folder: Path) -> str | None:
+    def _excess(self, folder: Path, process: int) -> str | None:
         size = 0
         try:
-            for number, found in enumerate(_walk(folder)):
+            for number, found in enumerate(chain(_walk(folder), _nameless(process))):
                 size += found.st_blocks * 512
                 if size > self._disk:
                     return f"the program was stopped: its files take more than {self._disk // 2**20} MB"
@@ -212,6 +216,23 @@ def _walk(folder: Path) -> Iterator[os.stat_result]:
             raise _HiddenFilesError from None
         except FileNotFoundError:  # It has gone meanwhile.
             continue
+
+
+def _nameless(process: int) -> list[os.stat_result]:
+    """Files that have no name any more and are held open, such as temporary ones; what it prints goes to one, too."""
+    found: dict[int, os.stat_result] = {}
+    try:
+        with os.scandir(f"/proc/{process}/fd") as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # It was closed meanwhile.
+                    held = entry.stat()
+                    if stat.S_ISREG(held.st_mode) and not held.st_nlink:
+                        found[held.st_ino] = held
+    except PermissionError:
+        raise _HiddenFilesError from None
+    except (FileNotFoundError, ProcessLookupError):  # It has ended.
+        return []
+    return list(found.values())
 
 
 @contextmanager

@@ -73,6 +73,12 @@ class Tool:
         return self.arguments.schema
 
     @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """What a call that leaves an argument out has in its place, as JSON."""
+        properties = self.parameters.get("properties", {}).items()
+        return {name: one["default"] for name, one in properties if isinstance(one, dict) and "default" in one}
+
+    @cached_property
     def bare_parameters(self) -> dict[str, Any]:
         """`parameters` without pydantic's titles, which a decoder has no use for."""
         return _untitled(self.parameters)

@@ -28,6 +28,16 @@ PASSING: frozenset[ModelFailure] = frozenset({"unreachable", "timeout", "rate_li
 """Kinds that may be over when the same request is sent again."""
 
 
+def error_type(error: BaseException) -> str:
+    """What the record calls it: its own word where it has one (`error.error_type`), else its class."""
+    return str(getattr(error, "error_type", type(error).__name__))
+
+
+def in_one_line(error: Exception) -> str:
+    """Somebody else's error, as a part of a message of ours."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def writable(message: str) -> str:
     """`message` without half surrogate pairs: somebody else's error may quote them, and no store can keep them."""
     return message.encode("utf-8", "replace").decode()
@@ -57,6 +67,10 @@ class ModelError(JourneymanError):
     @property
     def retryable(self) -> bool:
         return self.kind in PASSING
+
+    @property
+    def error_type(self) -> str:
+        return self.kind
 
 
 class OverBudgetError(JourneymanError):

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, in_one_line
 
 
 def imported(name: str, what: str) -> Any:
@@ -25,7 +25,7 @@ def imported(name: str, what: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{what} {name!r} cannot be imported: {error}") from None
     except Exception as error:  # Of the module's own code, or of a name such as "..".
-        raise ConfigError(f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{what} {name!r} cannot be imported: {in_one_line(error)}") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.content import ContentPolicy
-from journeyman.traces.errors import StoreError
+from journeyman.traces.errors import StoreError, error_type
 from journeyman.traces.log import SpanRecord
 from journeyman.traces.messages import as_json
 from journeyman.traces.span import SPAN_VERSION
@@ -93,7 +93,7 @@ class Span:
         if error is not None:
             # LangGraph gives a cancellation an object for its message.
             said = "" if isinstance(error, asyncio.CancelledError) else str(error)
-            self.fail(type(error).__name__, said or type(error).__name__)
+            self.fail(error_type(error), said or type(error).__name__)
         if self._writer is not None:
             self._writer.write(self._record())
 

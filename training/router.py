@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field
 
 from journeyman.runtime.routing import BUCKETS, Classifier, features
 from journeyman.traces import attributes as a
-from journeyman.traces.errors import TrainingError
+from journeyman.traces.errors import ModelFailure, TrainingError
 from journeyman.traces.record import Config, Record
 from journeyman.traces.storage.store import TraceStore
 
@@ -83,13 +83,16 @@ def write_router(classifier: Classifier, path: Path) -> None:
     partial.replace(path)
 
 
-QUERY = """
+OUTAGES = (*get_args(ModelFailure), "ModelError")
+"""`error.type` of a model call that brought nothing; the last one in records that do not say why."""
+
+QUERY = f"""
 WITH scores AS (
     SELECT trace_id, span_id, arg_max_null(number, at_ns) AS score FROM labels WHERE name = ? GROUP BY ALL
 ), answered AS (
     SELECT trace_id, trajectory_id, min(policy) AS policy FROM turns
     GROUP BY ALL HAVING min(policy) = max(policy) AND NOT bool_or(demonstration)
-        AND NOT bool_or(coalesce(error_type = 'ModelError', false))
+        AND NOT bool_or(coalesce(error_type IN {OUTAGES}, false))
 ), prompts AS (
     SELECT trace_id, any_value(prompt) AS prompt FROM workflows GROUP BY trace_id
 )

@@ -177,7 +177,7 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
         ('use = "mcp"', "either a command or a url"),
         ('use = "http"\nhosts = "a.b"', "tools.calculator: 'hosts': write a list"),
         ('use = "http"\nhosts = ["a b"]', "tools.calculator: hosts: 'a b' is not a host"),
-        ('use = "http"\nhosts = ["a.b"]\ncertificates = "none.pem"', "none.pem: there is no such file"),
+        ('use = "http"\nhosts = ["a.b"]\ncertificates = "none.pem"', "none.pem cannot be used: No such file"),
         ('use = "http"\nhosts = ["a.b"]\nmax_seconds = -1', "tools.calculator: 'max_seconds': Input should be greater"),
         ('use = "calculator"\ndigits = 3', "tools.calculator: unknown key 'digits'; there are: use, approve"),
         ('use = "calculator"\ndescription = 3', "tools.calculator: description must be a text, not 3"),
@@ -190,6 +190,17 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
 def test_a_wrong_option_of_a_tool_is_named(tmp_path: Path, table: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         crew(tmp_path, GOOD.replace('use = "calculator"', table))
+
+
+@pytest.mark.parametrize("name", ["broken_shop:sell", "broken_shop_2:sell"])
+def test_a_mistake_in_somebody_else_s_code_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_shop.py").write_text('def sell():\n    raise ValueError("sold\\nout")\n')
+    (tmp_path / "broken_shop_2.py").write_text('raise ValueError("sold\\nout")\n')
+    with pytest.raises(ConfigError, match=rf"crew\.toml: tools\.calculator.*{name}.*ValueError: sold out$"):
+        crew(tmp_path, GOOD.replace('use = "calculator"', f'use = "{name}"'))
 
 
 @pytest.mark.parametrize(

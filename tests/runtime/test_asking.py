@@ -20,6 +20,7 @@ from journeyman.runtime.questions import Consent, Question
 from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
+from journeyman.tools.ask import ask
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
@@ -301,6 +302,50 @@ async def test_nobody_is_asked_about_a_call_that_will_not_be_made(tmp_path: Path
     assert question.arguments == {"what": "it"}
     assert (await office.run(word=YES)).answer == "seen"
     assert office.looked == ["it"]
+
+
+def asking_thrice(office: Office, tool: Tool) -> None:
+    """One clerk who asks in one turn for the same call three times, and for another one."""
+    office.tools = {"look": tool}
+    once = {"look": {"what": "it"}}
+    turn = json.dumps([once, {"look": {"what": "more"}}, once, once])
+    office.model = ScriptedModel([turn, write_answer("done")])
+    clerk = Agent(name="clerk", instructions="Look.", tools=("look",), parallel_calls=4)
+    office.options |= {"orchestrator": None, "workers": (clerk,)}
+
+
+@pytest.mark.parametrize(("word", "looked"), [(YES, ["it", "more"]), (NO, [])])
+async def test_a_person_is_asked_once_about_a_call_that_is_made_once_however_often_a_turn_has_it(
+    tmp_path: Path, word: Consent, looked: list[str]
+) -> None:
+    office = Office(tmp_path)
+    asking_thrice(office, Tool(office.look, approve=True, idempotent=False))
+    assert (await office.run()).status == "needs_input"
+    assert [question.arguments for question in await office.asked()] == [{"what": "it"}, {"what": "more"}]
+    outcome = await office.run(word=word)
+    assert (outcome.answer, office.looked, outcome.tool_calls) == ("done", looked, len(looked))
+    told = office.model.requests[-1].messages[-1].content
+    assert told.count("not yet") == (0 if looked else 4)
+
+
+async def test_a_call_that_may_be_made_again_is_agreed_to_each_time(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    asking_thrice(office, Tool(office.look, approve=True))
+    await office.run()
+    assert len(await office.asked()) == 4
+    await office.run(word=YES)
+    assert sorted(office.looked) == ["it", "it", "it", "more"]
+
+
+async def test_a_question_that_a_turn_has_several_times_is_put_once_and_each_has_the_answer(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    asking_thrice(office, ask().renamed("look"))
+    office.model = ScriptedModel([json.dumps([{"look": {"question": "Which?"}}] * 2), write_answer("done")])
+    await office.run()
+    (question,) = await office.asked()
+    async with office.runtime() as runtime:
+        assert (await runtime.resume("r", {question.id: "the red one"})).answer == "done"
+    assert office.model.requests[-1].messages[-1].content.count("the red one") == 2
 
 
 async def test_a_run_that_was_out_of_budget_before_it_waited_ends_so(tmp_path: Path) -> None:

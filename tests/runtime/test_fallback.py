@@ -87,6 +87,7 @@ async def test_where_all_fail_the_last_failure_is_the_run_s(record: Record) -> N
     outcome = await Runtime(CREW, model=models, tracer=record.tracer).run("count")
     assert (outcome.status, outcome.answer) == ("failed", "")
     assert [policy for policy, _ in record.asked()] == ["base", "big", "huge"]
+    assert [chat.attributes[a.ERROR_TYPE] for chat in record.chats()] == ["timeout", "timeout", "refused"]
     record.close()
 
 

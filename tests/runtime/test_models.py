@@ -127,6 +127,8 @@ async def test_it_has_no_more_time_than_its_row_gives_it(server: Server) -> None
 
 def test_a_key_that_is_not_set_is_told_by_its_variable() -> None:
     config = ModelConfig(url="http://127.0.0.1:1", model="qwen", api_key_env="BIG_KEY")
+    with pytest.raises(ConfigError, match=r"models\.big: the API key for http://127\.0\.0\.1:1 holds a character"):
+        model_table(HERE, {"big": config}, {"BIG_KEY": "two\nlines"})
     with pytest.raises(ConfigError, match=r"models\.big: the environment variable BIG_KEY is not set"):
         model_table(HERE, {"big": config}, {})
 

@@ -18,6 +18,7 @@ from journeyman.runtime.runstore import RunStore
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.tool import tool
+from journeyman.traces import attributes as a
 from journeyman.traces.assemble import refusal
 from journeyman.traces.errors import ConfigError, ModelError, StoreError
 from journeyman.traces.log import SpanLog, SpanRecord
@@ -150,6 +151,17 @@ async def test_a_slow_worker_times_out_alone() -> None:
     assert outcome.answer == "Alien: Ridley Scott"
     assert outcome.error is not None
     assert "timeout" in outcome.error
+
+
+@pytest.mark.parametrize(("seconds", "why"), [(0.1, "timeout"), (9.0, "failed")])
+async def test_the_span_of_a_plan_that_never_came_says_why(tmp_path: Path, seconds: float, why: str) -> None:
+    assert CREW.orchestrator is not None
+    boss = CREW.orchestrator.model_copy(update={"limits": Limits(seconds=seconds)})
+    slow = ScriptedModel(["no", "no"], latency_s=0.2)
+    tracer = Tracer(SpanLog(tmp_path))
+    await Runtime(CREW.model_copy(update={"orchestrator": boss}), model=slow, tracer=tracer).run(TASK)
+    (plan,) = [span for span in TraceStore(tmp_path, tmp_path / "labels").spans() if span.name.startswith("plan ")]
+    assert plan.attributes[a.ERROR_TYPE] == why
 
 
 async def test_an_unusable_plan_is_repaired_once_with_the_reason_and_nobody_learns_from_it(tmp_path: Path) -> None:

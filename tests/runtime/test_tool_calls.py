@@ -53,6 +53,21 @@ async def test_a_model_that_asks_again_is_told_what_the_first_call_said() -> Non
     assert "not called again" in shown(model)[1]
 
 
+async def test_a_default_that_is_written_down_makes_no_other_call() -> None:
+    desk = Desk()
+
+    def book(seat: str, context: ToolContext, row: int = 1, meals: tuple[str, ...] = ()) -> str:
+        return desk._book(f"{row}{seat}", context)
+
+    crew = desk.crew().model_copy(update={"tools": {"book": Tool(book, writes=True)}})
+    asked = [{"seat": "A"}, {"seat": "A", "row": 1}, {"meals": [], "seat": "A"}, {"seat": "A", "row": 2}]
+    model = ScriptedModel([json.dumps([{"book": arguments} for arguments in asked]), write_answer("two")])
+    clerk = crew.workers[0].model_copy(update={"parallel_calls": 4})
+    await Runtime(crew.model_copy(update={"workers": (clerk,)}), model=model).run("Book two.")
+    assert desk.booked == ["1A", "2A"]
+    assert len(set(desk.keys)) == 2
+
+
 async def test_a_call_that_failed_may_have_taken_effect_and_is_not_made_again() -> None:
     desk, model = Desk(fails=True), ScriptedModel([write_call("book", {"seat": "4A"})] * 2 + [write_answer("none")])
     await Runtime(desk.crew(), model=model).run("Book 4A.")

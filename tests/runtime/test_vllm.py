@@ -53,6 +53,10 @@ def answer(status: int, body: bytes, kind: str = "application/json") -> bytes:
 OK = answer(200, completion())
 
 
+def ended(finish_reason: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": "hel"}, "finish_reason": finish_reason}]}
+
+
 def refusal(status: int, message: str) -> bytes:
     return answer(status, json.dumps({"error": {"message": message, "type": "E", "code": status}}).encode())
 
@@ -197,6 +201,10 @@ async def test_retries_are_bounded(server: Server, connect: Connect) -> None:
         (refusal(504, "gave up"), "timeout"),
         (answer(302, b""), "refused"),
         (answer(200, b"<html>"), "unusable"),
+        (refusal(200, "the model behind it broke"), "server_error"),
+        (answer(200, completion(**ended("abort"))), "server_error"),
+        (answer(200, completion(**ended("error"))), "server_error"),
+        (answer(200, completion(**ended("content_filter"))), "refused"),
         (b"", "unreachable"),
         (5.0, "timeout"),
         (OK[:-20], "unreachable"),
@@ -222,6 +230,8 @@ DAY = b"Wed, 21 Oct 2026 07:28:"
         (DAY + b"00 GMT\r\nDate: " + DAY + b"01 GMT", False),
         (DAY + b"01 GMT", False),
         (b"soon", False),
+        (b"nan", False),
+        (b"Wed, 21 Oct 99999999999999999999 07:28:01 GMT\r\nDate: " + DAY + b"00 GMT", False),
     ],
 )
 async def test_a_server_that_says_how_long_to_wait_is_left_alone(
@@ -316,6 +326,18 @@ async def test_the_key_is_in_no_error_and_no_repr(server: Server, connect: Conne
     model = connect(api_key=SecretStr(KEY))
     error = await refused(model.complete(REQUEST))
     assert KEY not in str(error) + repr(error) + repr(model)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-Other: 1", f"{KEY}\r{KEY}", f"{KEY}é"])
+def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_quote_it(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"the API key for http://models\.example holds a character") as caught:
+        ChatVLLM(base_url="http://models.example", api_key=SecretStr(key))
+    assert KEY not in str(caught.value)
+
+
+async def test_the_end_of_a_line_behind_a_key_is_none_of_it(server: Server, connect: Connect) -> None:
+    await connect(api_key=SecretStr(f"{KEY}\n")).complete(REQUEST)
+    assert server.requests[0].headers["authorization"] == f"bearer {KEY}"
 
 
 @pytest.mark.parametrize("address", ["localhost:8000", "", "ftp://host", "http://"])
@@ -453,6 +475,7 @@ async def test_a_streamed_reply_is_shown_as_it_is_written_and_comes_whole(server
         (events(token("hel", 7), {"error": {"message": "the engine died", "code": 500}}), "server_error"),
         (events(token("hel", 7))[:-9], "unreachable"),
         (events(token("hel", 7), token("lo", 8, "stop")), "unreachable"),
+        (events(token("hel", 7, "abort"), LAST), "server_error"),
     ],
 )
 async def test_a_stream_that_breaks_is_begun_again_and_what_it_showed_is_taken_back(

@@ -8,6 +8,7 @@ from typing import Any
 WRONG = sys.argv[1]
 CALLS: dict[str, dict[str, Any]] = {
     "refuses": {"error": {"code": -32000, "message": "the shop is closed"}},
+    "chatty": {"result": {"content": [{"type": "text", "text": "sold"}]}},
     "odd": {"result": {"content": "a text and no list"}},
 }
 
@@ -19,6 +20,8 @@ def tool(name: str) -> dict[str, Any]:
 def listed() -> dict[str, Any]:
     if WRONG == "named":
         return {"tools": [tool("2fa"), tool("answer"), tool("a-b")]}
+    if WRONG == "bare":
+        return {"tools": []}
     if WRONG == "untyped":
         return {"tools": [{"name": "shop"}]}
     if WRONG == "endless":
@@ -41,6 +44,8 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             return {"error": {"code": -32601, "message": "no such method"}}
 
 
+if WRONG == "chatty":
+    print("the shop is open", flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
     if "id" in asked and "method" in asked:

@@ -114,6 +114,13 @@ async def test_writing_must_be_asked_for_and_replaces_in_one_step(folder: Path) 
     assert await said(tools(folder)["list"], path=".") == "a.md 5\ndeep/b.txt 18\ndeep/er/c.bin 5\nnew/deep/d.txt 6"
 
 
+@pytest.mark.parametrize("name", ["漢" * 85, "a" * 255])
+async def test_a_name_may_be_as_long_as_the_file_system_takes_it(folder: Path, name: str) -> None:
+    made = tools(folder, write=True)
+    assert await said(made["write"], path=name, text="here") == f"wrote 4 bytes to {name}"
+    assert await said(made["read"], path=name) == "here"
+
+
 async def test_a_file_that_is_replaced_keeps_its_mode(folder: Path) -> None:
     (folder / "a.md").chmod(0o700)
     (folder / "deep/b.txt").chmod(0o600)

@@ -120,7 +120,7 @@ async def test_what_is_not_on_the_list_is_not_even_looked_up(hosts: list[str], u
     [
         *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "::1"),
         *("fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "nonsense"),
-        *("64:ff9b:1::a00:1", "::127.0.0.1", "::ffff:0:127.0.0.1"),
+        *("64:ff9b:1::a00:1", "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1", "5f00::1"),
         "8.8.8.8 10.0.0.1",
     ],
 )
@@ -170,6 +170,11 @@ async def test_posting_must_be_allowed(port: int) -> None:
     turned = await asked(web, f"{here}/redirect/303/|there", method="POST", body="b")
     assert turned.content.startswith("GET /there")
     assert (await asked(web, here, method="PUT")).status == "invalid"
+    only = http([here], methods=["POST"])
+    assert (await asked(only, here, body="b")).content.startswith("POST b")
+    assert (await asked(only, here, method="GET")).status == "invalid"
+    with pytest.raises(ConfigError, match="methods is empty"):
+        http([here], methods=[])
 
 
 async def test_failures_are_told_and_sizes_and_times_limited(port: int) -> None:
@@ -243,3 +248,11 @@ def test_a_list_with_something_else_than_hosts_is_refused(host: str) -> None:
         http([])
     with pytest.raises(ConfigError, match=r"write a network such as 10\.0\.0\.0/8"):
         http(["a.b"], private=["everything"])
+
+
+@pytest.mark.parametrize("wrong", ["not there", "no certificate"])
+def test_authorities_that_cannot_be_read_are_refused_before_anything_is_asked(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "no certificate").write_text("junk")
+    with pytest.raises(ConfigError, match=f"certificates: .*{wrong} cannot be used") as refused:
+        http(["a.b"], certificates=tmp_path / wrong)
+    assert "\n" not in str(refused.value)

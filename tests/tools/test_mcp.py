@@ -243,6 +243,7 @@ async def test_what_a_server_answers_amiss_is_a_failed_result_of_one_line(wrong:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ("bare", "the MCP server has no tools"),
         ("untyped", "none of the protocol's: 'tools.0.inputSchema' is missing"),
         ("endless", "the server did not answer in 1 s"),
     ],
@@ -270,3 +271,20 @@ def test_a_server_that_cannot_be_used_is_a_config_error(make: Callable[[], objec
     with pytest.raises(ConfigError, match=why) as raised:
         make()
     assert "hush" not in str(raised.value)
+
+
+def test_a_secret_that_no_header_can_hold_is_refused_unquoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hush\nhush")
+    with pytest.raises(ConfigError, match="the header Authorization holds a character") as raised:
+        mcp(url="http://127.0.0.1:1/mcp", headers={"Authorization": "Bearer ${TOKEN}"})
+    assert "hush" not in str(raised.value)
+
+
+def test_a_server_that_prints_what_is_no_message_is_heard_and_fills_no_terminal() -> None:
+    code = (
+        "import asyncio; from journeyman.tools.mcp import mcp; from journeyman.tools.call import call_tool\n"
+        f"(shop,) = mcp(command={[sys.executable, LIAR, 'chatty']!r})\n"
+        "print(asyncio.run(call_tool(shop, {})).content)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("sold\n", "")

@@ -163,6 +163,9 @@ async def test_memory_is_limited(sandbox: Tool) -> None:
     assert "MemoryError" in (await ran(sandbox, "x = []\nwhile True: x.append('a' * 10**6 + str(len(x)))")).content
 
 
+NAMELESS = "import tempfile, time\nheld = [tempfile.TemporaryFile(buffering=0) for _ in range(9)]\n"
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -170,6 +173,12 @@ async def test_memory_is_limited(sandbox: Tool) -> None:
         ("while True: print('x' * 1000)", "printed more than 4 MB"),
         ("n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb').write(b'x' * 10**6)", "its files take more than 4 MB"),
         ("n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb')", "it made more than 1,000 files"),
+        (f"{NAMELESS}for f in held: f.write(b'x' * 10**6)\ntime.sleep(9)", "its files take more than 4 MB"),
+        (
+            f"{NAMELESS}import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\nfor f in held: f.write(b'x' * 10**6)\n"
+            "time.sleep(9)",
+            "more than 4 MB" if os.getuid() == 0 else "unreadable",
+        ),
         ("import os\nwhile True: os.mkdir('d'); os.chdir('d')", "nested more than 32 deep"),
     ],
 )

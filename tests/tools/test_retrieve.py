@@ -57,6 +57,14 @@ def test_a_file_of_json_lines_or_of_text_is_searched(tmp_path: Path) -> None:
         assert retrieve_from(tmp_path / name, k=1).function("the owl") == "grey owl"
 
 
+def test_lines_end_where_json_says_and_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "facts.jsonl").write_text('\ufeff{"text": "red\u2028fox"}\r\n{"text": "grey\x85owl"}\r\n')
+    assert retrieve_from(tmp_path / "facts.jsonl", k=1).function("owl") == "grey owl"
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/birds.md").write_text("\ufeff# Owls\n\nThey hunt.\n")
+    assert retrieve_from(tmp_path / "notes", k=1).function("hunt") == "birds.md (Owls): They hunt."
+
+
 @pytest.mark.parametrize("line", ["{broken", '"text"', '{"title": "owl"}', '{"text": 3}'])
 def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "facts.jsonl"
@@ -171,3 +179,9 @@ async def test_an_endpoint_of_openai_s_api_is_such_a_model(
         retrieve_from(facts, embeddings_url=endpoint)
     with pytest.raises(ConfigError, match="no variable 'NOT_THERE'"):
         retrieve_from(facts, embeddings_url=endpoint, embeddings_model="x", embeddings_key_env="NOT_THERE")
+    with pytest.raises(ConfigError, match="embeddings_url: 'localhost:8000' is no server's URL"):
+        retrieve_from(facts, embeddings_url="localhost:8000", embeddings_model="letters")
+    monkeypatch.setenv("EMBEDDING_KEY", "hush\nhush")
+    with pytest.raises(ConfigError, match="EMBEDDING_KEY holds a character that no header can") as refused:
+        retrieve_from(facts, embeddings_url=endpoint, embeddings_model="x", embeddings_key_env="EMBEDDING_KEY")
+    assert "hush" not in str(refused.value)

@@ -64,7 +64,7 @@ class Runs:
                 called = {**said, a.DEMONSTRATION: demonstration or None}
                 with self._tracer.span("chat", parent=worker, kind="client", attributes=called) as chat:
                     if broken:
-                        chat.fail("ModelError", "the server is gone")
+                        chat.fail("unreachable", "the server is gone")
         for value, span_id in ((score, None), (own_score, worker.span_id)):
             if value is not None:
                 self.store.label(

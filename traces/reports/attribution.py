@@ -104,7 +104,7 @@ def failure_kind(
                 return "reply not usable"
             return "model call timed out" if late else "model call failed"
         case "plan":
-            return "agent timed out" if late else "no plan"
+            return _ENDINGS.get(why) or ("agent timed out" if late else "no plan")
         case "invoke_agent":
             return _ENDINGS.get(why) or ("agent timed out" if late else "agent failed")
         case None:
