@@ -15,6 +15,7 @@ from journeyman.runtime import interventions
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
+from journeyman.runtime.ledger import check_prices
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.places import Places
@@ -72,6 +73,7 @@ class Runtime:
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}: at least 1 model call must be possible at once")
+        check_prices(crew.budget, prices or {})
         self.crew = crew
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
         self.runs = runs
