@@ -3,12 +3,13 @@
 JOURNEYMAN_CREW=planets/crew.toml uvicorn fastapi_app:app
 
 POST /tasks waits for the outcome, POST /tasks/events streams the run as server-sent events (a client that leaves
-stops it), GET /runs/{id} tells how a run stands, POST /runs/{id}/answers goes on with one that asked a person.
+stops it), GET /runs/{id} tells how a run stands, POST /runs/{id}/answers goes on with one that asked a person, and
+POST /runs/{id}/answers/events streams that.
 """
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 from uuid import uuid4
@@ -17,7 +18,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from journeyman.runtime import ConfigError, Consent, JourneymanError, Outcome, RunRecord, Runtime, Task
+from journeyman.runtime import ConfigError, Consent, Event, JourneymanError, Outcome, RunRecord, Runtime, Task
+
+Answers = dict[str, str | Consent]
 
 
 class NewTask(BaseModel):
@@ -40,6 +43,7 @@ def create_app(open_runtime: Callable[[], Runtime]) -> FastAPI:
     app.post("/tasks/events")(stream_task)
     app.get("/runs/{run_id}")(show_run)
     app.post("/runs/{run_id}/answers")(answer_run)
+    app.post("/runs/{run_id}/answers/events")(stream_answered)
     return app
 
 
@@ -59,15 +63,7 @@ async def run_task(new: NewTask, runtime: TheRuntime) -> Outcome:
 
 
 async def stream_task(new: NewTask, runtime: TheRuntime) -> StreamingResponse:
-    async def events() -> AsyncIterator[str]:
-        try:
-            async with aclosing(runtime.stream(_task(new), tokens=True)) as run:
-                async for event in run:
-                    yield f"event: {event.kind}\ndata: {event.model_dump_json()}\n\n"
-        except JourneymanError as error:  # The status was sent before the first event.
-            yield f"event: error\ndata: {json.dumps({'error': str(error)})}\n\n"
-
-    return StreamingResponse(events(), media_type="text/event-stream")
+    return _streamed(lambda: runtime.stream(_task(new), tokens=True))
 
 
 async def show_run(run_id: str, runtime: TheRuntime) -> RunRecord:
@@ -77,12 +73,28 @@ async def show_run(run_id: str, runtime: TheRuntime) -> RunRecord:
     return record
 
 
-async def answer_run(run_id: str, answers: dict[str, str | Consent], runtime: TheRuntime) -> Outcome:
+async def answer_run(run_id: str, answers: Answers, runtime: TheRuntime) -> Outcome:
     """`answers` by question id: a text, or `{"approved": true}`."""
     try:
-        return await runtime.resume(run_id, answers)
+        return await runtime.run(run_id=run_id, answers=answers)
     except JourneymanError as error:
         raise HTTPException(409, str(error)) from None
+
+
+async def stream_answered(run_id: str, answers: Answers, runtime: TheRuntime) -> StreamingResponse:
+    return _streamed(lambda: runtime.stream(run_id=run_id, answers=answers, tokens=True))
+
+
+def _streamed(stream: Callable[[], AsyncGenerator[Event, None]]) -> StreamingResponse:
+    async def events() -> AsyncIterator[str]:
+        try:
+            async with aclosing(stream()) as run:
+                async for event in run:
+                    yield f"event: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        except JourneymanError as error:  # The status was sent before the first event.
+            yield f"event: error\ndata: {json.dumps({'error': str(error)})}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 def _task(new: NewTask) -> Task:

@@ -48,12 +48,7 @@ class Ledger:
         seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`spent` and `seconds` are of the run's earlier parts, where it was interrupted and taken up again.
-
-        Raises `ConfigError` where money is limited and no price is known.
-        """
-        if budget.cost is not None and not prices:
-            raise ConfigError("a budget of `cost` needs prices: set [traces.prices] in journeyman.toml")
+        """`spent` and `seconds` are of the run's earlier parts, where it was interrupted and taken up again."""
         self._seconds = budget.seconds
         self._reserve = budget.reserve
         self._limits = _limits(budget)
@@ -175,6 +170,12 @@ class Ledger:
     def _amounts(spent: Spent) -> dict[str, float]:
         calls = {"model_calls": spent.model_calls, "tool_calls": spent.tool_calls}
         return {"tokens": spent.usage.tokens, **calls, "cost": spent.cost}
+
+
+def check_prices(budget: Budget, prices: Mapping[str, Price]) -> None:
+    """Raises `ConfigError` where money is limited and no price is known: no run could begin."""
+    if budget.cost is not None and not prices:
+        raise ConfigError("a budget of `cost` needs prices: set [traces.prices] in journeyman.toml")
 
 
 def _limits(budget: Budget) -> dict[str, float]:

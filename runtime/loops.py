@@ -49,6 +49,16 @@ async def stop(task: "asyncio.Future[Any]") -> None:
     await asyncio.wait({task})
 
 
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; whoever is cancelled while he waits for it waits for its end all the same."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
 def iterate_in_own_loop(items: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
     """The items of an async iterator, which runs in a thread of its own; leaving early cancels it.
 

@@ -6,7 +6,8 @@ within the limits that a workspace sets.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import count
 from time import time_ns
@@ -21,7 +22,7 @@ from journeyman.traces.record import Config, Record
 from journeyman.traces.trace import Task
 
 if TYPE_CHECKING:
-    from langgraph.store.base import BaseStore
+    from langgraph.store.base import BaseStore, Op, Result
 
 CHARS_A_TOKEN = 4
 """Of English text, about."""
@@ -218,16 +219,33 @@ class _Volatile:
 
     def __init__(self) -> None:
         self._store: BaseStore | None = None
+        self._lock = threading.Lock()
 
     async def open(self) -> None: ...
 
     @property
     def store(self) -> "BaseStore":
-        if self._store is None:
-            from langgraph.store.memory import InMemoryStore  # LangGraph takes half a second to import.
+        with self._lock:
+            if self._store is None:
+                self._store = _shared_store()
+            return self._store
 
-            self._store = InMemoryStore()
-        return self._store
+
+def _shared_store() -> "BaseStore":
+    """For event loops in several threads, which LangGraph's own store in memory is not made for: one at a time."""
+    from langgraph.store.memory import InMemoryStore  # LangGraph takes half a second to import.
+
+    lock = threading.Lock()
+
+    class Shared(InMemoryStore):
+        def batch(self, ops: "Iterable[Op]") -> "list[Result]":
+            with lock:
+                return super().batch(ops)
+
+        async def abatch(self, ops: "Iterable[Op]") -> "list[Result]":
+            return self.batch(ops)
+
+    return Shared()
 
 
 def _namespace(kind: Kind, task: Task) -> Namespace:

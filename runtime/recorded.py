@@ -88,6 +88,16 @@ class RecordedAnswers:
         result = left.pop(0)
         return CallResult(status=result.status, content=result.content)
 
+    def refusal(self, tool: str, arguments: Mapping[str, Any]) -> str | None:
+        """Why nobody agreed to the recorded call; None where nobody had to, somebody did, or there is none left."""
+        left = self._results_left.get(_call_key(tool, arguments))
+        said = (
+            {(one.source, one.action) for one in _decisions(left[0].decisions) if one.place == "call"} if left else ()
+        )
+        if not left or "ask" not in (action for _, action in said) or ("person", "allow") in said:
+            return None
+        return left.pop(0).content.removeprefix(f"{tool} was not called: ")
+
     def expects(self, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Whether the record still knows how such a call ended.
 
@@ -246,8 +256,12 @@ def _reply(turn: Turn, request: ModelRequest) -> ModelReply:
     )
 
 
+def _decisions(decisions: JsonValue) -> list[Decision]:
+    return _DECISIONS.validate_python(decisions or ())
+
+
 def _words(decisions: JsonValue) -> list[Decision]:
-    return [word for word in _DECISIONS.validate_python(decisions or ()) if word.source == "person"]
+    return [word for word in _decisions(decisions) if word.source == "person"]
 
 
 def _plans_asked(trace: Trace) -> list[str]:

@@ -9,7 +9,8 @@
 What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
 crew's of today, except that nobody is asked: what a person said then, yes or no, is part of the record. What would have
 to be asked besides goes no further, unless a live replay was told to approve it. A run that was cancelled is cancelled
-again where its record ends.
+again where its record ends. Agents that work side by side may get another part of what is left of a budget than they
+did then.
 """
 
 import copy
@@ -167,6 +168,9 @@ class _RecordedPermissions(Permissions):
     def decide(self, agent: str, tool: Tool, arguments: Mapping[str, Any]) -> Decision:
         recorded = self._answers.expects(tool.name, arguments)
         decision = super().decide(agent, self._tools[tool.name], arguments)
+        if decision.action != "deny" and (refusal := self._answers.refusal(tool.name, arguments)) is not None:
+            # It was not made: it costs nothing, and may be asked for again.
+            return decision.model_copy(update={"action": "deny", "reason": refusal})
         if decision.action != "ask":
             return decision
         reason = BEFOREHAND if self._approve and not recorded else ""

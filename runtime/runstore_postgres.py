@@ -17,6 +17,7 @@ from psycopg.errors import UndefinedObject
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from journeyman.runtime.loops import finished
 from journeyman.runtime.runlocks import PATIENCE_S, SETUP, SETUP_S, take
 from journeyman.traces.errors import ConfigError, StoreError
 
@@ -123,7 +124,8 @@ class PostgresRuns:
 
     async def _unlock(self, run_id: str) -> None:
         with suppress(Error):  # The server lets go of what a lost session held.
-            await _locking(self._session, UNLOCK, run_id)
+            # Who is cancelled while he waits for his turn at the session would never let go.
+            await finished(_locking(self._session, UNLOCK, run_id))
 
     async def _ask(self, run_id: str) -> bool:
         try:

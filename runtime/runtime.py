@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,7 @@ from journeyman.runtime import interventions
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.events import Event
 from journeyman.runtime.execution import Execution
+from journeyman.runtime.ledger import check_prices
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.memory import Memory
 from journeyman.runtime.places import Places
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from langgraph.types import Checkpointer
 
     from journeyman.runtime.subgraph import CrewGraph
+
+Answers: TypeAlias = Mapping[str, str | Consent]
+"""Question's id to what a person said."""
 
 
 class Runtime:
@@ -69,6 +73,7 @@ class Runtime:
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}: at least 1 model call must be possible at once")
+        check_prices(crew.budget, prices or {})
         self.crew = crew
         self._models = model if isinstance(model, ModelTable) else ModelTable(model)
         self.runs = runs
@@ -138,37 +143,39 @@ class Runtime:
         runtime._recording = recording
         return runtime
 
-    async def run(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
+    async def run(
+        self, task: Task | str | None = None, *, run_id: str | None = None, answers: Answers | None = None
+    ) -> Outcome:
         """Runs one task to its end. What goes wrong is in the outcome; only a record that can't be kept raises.
 
         The same `run_id` twice never runs twice: a run that ended gives back its outcome, one that was interrupted goes
         on, and one that another process is at raises `RunBusyError`. It needs a run store. A text is the same task each
-        time that it is given with the same `run_id`.
+        time that it is given with the same `run_id`; a run that is known goes on without it.
+
+        `answers` are by question id, beside those given before: a text, or a `Consent` where yes or no is wanted.
+        Raises `ConfigError`, also where a question was not asked or wants the other kind.
         """
-        return await self._run(_task(task, run_id), run_id)
+        return await self._run(task, run_id, answers)
 
-    async def resume(self, run_id: str, answers: Mapping[str, str | Consent] | None = None) -> Outcome:
-        """Goes on with a run that was interrupted or waits; `answers` are by question id, beside those given before.
+    async def resume(self, run_id: str, answers: Answers | None = None) -> Outcome:
+        """Goes on with a run that was interrupted or waits: `run` without the task."""
+        return await self.run(run_id=run_id, answers=answers)
 
-        An answer is a text, or a `Consent` where yes or no is wanted. Raises `ConfigError`, also where a question was
-        not asked or wants the other kind.
-        """
-        if self.runs is None:
-            raise ConfigError("this runtime keeps no runs that could be resumed: give it `runs=RunStore(...)`")
-        if (known := await self.find(run_id)) is None:
-            raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
-        for question_id, word in (answers or {}).items():
-            await interventions.say(self.runs, run_id, word, question_id=question_id)
-        return await self._run(known.task, run_id)
-
-    def run_sync(self, task: Task | str, *, run_id: str | None = None) -> Outcome:
+    def run_sync(
+        self, task: Task | str | None = None, *, run_id: str | None = None, answers: Answers | None = None
+    ) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
-        return run_in_own_loop(self._run_and_close(_task(task, run_id), run_id))
+        return run_in_own_loop(self._run_and_close(task, run_id, answers))
 
     async def stream(
-        self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
+        self,
+        task: Task | str | None = None,
+        *,
+        run_id: str | None = None,
+        answers: Answers | None = None,
+        tokens: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """The events of one run, the last one `Ended`. Leaving the loop early stops the run and all its work.
+        """The events of what `run` does, the last one `Ended`. Leaving the loop early stops the run and all its work.
 
         One that is kept was interrupted then: `resume` goes on with it, `cancel` ends it for good.
 
@@ -176,7 +183,7 @@ class Runtime:
         where pieces that were shown count no longer.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        work = self._run(_task(task, run_id), run_id, emit=queue.put_nowait, shows_tokens=tokens)
+        work = self._run(task, run_id, answers, emit=queue.put_nowait, shows_tokens=tokens)
         running = asyncio.create_task(work)
         running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -187,10 +194,15 @@ class Runtime:
             await stop(running)
 
     def stream_sync(
-        self, task: Task | str, *, run_id: str | None = None, tokens: bool = False
+        self,
+        task: Task | str | None = None,
+        *,
+        run_id: str | None = None,
+        answers: Answers | None = None,
+        tokens: bool = False,
     ) -> Generator[Event, None, None]:
         """`stream` for code without an event loop, and safe inside one."""
-        return iterate_in_own_loop(lambda: self._stream_and_close(_task(task, run_id), run_id, tokens))
+        return iterate_in_own_loop(lambda: self._stream_and_close(task, run_id, answers, tokens))
 
     async def find(self, run_id: str) -> RunRecord | None:
         """What is kept of a run; None for one that there is not."""
@@ -257,8 +269,9 @@ class Runtime:
 
     async def _run(
         self,
-        task: Task,
+        task: Task | str | None,
         run_id: str | None,
+        answers: Answers | None,
         *,
         emit: Callable[[Event], None] = lambda event: None,
         shows_tokens: bool = False,
@@ -268,22 +281,38 @@ class Runtime:
         elif run_id is not None:
             raise ConfigError("a run id needs a run store: give the runtime `runs=RunStore(...)`")
         return await self._execution.run(
-            task,
+            await self._asked(task, run_id, answers or {}),
             run_id=run_id,
             control=None if self.runs is None else self._control,
             emit=emit,
             shows_tokens=shows_tokens,
         )
 
-    async def _run_and_close(self, task: Task, run_id: str | None) -> Outcome:
+    async def _asked(self, task: Task | str | None, run_id: str | None, answers: Answers) -> Task:
+        """The task. Of a run that goes on it need not be given, and what a person said is kept first."""
+        if self.runs is None or run_id is None:
+            if task is None or answers:
+                raise ConfigError("a new run needs a task, and no answers: name one that goes on by its `run_id`")
+            return _task(task, run_id)
+        for question_id, word in answers.items():
+            await interventions.say(self.runs, run_id, word, question_id=question_id)
+        if task is not None:
+            return _task(task, run_id)
+        if (known := await self.runs.get(run_id)) is None:
+            raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
+        return known.task
+
+    async def _run_and_close(self, task: Task | str | None, run_id: str | None, answers: Answers | None) -> Outcome:
         try:
-            return await self._run(task, run_id)
+            return await self._run(task, run_id, answers)
         finally:
             await self.aclose()
 
-    async def _stream_and_close(self, task: Task, run_id: str | None, tokens: bool) -> AsyncGenerator[Event, None]:
+    async def _stream_and_close(
+        self, task: Task | str | None, run_id: str | None, answers: Answers | None, tokens: bool
+    ) -> AsyncGenerator[Event, None]:
         try:
-            async for event in self.stream(task, run_id=run_id, tokens=tokens):
+            async for event in self.stream(task, run_id=run_id, answers=answers, tokens=tokens):
                 yield event
         finally:
             await self.aclose()

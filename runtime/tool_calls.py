@@ -109,7 +109,8 @@ class ToolCalls:
             unsure = "was begun before an interruption and may have taken effect: it is not called again"
             return self._made(wanted, CallResult(status="unknown", content=f"{tool.name} {unsure}"))
         try:
-            desk.count(desk.run.ledger.reserve_tool())
+            if tool.counts:
+                desk.count(desk.run.ledger.reserve_tool())
         except OverBudgetError as over:
             # No failure of the agent: it may still answer with what it has.
             desk.run.over_budget = wanted.over_budget = str(over)
@@ -117,7 +118,7 @@ class ToolCalls:
                 Decision(source="budget", name=over.limit, place="call", action="deny", reason=str(over))
             )
             return CallResult(status="denied", content=f"{tool.name} was not called: {over}")
-        wanted.paid = True
+        wanted.paid = tool.counts
         if not tool.idempotent:
             self._once.results[wanted.once] = None
             # In this order, as who takes a run up counts first and reads then: one of the two sees the other.

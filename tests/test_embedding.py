@@ -103,6 +103,16 @@ def test_through_the_web_app_a_person_answers_a_question(client: TestClient) -> 
     assert client.post(f"{run}/answers", json={question["id"]: "cake"}).json()["answer"] == "cake"
 
 
+def test_the_web_app_streams_what_comes_after_an_answer(client: TestClient) -> None:
+    waiting = client.post("/tasks", json={"prompt": "a surprise"}).json()
+    run = f"/runs/{waiting['run_id']}"
+    (question,) = client.get(run).json()["pending"]
+    *steps, ended = client.post(f"{run}/answers/events", json={question["id"]: "cake"}).text.strip().split("\n\n")
+    assert any(step.startswith("event: tool\n") for step in steps)
+    assert json.loads(ended.partition("data: ")[2])["outcome"]["answer"] == "cake"
+    assert "event: error" in client.post("/runs/none/answers/events", json={}).text
+
+
 def test_the_script_prints_each_step_and_ends_with_the_code_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     script = example("script")
     assert script.work(Runtime(CREW, model=ScriptedModel(answers)), "tea") == 0

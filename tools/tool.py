@@ -62,6 +62,8 @@ class Tool:
         """A person must agree to each call first."""
         self.asks = asks
         """The call is a question to a person, whose answer is the result."""
+        self.counts = not asks
+        """Whether a budget of tool calls is asked for it; a question calls nothing."""
 
     @property
     def context_parameter(self) -> str | None:

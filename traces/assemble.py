@@ -279,6 +279,7 @@ def _tool_result(span: SpanRecord) -> ToolResult:
         arguments=_json(span, a.TOOL_CALL_ARGUMENTS, _ARGUMENTS) or {},
         status=_text(span, a.TOOL_STATUS) or ("failed" if span.status == "error" else "ok"),
         content=read_result(span.attributes.get(a.TOOL_CALL_RESULT)) or _text(span, a.ERROR) or "",
+        decisions=_json(span, a.DECISIONS, _ANY),
         started_ns=span.start_ns,
         ended_ns=span.end_ns,
     )

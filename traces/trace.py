@@ -77,6 +77,8 @@ class ToolResult(Record):
     status: CallStatus
     content: str
     """What the model was shown."""
+    decisions: JsonValue = None
+    """What permissions, guardrails, people and the budget said of the call and its result."""
     started_ns: int
     ended_ns: int
 

@@ -78,7 +78,7 @@ def show(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOptio
         return record, await _state(runs, record)
 
     record, state = _with_runs(find_workspace(workspace), found)
-    emit(_written(record, state), as_json, lambda: out.print(_told(record, state)))
+    emit(_written(record, state), as_json, lambda: out.print(_told(record, state), soft_wrap=True))
 
 
 @app.command()
@@ -158,7 +158,7 @@ def resume(
         emit(ended, as_json, lambda: show_outcome(ended))
         raise typer.Exit(exit_code([ended], []))
     if record.status == "needs_input" and not record.answers:
-        emit(_written(record, record.status), as_json, lambda: out.print(_told(record, record.status)))
+        emit(_written(record, record.status), as_json, lambda: out.print(_told(record, record.status), soft_wrap=True))
         raise typer.Exit(Exit.NEEDS_INPUT)
     _resume(place, record, crew, attach, as_json)
 

@@ -16,7 +16,7 @@ import pytest
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.events import Asked, Ended
+from journeyman.runtime.events import Asked, Ended, ToolUsed
 from journeyman.runtime.part import CANCEL_POLL_S
 from journeyman.runtime.questions import Consent
 from journeyman.runtime.runlocks import RunBusyError
@@ -255,6 +255,28 @@ async def test_what_a_person_must_agree_to_waits_and_goes_on_in_another_runtime(
     assert "send was not called: a person refused it: too late" in outcome.answer
     assert [text.split(" [")[0] for text in post.sent] == ["one", "three after send: sent one"]
     assert len(model.requests) == 7
+
+
+def test_a_run_that_asked_goes_on_by_its_id_alone_and_shows_its_steps_also_without_an_event_loop(
+    runs: Callable[[], RunStore],
+) -> None:
+    post, approved = Post(approve=True), Consent(approved=True)
+    runtime = Runtime(crew(post), model=ScriptedModel(replies), runs=runs())
+    asked = [event.question.id for event in runtime.stream_sync(TASK, run_id="r") if isinstance(event, Asked)]
+    *steps, _ = runtime.stream_sync(run_id="r", answers=dict.fromkeys(asked, approved))
+    assert [step.tool for step in steps if isinstance(step, ToolUsed)] == ["send", "send"]
+    asked = [step.question.id for step in steps if isinstance(step, Asked)]
+    assert runtime.run_sync(run_id="r", answers=dict.fromkeys(asked, approved)).status == "ok"
+    assert runtime.run_sync(run_id="r").status == "ok" and len(post.sent) == 3
+
+
+@pytest.mark.parametrize("asked", [{}, {"answers": {"1/2": "blue"}}, {"task": "Paint it.", "answers": {"1/2": "blue"}}])
+async def test_a_new_run_has_a_task_and_no_answers(asked: dict[str, Any], runs: Callable[[], RunStore]) -> None:
+    async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs()) as runtime:
+        with pytest.raises(ConfigError, match="a new run needs a task, and no answers"):
+            await runtime.run(**asked)
+        with pytest.raises(ConfigError, match="no run 'r'"):
+            await runtime.run(run_id="r")
 
 
 async def test_a_run_that_does_not_fit_the_crew_any_more_waits_for_the_one_it_began_with(

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
+from journeyman.runtime.loops import finished, iterate_in_own_loop, run_in_own_loop
 
 
 async def twice(value: int) -> int:
@@ -61,4 +61,19 @@ def test_leaving_early_cancels_the_work() -> None:
     found = iterate_in_own_loop(items)
     assert next(found) == 1
     found.close()
+    assert ended == ["ended"]
+
+
+async def test_work_comes_to_its_end_though_whoever_waits_for_it_is_cancelled() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        ended.append("ended")
+
+    waiting = asyncio.create_task(finished(work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert ended == ["ended"]

@@ -1,5 +1,7 @@
 """Memory: a session's turns come back trimmed, notes belong to one person, and both can be deleted."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -54,6 +56,29 @@ async def test_another_session_and_another_user_see_none_of_them(memory: Memory)
     assert await memory.turns(task(user="bob")) == ()
     assert await memory.turns(task(user=None)) == ()
     assert await memory.turns(task(session=None)) == ()
+
+
+def test_threads_share_what_no_store_keeps() -> None:
+    memory, failed = Memory(config=WIDE), []
+
+    def talk(name: str) -> None:
+        async def sessions() -> None:
+            for number in range(100):
+                await memory.add(task(session=f"{name} {number}"), "Scott", run_id="a")
+                await memory.find()
+
+        try:
+            asyncio.run(sessions())
+        except RuntimeError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=talk, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(asyncio.run(memory.find())) == 400
 
 
 async def test_a_run_that_is_taken_up_again_adds_its_turn_once(memory: Memory) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.budget import Budget
 from journeyman.agents.decision import Place
 from journeyman.agents.guardrails import Guardrail
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
@@ -95,6 +96,29 @@ async def test_what_a_person_said_is_part_of_the_record(tmp_path: Path) -> None:
     assert called == []
     assert len(recorded.trajectories) == 3
     assert diff(recorded, again).first is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_was_asked_or_not_agreed_to_costs_nothing_in_a_replay_either(kept: bool, tmp_path: Path) -> None:
+    """A person says who it is, refuses an order, and agrees to the same when it is asked for again."""
+    called.clear()
+    spans, runs = Spans(), RunStore(tmp_path / "runs.db") if kept else None
+    crew = CAFE.model_copy(
+        update={"tools": {**CAFE.tools, "order": order.marked(writes=True)}, "budget": Budget(tool_calls=1)}
+    )
+    tea = write_call("order", {"item": "tea"})
+    model = ScriptedModel([write_call("boss", {"question": "Which?"}), tea, tea, write_answer("done")])
+    async with Runtime(crew, model=model, tracer=Tracer(spans), runs=runs) as runtime:
+        outcome = await runtime.run(Task(id="t", prompt="A drink"))
+        for word in ("tea", Consent(approved=False, reason="no"), Consent(approved=True)) if kept else ():
+            known = await runtime.find(outcome.run_id)
+            assert known is not None
+            outcome = await runtime.resume(outcome.run_id, {known.pending[0].id: word})
+    assert (outcome.status, outcome.tool_calls, called) == ("ok", int(kept), ["tea"] * kept)
+    recorded = assemble(spans.kept)
+    again, trace = await run(Replay(recorded, crew))
+    assert (again.status, again.answer, again.tool_calls) == (outcome.status, outcome.answer, outcome.tool_calls)
+    assert diff(recorded, trace).first is None
 
 
 async def test_a_live_call_that_needs_a_person_is_not_made(tmp_path: Path) -> None:

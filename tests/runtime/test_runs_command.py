@@ -76,8 +76,8 @@ def crew(tmp_path: Path) -> Path:
     return path
 
 
-def say(workspace: Workspace, *arguments: str) -> Result:
-    return CliRunner().invoke(app, [*arguments, "-C", str(workspace.root)], env={"COLUMNS": "200"})
+def say(workspace: Workspace, *arguments: str, columns: int = 200) -> Result:
+    return CliRunner().invoke(app, [*arguments, "-C", str(workspace.root)], env={"COLUMNS": str(columns)})
 
 
 def shown(workspace: Workspace, *arguments: str) -> Any:
@@ -169,6 +169,14 @@ def test_one_question_of_several_is_named(workspace: Workspace) -> None:
     assert "journeyman runs approve r1 --question 2/1 [--deny REASON]" in say(workspace, "show", "r1").stdout
     assert isinstance(say(workspace, "approve", "r1").exception, ConfigError)
     assert "1 more to answer" in say(workspace, "approve", "r1", "--question", "2/1").stdout
+
+
+@pytest.mark.parametrize("command", ["show", "resume"])
+def test_what_answers_a_question_can_be_copied_from_a_narrow_terminal(workspace: Workspace, command: str) -> None:
+    run_id = "pay" * 20
+    keep(workspace, run_id, "needs_input", PAY, PAY.model_copy(update={"id": "2/1"}))
+    told = say(workspace, command, run_id, columns=80)
+    assert f"    journeyman runs approve {run_id} --question 2/1 [--deny REASON]\n" in told.stdout
 
 
 def test_a_run_is_given_up(workspace: Workspace) -> None:

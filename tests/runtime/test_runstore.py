@@ -224,6 +224,26 @@ async def test_a_cancelled_wait_for_a_lock_holds_nothing(runs: RunStore) -> None
         assert not await runs.alive("r1")
 
 
+async def test_who_is_cancelled_while_he_lets_go_of_a_lock_lets_go_of_it(runs: RunStore, place: Path | str) -> None:
+    names = [f"r{number}" for number in range(8)]
+    held, ended = asyncio.Barrier(len(names) + 1), asyncio.Event()
+
+    async def hold(name: str) -> None:
+        async with runs.lock(name):
+            await held.wait()
+            await ended.wait()
+
+    holding = [asyncio.create_task(hold(name)) for name in names]
+    await held.wait()
+    ended.set()
+    await asyncio.sleep(0)
+    for task in holding:
+        task.cancel()
+    await asyncio.gather(*holding, return_exceptions=True)
+    async with aclosing(await RunStore(place).open()) as other:
+        assert [name for name in names if await other.alive(name)] == []
+
+
 class Stranger(BaseModel):
     name: str
 

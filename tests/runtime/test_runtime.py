@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.agents.budget import Budget
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.events import Ended, SpentSoFar, ToolCalled
@@ -237,6 +238,12 @@ async def test_no_more_model_calls_are_in_flight_than_the_limit_allows() -> None
 def test_a_runtime_in_which_no_call_could_ever_be_made_is_refused() -> None:
     with pytest.raises(ConfigError, match="concurrency is 0"):
         Runtime(CREW, model=ScriptedModel([]), concurrency=0)
+
+
+def test_a_budget_of_money_without_a_price_is_refused_before_a_run_is_kept() -> None:
+    crew = CREW.model_copy(update={"budget": Budget(cost=1.0)})
+    with pytest.raises(ConfigError, match=r"set \[traces.prices\]"):
+        Runtime(crew, model=ScriptedModel([]))
 
 
 def test_runs_of_several_threads_share_the_limit_on_model_calls() -> None:

@@ -19,7 +19,7 @@ Golden = Callable[[str], list[SpanRecord]]
 TASK = Task(id="t", prompt="Which rivers?")
 
 
-def turn(reply: str, *, policy: str = "base", tool: ToolResult | None = None, seconds: float = 1.0) -> Turn:
+def turn(reply: str, *tools: ToolResult, policy: str = "base", seconds: float = 1.0) -> Turn:
     return Turn(
         span_id=f"turn {reply}",
         agent="lookup",
@@ -27,7 +27,7 @@ def turn(reply: str, *, policy: str = "base", tool: ToolResult | None = None, se
         served_by=policy,
         messages=(),
         response=Message(role="assistant", content=reply),
-        tool_results=() if tool is None else (tool,),
+        tool_results=tools,
         usage=Usage(input_tokens=5),
         started_ns=0,
         ended_ns=round(seconds * 1e9),
@@ -111,11 +111,33 @@ def test_what_an_agent_was_told_to_do_differs_by_field() -> None:
 
 
 def test_tool_calls_differ_by_arguments_or_by_result() -> None:
-    ours = run(work("1", "Riga", turn("a", tool=search("Riga"))))
-    theirs = run(work("1", "Riga", turn("a", tool=search("Riga river"))))
+    ours = run(work("1", "Riga", turn("a", search("Riga"))))
+    theirs = run(work("1", "Riga", turn("a", search("Riga river"))))
     assert found(diff(ours, theirs)) == [("search", "both", ["arguments"])]
-    theirs = run(work("1", "Riga", turn("a", tool=search("Riga", "nothing"))))
+    theirs = run(work("1", "Riga", turn("a", search("Riga", "nothing"))))
     assert found(diff(ours, theirs)) == [("search", "both", ["result"])]
+
+
+def test_calls_of_one_turn_correspond_whichever_a_person_had_to_see_first() -> None:
+    ours = run(work("1", "Riga", turn("a", search("Riga"), search("Jelgava"))))
+    theirs = run(work("1", "Riga", turn("a", search("Jelgava"), search("Riga"))))
+    assert found(diff(ours, theirs)) == []
+
+
+def test_an_agent_that_went_through_its_work_again_in_a_later_part_of_a_run_did_it_once() -> None:
+    def judged(span_id: str, parent: str, *turns: Turn, started_ns: int) -> Trajectory:
+        update = {"span_id": span_id, "agent": "judge", "assignment": None, "parent": parent, "started_ns": started_ns}
+        return work("", "", *turns).model_copy(update=update)
+
+    whole = run(judged("1", "boss", turn("a"), started_ns=1), judged("2", "boss", turn("b"), started_ns=5))
+    first = whole.trajectories[0].model_copy(update={"status": "needs_input"})
+    again = first.model_copy(update={"span_id": "boss again", "status": "ok", "started_ns": 2})
+    parts = (
+        judged("1", "boss", turn("a"), started_ns=1),
+        judged("1 again", "boss again", started_ns=3),
+        judged("2", "boss again", turn("b"), started_ns=5),
+    )
+    assert found(diff(whole, whole.model_copy(update={"trajectories": (first, again, *parts)}))) == []
 
 
 def test_another_policy_or_a_slower_call_is_a_difference_but_not_where_the_runs_parted() -> None:

@@ -115,7 +115,7 @@ def _agents(ours: Children, theirs: Children, above_a: str | None, above_b: str 
 def _turns(ours: Sequence[Turn], theirs: Sequence[Turn], depth: int) -> Iterator[Step]:
     for place, (one, other) in enumerate(_paired(ours, theirs, _TURN), start=1):
         yield _step(_TURN, depth, f"turn {place}", one, other)
-        for mine, yours in _paired(one.tool_results if one else (), other.tool_results if other else (), _TOOL):
+        for mine, yours in _paired(_made_at_once(one), _made_at_once(other), _TOOL):
             known = mine or yours
             assert known is not None
             yield _step(_TOOL, depth + 1, known.tool, mine, yours)
@@ -177,17 +177,22 @@ def _joined(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """Each agent's work in one piece: of a run that waited or was interrupted it is recorded in parts."""
     whole: dict[str, Trajectory] = {}
     first_parts: dict[str | None, str] = {}
-    unfinished: dict[tuple[str, str | None], str] = {}
+    latest: dict[tuple[str, str | None], str] = {}
     for part in sorted(trajectories, key=lambda one: one.started_ns):
         work = part.agent, part.assignment
-        first = first_parts[part.span_id] = unfinished.pop(work, part.span_id)
-        whole[first] = part if first == part.span_id else _continued(whole[first], part)
-        if part.status in UNFINISHED:
-            unfinished[work] = first
+        before = whole.get(latest.get(work, ""))
+        so_far = _continued(before, part) if before is not None and _goes_on(before, part) else part
+        whole[so_far.span_id] = so_far
+        first_parts[part.span_id] = latest[work] = so_far.span_id
     return [
         one.model_copy(update={"parent": first_parts.get(one.parent, one.parent), "turns": _ended(one.turns)})
         for one in whole.values()
     ]
+
+
+def _goes_on(before: Trajectory, after: Trajectory) -> bool:
+    """Also what had ended, where it was gone through in a later part of the run: with answers that were kept."""
+    return before.status in UNFINISHED or (not after.turns and after.parent != before.parent)
 
 
 def _continued(before: Trajectory, after: Trajectory) -> Trajectory:
@@ -202,6 +207,11 @@ def _ended(turns: Sequence[Turn]) -> tuple[Turn, ...]:
         for turn in turns
         if not turn.cut_off
     )
+
+
+def _made_at_once(turn: Turn | None) -> list[ToolResult]:
+    """What a reply asked for, in an order that is the same though a person had to see one of the results first."""
+    return [] if turn is None else sorted(turn.tool_results, key=_call)
 
 
 def _place(assignment: str | None) -> tuple[tuple[bool, int, str], ...]:
@@ -248,6 +258,10 @@ def _turn(one: Turn) -> dict[str, JsonValue]:
     }
 
 
+def _call(one: ToolResult) -> tuple[str, str]:
+    return one.tool, str(one.arguments)
+
+
 def _tool(one: ToolResult) -> dict[str, JsonValue]:
     return {"arguments": one.arguments, "status": one.status, "result": one.content, "seconds": _seconds(one)}
 
@@ -263,4 +277,4 @@ def _assignment(row: dict[str, JsonValue]) -> dict[str, JsonValue]:
 _AGENT = _Form("agent", lambda one: one.agent, lambda one: (one.agent, one.goal), _agent)
 _ASSIGNMENT = _Form("assignment", lambda row: row.get("worker"), lambda row: str(_assignment(row)), _assignment)
 _TURN = _Form("turn", lambda one: "turn", lambda one: one.response and one.response.content, _turn)
-_TOOL = _Form("tool", lambda one: one.tool, lambda one: (one.tool, str(one.arguments)), _tool)
+_TOOL = _Form("tool", lambda one: one.tool, _call, _tool)
