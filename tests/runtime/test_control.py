@@ -240,6 +240,30 @@ async def test_a_failed_assignment_is_made_good_by_a_replan_and_what_was_done_is
     assert len(memory.of("plan")) == 2
 
 
+async def test_what_waited_for_a_replacement_that_failed_makes_a_run_without_an_answer_a_failed_one() -> None:
+    row = {"worker": "clerk", "goal": "List them."}
+    note = {"worker": "clerk", "goal": "What is known?"}
+    plans = [
+        [row],
+        [{**row, "goal": "List them at night.", "replaces": "1"}, note, {**row, "goal": "Go on.", "needs": [2, 3]}],
+        [{**row, "goal": "List them by day.", "replaces": "1"}],
+    ]
+    values = {"What is known?": ["much"], "List them by day.": []}
+    wires = iter([json.dumps({"assignments": rows}) for rows in plans])
+
+    def says(request: ModelRequest) -> str:
+        if request.messages[0].content == "Plan.":
+            return next(wires)
+        asked = request.messages[1].content
+        return write_answer(values[asked]) if asked in values else "no idea"
+
+    clerk = Agent(name="clerk", instructions="Look.", output="values", limits=Limits(repairs=0))
+    boss = Agent(name="boss", instructions="Plan.", replans=2)
+    outcome = await Runtime(Crew(name="c", orchestrator=boss, workers=(clerk,)), model=ScriptedModel(says)).run("Go.")
+    assert (outcome.answer, outcome.status) == ("", "failed")
+    assert outcome.error is not None and "first: 4 (clerk) skipped" in outcome.error
+
+
 def only(found: Sequence[SpanRecord]) -> SpanRecord:
     (one,) = found
     return one
