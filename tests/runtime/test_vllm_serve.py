@@ -160,7 +160,9 @@ async def test_it_is_a_langchain_chat_model(vllm_server: ServerState) -> None:
     assert reply.usage_metadata is not None and whole is not None
     assert len(reply.additional_kwargs["token_ids"]) == reply.usage_metadata["output_tokens"]
     assert whole.content == reply.content
-    assert whole.additional_kwargs == reply.additional_kwargs
+    # The second prompt comes from the prefix cache, where some processors round the first one's numbers otherwise.
+    close = {"logprobs": pytest.approx(reply.additional_kwargs["logprobs"], abs=0.1)}
+    assert whole.additional_kwargs == {**reply.additional_kwargs, **close}
 
 
 def test_invoke_works_without_an_event_loop(vllm_server: ServerState) -> None:
