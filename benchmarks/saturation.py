@@ -118,6 +118,7 @@ class Client:
         return account
 
     def close(self) -> None:
+        self._process.kill()  # It has nothing left to do, and what it imported takes seconds to come to an end.
         self._process.communicate()
         self._log.close()
 
