@@ -33,7 +33,7 @@ class Batch:
         """The outcomes that are in the file, by task."""
 
     def run_id(self, crew: str, task: Task) -> str:
-        """The same each time that this batch is begun; another one for a task, or a crew, that was changed."""
+        """The same each time that this batch is begun; another one for a task that was changed, or another crew."""
         return sha256("\n".join([self._name, crew, task.model_dump_json()]).encode()).hexdigest()[:32]
 
     def add(self, outcome: Outcome) -> None:
@@ -63,7 +63,7 @@ def open_batch(workspace: Workspace, path: Path, tasks: list[Task]) -> Iterator[
         batch = Batch(_name(kept, begun), file, outcomes)
         yield batch
         if all(task.id in batch.done for task in tasks):
-            kept.unlink()
+            kept.unlink(missing_ok=True)
 
 
 def _name(kept: Path, begun: bool) -> str:

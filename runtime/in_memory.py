@@ -34,11 +34,12 @@ async def take_steps(run: Run) -> State:
 
 async def _done(run: Run, work: tuple[Work, ...]) -> list[State]:
     """What came of all of the work; a part of it that halts lets the others end."""
-    done = await side_by_side(_unless_halted(run, one) for one in work)
-    for one in done:
+    updates: list[State] = []
+    for one in await side_by_side(_unless_halted(run, one) for one in work):
         if isinstance(one, HaltedError):
             raise one
-    return [one for one in done if not isinstance(one, HaltedError)]
+        updates.append(one)
+    return updates
 
 
 async def _unless_halted(run: Run, work: Work) -> State | HaltedError:

@@ -85,7 +85,7 @@ def mcp(
     if not offered:
         raise ConfigError("the MCP server has no tools")
     if missing := [name for name in tools or () if name not in offered]:
-        raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered) or 'none'}")
+        raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered)}")
     return tuple(_tool(server, offered[name], max_seconds) for name in tools or offered)
 
 
