@@ -7,15 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Example, Limits
+    from journeyman.agents.agent import Agent, Crew, Example, Limits, MemoryConfig
     from journeyman.agents.budget import Budget, Spent
     from journeyman.agents.calls import Calls, Used
     from journeyman.agents.crew_file import load_crew
     from journeyman.agents.decision import Decision
-    from journeyman.agents.guardrails import Check, CheckContext, Finding, Guardrail
-    from journeyman.agents.memory import MemoryConfig
+    from journeyman.agents.guards.guardrails import Check, CheckContext, Finding, Guardrail
+    from journeyman.agents.guards.permissions import Permission, Permissions
     from journeyman.agents.model import BASE, Model, ModelReply, ModelRequest, ModelTable, StreamingModel
-    from journeyman.agents.permissions import Permission, Permissions
     from journeyman.agents.plan import Answer, Assignment, Plan, Report
     from journeyman.agents.verify import Verifier
 
@@ -26,21 +25,21 @@ _HOMES = {
     "BASE": "journeyman.agents.model",
     "Budget": "journeyman.agents.budget",
     "Calls": "journeyman.agents.calls",
-    "Check": "journeyman.agents.guardrails",
-    "CheckContext": "journeyman.agents.guardrails",
+    "Check": "journeyman.agents.guards.guardrails",
+    "CheckContext": "journeyman.agents.guards.guardrails",
     "Crew": "journeyman.agents.agent",
     "Decision": "journeyman.agents.decision",
     "Example": "journeyman.agents.agent",
-    "Finding": "journeyman.agents.guardrails",
-    "Guardrail": "journeyman.agents.guardrails",
+    "Finding": "journeyman.agents.guards.guardrails",
+    "Guardrail": "journeyman.agents.guards.guardrails",
     "Limits": "journeyman.agents.agent",
-    "MemoryConfig": "journeyman.agents.memory",
+    "MemoryConfig": "journeyman.agents.agent",
     "Model": "journeyman.agents.model",
     "ModelReply": "journeyman.agents.model",
     "ModelRequest": "journeyman.agents.model",
     "ModelTable": "journeyman.agents.model",
-    "Permission": "journeyman.agents.permissions",
-    "Permissions": "journeyman.agents.permissions",
+    "Permission": "journeyman.agents.guards.permissions",
+    "Permissions": "journeyman.agents.guards.permissions",
     "Plan": "journeyman.agents.plan",
     "Report": "journeyman.agents.plan",
     "Spent": "journeyman.agents.budget",

@@ -7,13 +7,12 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from journeyman.agents.budget import Budget
-from journeyman.agents.guardrails import Guardrail
-from journeyman.agents.memory import MemoryConfig
-from journeyman.agents.permissions import Permissions
+from journeyman.agents.guards.guardrails import Guardrail
+from journeyman.agents.guards.permissions import Permissions
 from journeyman.agents.verify import Verifiers
 from journeyman.tools.tool import Tool
+from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.record import Config, Record
 
 MAX_ASSIGNMENTS = 12
 
@@ -30,6 +29,19 @@ class Limits(Config):
     prompt_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a prompt, as they are estimated; what is oldest is cut first. None is no limit."""
     seconds: float = Field(default=120.0, gt=0)
+
+
+class MemoryConfig(Config):
+    """Table `[memory]` of a crew: earlier turns of a task's session, put before the task.
+
+    When a session has more than either limit, the older half of its turns is forgotten, but never the last one. So the
+    start of the prompt stays the same for many tasks, and the server's prefix cache can serve it.
+    """
+
+    turns: int = Field(default=8, ge=1)
+    """Earlier tasks of the session, each with its answer."""
+    max_tokens: int = Field(default=1_000, ge=1)
+    """Of all of them, estimated from their characters; of a last turn that is longer by itself, the beginning stays."""
 
 
 class Example(Config):

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
+from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import Usage
-from journeyman.traces.record import Config, Record
 
 
 class Budget(Config):

@@ -8,8 +8,8 @@ from journeyman.agents.model import ModelReply, ToolChoice
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.tools.call import CallResult
 from journeyman.tools.tool import Tool
+from journeyman.traces.base import Record
 from journeyman.traces.messages import Message, ToolCall
-from journeyman.traces.record import Record
 
 T = TypeVar("T")
 

@@ -6,16 +6,15 @@ from typing import Any
 
 from pydantic import Field
 
-from journeyman.agents.agent import MAX_ASSIGNMENTS, Crew, Example, Limits, Skills, default_instructions
+from journeyman.agents.agent import MAX_ASSIGNMENTS, Crew, Example, Limits, MemoryConfig, Skills, default_instructions
 from journeyman.agents.budget import Budget
-from journeyman.agents.checks import read_guardrail
-from journeyman.agents.memory import MemoryConfig
-from journeyman.agents.permissions import Permissions
+from journeyman.agents.guards.checks import read_guardrail
+from journeyman.agents.guards.permissions import Permissions
 from journeyman.agents.tool_tables import build_tools, united
 from journeyman.agents.verify import Verifiers
 from journeyman.tools.tool import Tool
+from journeyman.traces.base import Config, parse_config, read_toml
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.record import Config, parse_config, read_toml
 
 
 def load_crew(path: Path) -> Crew:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Literal
 
-from journeyman.traces.record import Record, Words
+from journeyman.traces.base import Record, Words
 
 Place = Literal["task", "agent", "call", "result", "output", "answer"]
 """Where texts are checked: the task before the crew sees it, an agent's goal, a tool call's arguments, a tool's result

@@ -13,7 +13,7 @@ from journeyman.agents.calls import Calls, ask_repaired, opening
 from journeyman.agents.plan import Plan, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.agents.schedule import lost
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 
 JUDGE = "judge"
 MAX_REASON_CHARS = 300

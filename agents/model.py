@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from journeyman.traces.base import Record
 from journeyman.traces.messages import Message, ToolCall, Usage
-from journeyman.traces.record import Record
 
 BASE = "base"
 """The policy that is the base model itself, without an adapter."""

@@ -3,7 +3,7 @@
 from pydantic import JsonValue
 
 from journeyman.agents.budget import Spent
-from journeyman.traces.record import Record, Words
+from journeyman.traces.base import Record, Words
 from journeyman.traces.trace import Status
 
 

@@ -9,7 +9,7 @@ from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.agents.schedule import lost
 from journeyman.agents.verify import refusal
-from journeyman.traces.record import Record, Words
+from journeyman.traces.base import Record, Words
 
 
 class Problem(Record):

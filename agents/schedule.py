@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from journeyman.agents.plan import Assignment, Plan, Report
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 
 
 class Wave(Record):

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from journeyman.tools.tool import Tool, toolbox
+from journeyman.traces.base import first_mistake, unknown_key
 from journeyman.traces.errors import ConfigError, in_one_line
 from journeyman.traces.imports import imported
-from journeyman.traces.record import first_mistake, unknown_key
 
 MARKS = {"approve", "idempotent", "writes"}
 """Options of every table: what `Tool` says of them holds for each tool of it."""

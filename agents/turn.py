@@ -6,8 +6,8 @@ from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.reply import UnreadableReplyError
+from journeyman.traces.base import Record
 from journeyman.traces.messages import Message, ToolCall
-from journeyman.traces.record import Record
 
 ANSWER = "answer"
 MAX_VALUES = 32

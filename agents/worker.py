@@ -13,11 +13,11 @@ from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.calls import Calls, Used, opening, told
-from journeyman.agents.context import TokenCount, fit
 from journeyman.agents.model import ModelReply, ToolChoice
 from journeyman.agents.native import NativeForm
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
+from journeyman.agents.trim import TokenCount, fit
 from journeyman.agents.turn import ANSWER, Answering, Calling, RefusedAnswerError, answer_schema, keyed, read_output
 from journeyman.agents.verify import refusal
 from journeyman.tools.tool import Tool

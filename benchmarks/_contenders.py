@@ -16,8 +16,8 @@ def ours(tracer: Any = None) -> Work:
     from journeyman.agents.agent import Agent, Crew, Limits
     from journeyman.agents.model import ModelRequest
     from journeyman.agents.worker import write_answer, write_call
+    from journeyman.runtime.models.scripted import ScriptedModel
     from journeyman.runtime.runtime import Runtime
-    from journeyman.runtime.scripted import ScriptedModel
     from journeyman.tools.tool import Tool
 
     def reply(request: ModelRequest) -> str:
@@ -45,8 +45,8 @@ def ours(tracer: Any = None) -> Work:
 
 
 def ours_traced() -> Work:
-    from journeyman.traces.log import SpanLog
-    from journeyman.traces.tracer import Tracer
+    from journeyman.traces.capture.log import SpanLog
+    from journeyman.traces.capture.tracer import Tracer
 
     return ours(Tracer(SpanLog(Path(tempfile.mkdtemp(dir=sys.argv[2])))))
 

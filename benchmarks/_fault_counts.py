@@ -8,12 +8,12 @@ from _fault_cases import PLANNED, Case
 from _faults import BAD_HISTORY, MODEL_FAULTS, REPLY_FAULTS, fact_of, fault_of, step_of
 
 from journeyman.agents.plan import Plan, Report
-from journeyman.runtime.events import Ended, Event, PlanMade, ReplyBroken, ReportFiled, Token, WorkerStarted
+from journeyman.runtime.run.events import Ended, Event, PlanMade, ReplyBroken, ReportFiled, Token, WorkerStarted
 from journeyman.traces import attributes as a
-from journeyman.traces.log import SpanRecord
+from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.capture.tracer import Span, Tracer
 from journeyman.traces.messages import read_reply
 from journeyman.traces.trace import Outcome
-from journeyman.traces.tracer import Span, Tracer
 
 
 class Spans(Tracer):

@@ -26,7 +26,7 @@ from _faults import (
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.chat_wire import check_calls, read_reply, request_body
+from journeyman.runtime.models.chat_wire import check_calls, read_reply, request_body
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ModelError, ToolError
 

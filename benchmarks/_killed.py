@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import (
 )
 from pydantic import JsonValue
 
-from journeyman.runtime.runstore import RunRecord, RunStore
+from journeyman.runtime.store.run_store import RunRecord, RunStore
 
 
 class Diary:

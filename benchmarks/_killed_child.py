@@ -15,17 +15,17 @@ from _killed import Diary, Instants, MortalStore
 from _killed_crew import SHAPES, Shape, SlowModel, crew_of
 
 # Imported before anything is forked, because every child would have to do so anew.
-import journeyman.runtime.graph
-import journeyman.runtime.runstore_postgres
-import journeyman.runtime.runstore_sqlite  # noqa: F401
-from journeyman.runtime.interventions import say
-from journeyman.runtime.questions import Consent
-from journeyman.runtime.runlocks import RunBusyError
-from journeyman.runtime.runstore import RunStore
+import journeyman.runtime.flow.graph
+import journeyman.runtime.store.postgres
+import journeyman.runtime.store.sqlite  # noqa: F401
+from journeyman.runtime.flow.control import say
 from journeyman.runtime.runtime import Runtime
-from journeyman.traces.log import SpanLog
+from journeyman.runtime.store.locks import RunBusyError
+from journeyman.runtime.store.questions import Consent
+from journeyman.runtime.store.run_store import RunStore
+from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.trace import Task
-from journeyman.traces.tracer import Tracer
 
 LATENCY_S = 0.003
 LATE_S = 60.0

@@ -17,7 +17,7 @@ from _killed import Diary, Instants
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.scripted import ScriptedModel
+from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.tools.ask import ask
 from journeyman.tools.context import ToolContext
 from journeyman.tools.tool import Tool

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from journeyman.runtime.adapters import AdapterServer
+from journeyman.runtime.adapters.live import AdapterServer
 from journeyman.runtime.config import Workspace
-from journeyman.training.demo import OnDemand
+from journeyman.training.demo.demo import OnDemand
 
 
 @contextmanager

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
-from journeyman.traces.log import SpanRecord
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.messages import Message, message_attributes, write_result
 from journeyman.traces.storage.arrays import numbers_text
 from journeyman.traces.trace import Outcome, Task
-from journeyman.training.decompositions import Question, read_questions
-from journeyman.training.fanoutqa import FAMILY, LOOKUP_INSTRUCTIONS, PLAN_INSTRUCTIONS
+from journeyman.training.demo.decompositions import Question, read_questions
+from journeyman.training.demo.fanoutqa import FAMILY, LOOKUP_INSTRUCTIONS, PLAN_INSTRUCTIONS
 
 AGENT = "lookup"
 WORKERS = (AGENT, "sql", "search", "critic")

@@ -16,17 +16,17 @@ import httpx
 from _spans import AGENT
 from pydantic_core import from_json, to_json
 
-from journeyman.runtime.process import spawn
+from journeyman.runtime.serving.process import spawn
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanLog, SpanRecord
 from journeyman.traces.exchange.endpoint import open_endpoint
-from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.messages import plain_messages, read_prompt
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.mine import MineConfig, Mining, mine_to_file
-from journeyman.training.samples import plain_line, write_lines
+from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
+from journeyman.training.data.samples import plain_line, write_lines
 
 IDS = """SELECT trace_id FROM spans WHERE operation = 'invoke_workflow' AND run_status = 'ok' AND start_ns >= ?
 AND trace_id IN (SELECT trace_id FROM spans WHERE agent = ? AND operation = 'invoke_agent' AND start_ns >= ?)

@@ -22,9 +22,9 @@ from _record import write_result
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.runstore import RunRecord, RunStore
+from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
+from journeyman.runtime.store.run_store import RunRecord, RunStore
 from journeyman.tools.tool import tool
 from journeyman.traces.trace import Task
 

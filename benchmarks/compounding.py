@@ -23,8 +23,8 @@ from journeyman.agents.model import ModelRequest
 from journeyman.agents.plan import Assignment
 from journeyman.agents.verify import Verifier
 from journeyman.agents.worker import write_answer
+from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.trace import Outcome
 
 SEED = 0

@@ -16,12 +16,12 @@ from _record import RESULTS, write_result
 from _server import borrowed
 
 from journeyman.agents.agent import Crew
-from journeyman.runtime.adapters import AdapterServer, swap_in
+from journeyman.runtime.adapters.live import AdapterServer, swap_in
 from journeyman.runtime.config import Workspace
-from journeyman.runtime.embedded import pull_model
-from journeyman.training import fanoutqa
-from journeyman.training.demo import FULL, Demo, DemoConfig
-from journeyman.training.evaluate import Episode, Summary, mean_interval, summarise
+from journeyman.runtime.serving.embedded import pull_model
+from journeyman.training.demo import fanoutqa
+from journeyman.training.demo.demo import FULL, Demo, DemoConfig
+from journeyman.training.evaluation.evaluate import Episode, Summary, mean_interval, summarise
 
 SCRATCH = DemoConfig(train_tasks=4, test_tasks=1, steps={"lookup": 3, "orchestrator": 3}, batch=1)
 """A quick run from nothing."""

@@ -30,9 +30,9 @@ from _faults import (
 from _record import write_result
 
 from journeyman.agents.model import Model, ModelTable
-from journeyman.runtime.events import Token
+from journeyman.runtime.models.vllm import ChatVLLM
+from journeyman.runtime.run.events import Token
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.vllm import ChatVLLM
 from journeyman.traces.trace import Task
 
 SEED = 11

@@ -24,7 +24,7 @@ from _killed_crew import SHAPES
 from _record import write_result
 
 from journeyman.traces import attributes as a
-from journeyman.traces.log import LogReader
+from journeyman.traces.capture.log import LogReader
 
 SEED = 13
 QUICK = ("diamond", "calls", "asking")

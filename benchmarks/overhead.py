@@ -31,7 +31,7 @@ from _contenders import CONTENDERS
 from _delegation import expected
 from _record import write_result
 
-from journeyman.runtime.embedded import cache_dir
+from journeyman.runtime.serving.embedded import cache_dir
 
 SEED = 0
 WORKERS = (1, 8, 32)

@@ -25,15 +25,15 @@ from _server import borrowed
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.chat_wire import request_body
 from journeyman.runtime.config import Workspace
+from journeyman.runtime.models.chat_wire import request_body
+from journeyman.runtime.models.vllm import ChatVLLM
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.server import ServerState
-from journeyman.runtime.vllm import ChatVLLM
-from journeyman.traces.log import SpanLog
+from journeyman.runtime.serving.server import ServerState
+from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.trace import Outcome, Task
-from journeyman.traces.tracer import Tracer
-from journeyman.training import fanoutqa
+from journeyman.training.demo import fanoutqa
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64)
 """Tasks at once."""

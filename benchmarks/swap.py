@@ -20,19 +20,19 @@ from _server import borrowed
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelTable
-from journeyman.runtime.adapter import Adapter, find_adapter, load_adapter
-from journeyman.runtime.adapters import current_policies, promote
+from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
+from journeyman.runtime.adapters.live import current_policies, promote
 from journeyman.runtime.config import Workspace
-from journeyman.runtime.embedded import pull_model
-from journeyman.runtime.recording import Recording
+from journeyman.runtime.models.vllm import ChatVLLM
+from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.server import ServerState
-from journeyman.runtime.vllm import ChatVLLM
+from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.serving.server import ServerState
 from journeyman.traces.trace import Outcome, Task
-from journeyman.training import fanoutqa
-from journeyman.training.mine import MineConfig, mine_sft
-from journeyman.training.sft import SFTRecipe, load_recipe, train_sft
-from journeyman.training.teach import TEACHER, Teacher
+from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.teach import TEACHER, Teacher
+from journeyman.training.demo import fanoutqa
+from journeyman.training.methods.sft import SFTRecipe, load_recipe, train_sft
 
 AGENT = "lookup"
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 from _record import write_result
 
 from journeyman.traces import attributes as a
-from journeyman.traces.log import LogReader, SpanLog, SpanRecord
+from journeyman.traces.capture.log import LogReader, SpanLog, SpanRecord
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 

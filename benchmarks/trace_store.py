@@ -26,7 +26,7 @@ from _spans import AGENT, RUN_EVERY_NS, START_NS, spans
 from _stores import STORES, Store
 
 from journeyman.traces import attributes as a
-from journeyman.traces.log import SpanRecord
+from journeyman.traces.capture.log import SpanRecord
 
 CHUNK = 20_000
 CHECKPOINTS = (10_000, 30_000, 100_000, 300_000, 1_000_000)

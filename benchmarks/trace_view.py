@@ -27,14 +27,14 @@ from _record import write_result
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
+from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
 from journeyman.tools.tool import tool
+from journeyman.traces.capture.log import SpanLog, SpanRecord
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.exchange.otlp import parse_protobuf
 from journeyman.traces.exchange.view import View
-from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.trace import Task
-from journeyman.traces.tracer import Tracer
 
 SEED = 0
 MODEL_S = 0.1

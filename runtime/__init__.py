@@ -7,13 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Limits
+    from journeyman.agents.agent import Agent, Crew, Limits, MemoryConfig
     from journeyman.agents.budget import Budget
     from journeyman.agents.crew_file import load_crew
-    from journeyman.agents.guardrails import Guardrail
-    from journeyman.agents.memory import MemoryConfig
-    from journeyman.agents.permissions import Permission
-    from journeyman.runtime.events import (
+    from journeyman.agents.guards.guardrails import Guardrail
+    from journeyman.agents.guards.permissions import Permission
+    from journeyman.runtime.flow.crew_graph import CrewState
+    from journeyman.runtime.models.policies import PolicyTable
+    from journeyman.runtime.models.routing import Router
+    from journeyman.runtime.models.scripted import ScriptedModel
+    from journeyman.runtime.models.vllm import ChatVLLM
+    from journeyman.runtime.replay.replay import Replay, find_fork
+    from journeyman.runtime.run.events import (
         Answered,
         Asked,
         Ended,
@@ -27,17 +32,11 @@ if TYPE_CHECKING:
         ToolUsed,
         WorkerStarted,
     )
-    from journeyman.runtime.memory import Memory, MemoryLimits
-    from journeyman.runtime.policies import PolicyTable
-    from journeyman.runtime.questions import Consent, Question
-    from journeyman.runtime.replay import Replay, find_fork
-    from journeyman.runtime.routing import Router
-    from journeyman.runtime.runlocks import RunBusyError
-    from journeyman.runtime.runstore import RunRecord, RunStore
     from journeyman.runtime.runtime import Runtime
-    from journeyman.runtime.scripted import ScriptedModel
-    from journeyman.runtime.subgraph import CrewState
-    from journeyman.runtime.vllm import ChatVLLM
+    from journeyman.runtime.store.locks import RunBusyError
+    from journeyman.runtime.store.memory import Memory, MemoryLimits
+    from journeyman.runtime.store.questions import Consent, Question
+    from journeyman.runtime.store.run_store import RunRecord, RunStore
     from journeyman.tools.context import ToolContext
     from journeyman.tools.tool import Tool, tool
     from journeyman.traces.errors import ConfigError, JourneymanError, ModelError, StoreError, ToolError
@@ -45,48 +44,48 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Agent": "journeyman.agents.agent",
-    "Answered": "journeyman.runtime.events",
-    "Asked": "journeyman.runtime.events",
+    "Answered": "journeyman.runtime.run.events",
+    "Asked": "journeyman.runtime.run.events",
     "Budget": "journeyman.agents.budget",
-    "ChatVLLM": "journeyman.runtime.vllm",
+    "ChatVLLM": "journeyman.runtime.models.vllm",
     "ConfigError": "journeyman.traces.errors",
-    "Consent": "journeyman.runtime.questions",
+    "Consent": "journeyman.runtime.store.questions",
     "Crew": "journeyman.agents.agent",
-    "CrewState": "journeyman.runtime.subgraph",
-    "Ended": "journeyman.runtime.events",
-    "Event": "journeyman.runtime.events",
-    "Guardrail": "journeyman.agents.guardrails",
+    "CrewState": "journeyman.runtime.flow.crew_graph",
+    "Ended": "journeyman.runtime.run.events",
+    "Event": "journeyman.runtime.run.events",
+    "Guardrail": "journeyman.agents.guards.guardrails",
     "JourneymanError": "journeyman.traces.errors",
     "Limits": "journeyman.agents.agent",
-    "Memory": "journeyman.runtime.memory",
-    "MemoryConfig": "journeyman.agents.memory",
-    "MemoryLimits": "journeyman.runtime.memory",
+    "Memory": "journeyman.runtime.store.memory",
+    "MemoryConfig": "journeyman.agents.agent",
+    "MemoryLimits": "journeyman.runtime.store.memory",
     "ModelError": "journeyman.traces.errors",
     "Outcome": "journeyman.traces.trace",
-    "Permission": "journeyman.agents.permissions",
-    "PlanMade": "journeyman.runtime.events",
-    "PolicyTable": "journeyman.runtime.policies",
-    "Question": "journeyman.runtime.questions",
-    "Replay": "journeyman.runtime.replay",
-    "ReplyBroken": "journeyman.runtime.events",
-    "ReportFiled": "journeyman.runtime.events",
-    "Router": "journeyman.runtime.routing",
-    "RunBusyError": "journeyman.runtime.runlocks",
-    "RunRecord": "journeyman.runtime.runstore",
-    "RunStore": "journeyman.runtime.runstore",
+    "Permission": "journeyman.agents.guards.permissions",
+    "PlanMade": "journeyman.runtime.run.events",
+    "PolicyTable": "journeyman.runtime.models.policies",
+    "Question": "journeyman.runtime.store.questions",
+    "Replay": "journeyman.runtime.replay.replay",
+    "ReplyBroken": "journeyman.runtime.run.events",
+    "ReportFiled": "journeyman.runtime.run.events",
+    "Router": "journeyman.runtime.models.routing",
+    "RunBusyError": "journeyman.runtime.store.locks",
+    "RunRecord": "journeyman.runtime.store.run_store",
+    "RunStore": "journeyman.runtime.store.run_store",
     "Runtime": "journeyman.runtime.runtime",
-    "ScriptedModel": "journeyman.runtime.scripted",
-    "SpentSoFar": "journeyman.runtime.events",
+    "ScriptedModel": "journeyman.runtime.models.scripted",
+    "SpentSoFar": "journeyman.runtime.run.events",
     "StoreError": "journeyman.traces.errors",
     "Task": "journeyman.traces.trace",
-    "Token": "journeyman.runtime.events",
+    "Token": "journeyman.runtime.run.events",
     "Tool": "journeyman.tools.tool",
-    "ToolCalled": "journeyman.runtime.events",
+    "ToolCalled": "journeyman.runtime.run.events",
     "ToolContext": "journeyman.tools.context",
     "ToolError": "journeyman.traces.errors",
-    "ToolUsed": "journeyman.runtime.events",
-    "WorkerStarted": "journeyman.runtime.events",
-    "find_fork": "journeyman.runtime.replay",
+    "ToolUsed": "journeyman.runtime.run.events",
+    "WorkerStarted": "journeyman.runtime.run.events",
+    "find_fork": "journeyman.runtime.replay.replay",
     "load_crew": "journeyman.agents.crew_file",
     "tool": "journeyman.tools.tool",
 }

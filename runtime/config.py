@@ -11,15 +11,15 @@ from pydantic import Field, model_validator
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.memory import MemoryLimits
-from journeyman.runtime.models import AgentConfig, ModelConfig
-from journeyman.runtime.routing import RoutingConfig
+from journeyman.runtime.models.endpoints import AgentConfig, ModelConfig
+from journeyman.runtime.models.routing import RoutingConfig
+from journeyman.runtime.store.memory import MemoryLimits
+from journeyman.traces.base import Config, parse_config, read_toml
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.record import Config, parse_config, read_toml
-from journeyman.traces.reports.prices import Price
+from journeyman.traces.prices import Price
 
 if TYPE_CHECKING:
-    from journeyman.runtime.runstore import RunStore
+    from journeyman.runtime.store.run_store import RunStore
     from journeyman.traces.storage.store import TraceStore
 
 PROJECT_FILE = "journeyman.toml"
@@ -195,7 +195,7 @@ class Workspace:
     @property
     def runs(self) -> "RunStore":
         """Runs that can be taken up again; `await open()` it in each event loop, which makes it."""
-        from journeyman.runtime.runstore import RunStore
+        from journeyman.runtime.store.run_store import RunStore
 
         config = self.config.runs
         return RunStore(self._runs_at, durability=config.durability, keep_days=config.keep_days)
@@ -289,3 +289,16 @@ def find_workspace(named: Path | None = None) -> Workspace:
         if (folder / PROJECT_FILE).exists():
             return Workspace(folder / ".journeyman")
     return Workspace(here / ".journeyman")
+
+
+def read_headers(variable: str | None) -> dict[str, str]:
+    """The `name=value,name=value` of that variable, none for None; raises `ConfigError` that quotes no value."""
+    if variable is None:
+        return {}
+    text = os.environ.get(variable)
+    if text is None:
+        raise ConfigError(f"the environment variable {variable} with the endpoint's headers is not set")
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ConfigError(f"{variable} holds no headers: write them as name=value,name=value")
+    return {name.strip(): value.strip() for name, _, value in pairs}

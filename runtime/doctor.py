@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from journeyman.runtime import server
 from journeyman.runtime.config import ProjectConfig, Workspace
-from journeyman.runtime.embedded import resolve_model
+from journeyman.runtime.serving import server
+from journeyman.runtime.serving.embedded import resolve_model
+from journeyman.traces.base import Record
 from journeyman.traces.errors import JourneymanError
-from journeyman.traces.record import Record
 
 Condition = Literal["ok", "warn", "missing", "broken"]
 """`missing` is optional and not here; `broken` is required and does not work."""

@@ -11,30 +11,30 @@ from weakref import WeakKeyDictionary
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import Model, ModelTable
-from journeyman.runtime import interventions
 from journeyman.runtime.config import Workspace, find_workspace
-from journeyman.runtime.events import Event
-from journeyman.runtime.execution import Execution
-from journeyman.runtime.ledger import check_prices
+from journeyman.runtime.flow import control as interventions
+from journeyman.runtime.flow.executor import Execution
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
-from journeyman.runtime.memory import Memory
-from journeyman.runtime.places import Places
-from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.questions import Consent, Question
-from journeyman.runtime.recording import Recording
-from journeyman.runtime.routing import Router
-from journeyman.runtime.runstore import WAITING, RunRecord, RunStore
-from journeyman.runtime.runstore_database import check_text
+from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.models.routing import Router
+from journeyman.runtime.recording.recording import Recording
+from journeyman.runtime.run.events import Event
+from journeyman.runtime.run.ledger import check_prices
+from journeyman.runtime.run.limiter import Places
+from journeyman.runtime.store.database import check_text
+from journeyman.runtime.store.memory import Memory
+from journeyman.runtime.store.questions import Consent, Question
+from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.reports.prices import Price
+from journeyman.traces.prices import Price
 from journeyman.traces.trace import Outcome, Task
-from journeyman.traces.tracer import Tracer
 
 if TYPE_CHECKING:
     from langgraph.runtime import RunControl
     from langgraph.types import Checkpointer
 
-    from journeyman.runtime.subgraph import CrewGraph
+    from journeyman.runtime.flow.crew_graph import CrewGraph
 
 Answers: TypeAlias = Mapping[str, str | Consent]
 """Question's id to what a person said."""
@@ -113,8 +113,8 @@ class Runtime:
 
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
-        from journeyman.runtime.adapters import current_policies
-        from journeyman.runtime.answering import answering  # langchain takes a second to import.
+        from journeyman.runtime.adapters.live import current_policies
+        from journeyman.runtime.serving.backend import answering  # langchain takes a second to import.
 
         place = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
@@ -239,9 +239,9 @@ class Runtime:
 
         It takes `prompt` or `messages`, and gives `answer`, `outcome` and the answer as a message. A question to a
         person is an interrupt, where runs are kept and the graph, or the one around it, has a `checkpointer`; see
-        `journeyman.runtime.subgraph` for the answer to it, and for what else a graph has of the crew.
+        `journeyman.runtime.flow.crew_graph` for the answer to it, and for what else a graph has of the crew.
         """
-        from journeyman.runtime.subgraph import Embedded
+        from journeyman.runtime.flow.crew_graph import Embedded
 
         def stream(task: Task, run_id: str | None) -> AsyncGenerator[Event, None]:
             return self.stream(task, run_id=run_id, tokens=tokens)
@@ -318,7 +318,7 @@ class Runtime:
             await self.aclose()
 
     def _graph(self) -> Any:
-        from journeyman.runtime.graph import compile_graph  # LangGraph takes a second to import.
+        from journeyman.runtime.flow.graph import compile_graph  # LangGraph takes a second to import.
 
         loop = asyncio.get_running_loop()
         if loop not in self._graphs:

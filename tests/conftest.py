@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from journeyman.runtime import server
-from journeyman.runtime.adapter import (
+from journeyman.runtime.adapters.adapter import (
     CONFIG,
     WEIGHTS,
     Adapter,
@@ -26,9 +25,10 @@ from journeyman.runtime.adapter import (
     write_adapter,
 )
 from journeyman.runtime.config import ServerConfig, Workspace
-from journeyman.runtime.embedded import pull_model
-from journeyman.runtime.process import Process, spawn
-from journeyman.runtime.server import ServerState
+from journeyman.runtime.serving import server
+from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.serving.process import Process, spawn
+from journeyman.runtime.serving.server import ServerState
 
 MakeAdapter = Callable[..., Path]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from journeyman.agents.crew_file import load_crew
+from journeyman.runtime.batch import read_tasks
 from journeyman.runtime.cli import GROUP, PANELS
 from journeyman.runtime.config import ProjectConfig
-from journeyman.runtime.tasks import read_tasks
+from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.conventions import conventions
-from journeyman.traces.record import parse_config, read_toml
-from journeyman.training.sft import load_recipe
+from journeyman.training.methods.sft import load_recipe
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.toml"], cwd=ROOT, capture_output=True, text=True, check=True)

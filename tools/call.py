@@ -16,8 +16,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from journeyman.tools.context import ToolContext
 from journeyman.tools.parameters import InvalidArgumentsError
 from journeyman.tools.tool import Tool
+from journeyman.traces.base import Record
 from journeyman.traces.errors import ToolError, writable
-from journeyman.traces.record import Record
 from journeyman.traces.trace import CallStatus
 
 SECONDS_TO_END = 2.0

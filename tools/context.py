@@ -4,7 +4,7 @@ from typing import Protocol
 
 from pydantic import Field, SkipValidation
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 
 
 class Notes(Protocol):

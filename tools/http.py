@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from journeyman.tools.tool import Count, Seconds, Tool
+from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, ToolError
-from journeyman.traces.record import Record
 
 if TYPE_CHECKING:
     import httpx

@@ -14,8 +14,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
 from pydantic import ValidationError
 
+from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ToolError
-from journeyman.traces.record import first_mistake
 
 # Where an app keeps no log, Python would print each line of a server that is no message, with a traceback.
 logging.getLogger("mcp").addHandler(logging.NullHandler())

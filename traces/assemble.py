@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 from journeyman.traces.messages import Usage, read_prompt, read_reply, read_result
 from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
 

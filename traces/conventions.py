@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 
 
 class Levels(Record):

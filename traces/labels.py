@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat, ValidationError
 
+from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.record import Record
 from journeyman.traces.rows import RowFile
 
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from journeyman.traces import attributes as a
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from journeyman.traces.texts import sync_folder
+from journeyman.traces.capture.texts import sync_folder
 
 
 class RowFile:

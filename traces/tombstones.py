@@ -9,8 +9,8 @@ from time import time_ns
 
 from pydantic import Field, ValidationError
 
+from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.record import Record
 from journeyman.traces.rows import RowFile
 
 # Not `.jsonl`: whatever has that name in the folder is a span log.

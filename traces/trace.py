@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from journeyman.traces.base import Record, Words
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message, Usage
-from journeyman.traces.record import Record, Words
 
 Status = Literal[
     "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input", "paused"

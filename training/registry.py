@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from journeyman.runtime.adapter import Adapter
+from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.traces.record import Record
-from journeyman.training.gate import Verdict
+from journeyman.training.evaluation.gate import Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

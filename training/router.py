@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from journeyman.runtime.routing import BUCKETS, Classifier, features
+from journeyman.runtime.models.routing import BUCKETS, Classifier, features
 from journeyman.traces import attributes as a
+from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ModelFailure, TrainingError
-from journeyman.traces.record import Config, Record
 from journeyman.traces.storage.store import TraceStore
 
 HELD_OUT = 20

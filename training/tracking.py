@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from journeyman.runtime.adapter import Adapter
+from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.training.registry import experiment
 
 if TYPE_CHECKING:

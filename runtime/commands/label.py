@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from journeyman.runtime.commands.traces_scope import label_value
-from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.commands.traces.scope import label_value
+from journeyman.runtime.config import Workspace, find_workspace, read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.headers import read_headers
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -151,7 +150,7 @@ def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
 
 
 def _keep(place: Workspace, labels: list[Label], *, shown: bool = True) -> None:
-    from journeyman.runtime.recording import Recording
+    from journeyman.runtime.recording.recording import Recording
 
     with Recording(place) as recording:
         recording.label(*labels, shown=shown)
@@ -174,7 +173,7 @@ def _read_label(line: bytes) -> Label:
 
 
 def _label_from_mlflow(place: Workspace, uri: str, headers_env: str | None, as_json: bool) -> None:
-    from journeyman.runtime.assessments import Assessments
+    from journeyman.runtime.recording.assessments import Assessments
 
     known = list(LabelLog(place.labels))
     traces = set(place.store.ids())

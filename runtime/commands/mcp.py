@@ -32,7 +32,7 @@ def mcp_command(
         raise ConfigError("--json prints the address of --http: without it standard output is the client's")
     if find_spec("mcp") is None:
         raise ConfigError("an MCP server needs the package mcp: pip install 'journeyman[mcp]'")
-    from journeyman.runtime.mcp_server import PATH, listen, serve
+    from journeyman.runtime.api.mcp import PATH, listen, serve
     from journeyman.runtime.runtime import Runtime
 
     runtime = Runtime.open(crew, workspace=find_workspace(workspace), attach=attach, seed=seed)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.memory import Memory, Remembered
+from journeyman.runtime.store.memory import Memory, Remembered
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
 

@@ -12,14 +12,14 @@ from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
-from journeyman.traces.reports.diff_table import diff_table
+from journeyman.traces.reports.shown.diff_table import diff_table
 from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Trace
 
 if TYPE_CHECKING:
     from journeyman.agents.agent import Crew
-    from journeyman.runtime.policies import PolicyTable
-    from journeyman.runtime.replay import Fork, Replay
+    from journeyman.runtime.models.policies import PolicyTable
+    from journeyman.runtime.replay.replay import Fork, Replay
 
 
 def replay_command(
@@ -52,7 +52,7 @@ def replay_command(
     person said of a plan holds for that very plan.
     """
     from journeyman.agents.crew_file import load_crew
-    from journeyman.runtime.replay import find_fork
+    from journeyman.runtime.replay.replay import find_fork
 
     place = find_workspace(workspace)
     recorded = place.store.get(trace)
@@ -85,12 +85,12 @@ async def _again(
     seed: int,
 ) -> tuple[Outcome, list[str]]:
     """The outcome, and what nobody was asked."""
-    from journeyman.runtime.answering import answering
-    from journeyman.runtime.recording import Recording
-    from journeyman.runtime.replay import Replay, ReplaySink
+    from journeyman.runtime.recording.recording import Recording
+    from journeyman.runtime.replay.replay import Replay, ReplaySink
     from journeyman.runtime.runtime import Runtime
-    from journeyman.traces.content import ContentPolicy
-    from journeyman.traces.tracer import Tracer
+    from journeyman.runtime.serving.backend import answering
+    from journeyman.traces.capture.content import ContentPolicy
+    from journeyman.traces.capture.tracer import Tracer
 
     live = None if fork is None else answering(place, attach)
     models = None if live is None else live.models
@@ -126,7 +126,7 @@ def _policies(given: list[str], fork: "Fork | None") -> dict[str, str]:
 
 def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "PolicyTable":
     """Those who answered then, with the digests of the adapters that are asked instead; raises `AdapterError`."""
-    from journeyman.runtime.adapter import adapter_digests
+    from journeyman.runtime.adapters.adapter import adapter_digests
 
     digests = adapter_digests(place.adapters, policies)
     return replay.policies.model_copy(update={"digests": {**replay.policies.digests, **digests}})

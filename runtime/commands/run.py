@@ -7,14 +7,13 @@ from uuid import uuid4
 
 import typer
 
-from journeyman.runtime.batch import open_batch
+from journeyman.runtime.api.draining import drains
+from journeyman.runtime.batch import BrokenLine, open_batch, read_tasks
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
-from journeyman.runtime.draining import drains
-from journeyman.runtime.events import Ended, Event, PlanMade, ReportFiled
-from journeyman.runtime.runstore import WAITING
+from journeyman.runtime.run.events import Ended, Event, PlanMade, ReportFiled
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.tasks import BrokenLine, read_tasks
+from journeyman.runtime.store.run_store import WAITING
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Task

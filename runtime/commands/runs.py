@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from journeyman.runtime.commands.moments import moment_ns
 from journeyman.runtime.commands.run import exit_code, show_outcome
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.interventions import answer, cancel, decide
-from journeyman.runtime.moments import moment_ns
-from journeyman.runtime.questions import Consent, Question
-from journeyman.runtime.runstore import WAITING, RunRecord, RunStatus, RunStore
+from journeyman.runtime.flow.control import answer, cancel, decide
+from journeyman.runtime.store.questions import Consent, Question
+from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStatus, RunStore
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import age, line, visible
 from journeyman.traces.trace import Outcome
@@ -124,7 +124,7 @@ def answer_command(
 def cancel_command(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """End a run: one that waits at once, one at work in another process as soon as that looks."""
 
-    from journeyman.runtime.recording import Recording
+    from journeyman.runtime.recording.recording import Recording
 
     place = find_workspace(workspace)
 
@@ -228,7 +228,7 @@ def _intervened(
 
 
 def _resume(place: Workspace, record: RunRecord, crew: Path | None, attach: str | None, as_json: bool) -> None:
-    from journeyman.runtime.draining import drains
+    from journeyman.runtime.api.draining import drains
     from journeyman.runtime.runtime import Runtime
 
     path = crew or record.crew_path

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime import server
-from journeyman.runtime.adapters import sync
+from journeyman.runtime.adapters.live import sync
 from journeyman.runtime.config import ServerConfig, Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.launch import tail
-from journeyman.runtime.server import OnProgress, ServerState, ServerStatus
+from journeyman.runtime.serving import server
+from journeyman.runtime.serving.launch import tail
+from journeyman.runtime.serving.server import OnProgress, ServerState, ServerStatus
+from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.record import parse_config
 
 app = typer.Typer(no_args_is_help=True, help="Start, watch and stop the vLLM server, LoRA adapters on.")
 

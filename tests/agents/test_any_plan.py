@@ -18,9 +18,9 @@ from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.replan import read_replan
 from journeyman.agents.schedule import lost, next_wave, settled
 from journeyman.agents.worker import write_answer
-from journeyman.runtime.nodes import MAX_BRANCHES
+from journeyman.runtime.flow.nodes import MAX_BRANCHES
+from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces.errors import ModelError
 from journeyman.traces.trace import Outcome
 

@@ -13,19 +13,19 @@ from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.budget import Budget
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.events import Ended, SpentSoFar, ToolCalled
-from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.runstore import RunStore
+from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.models.scripted import ScriptedModel
+from journeyman.runtime.run.events import Ended, SpentSoFar, ToolCalled
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
+from journeyman.runtime.store.run_store import RunStore
 from journeyman.tools.tool import tool
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import refusal
+from journeyman.traces.capture.log import SpanLog, SpanRecord
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError, ModelError, StoreError
-from journeyman.traces.log import SpanLog, SpanRecord
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
-from journeyman.traces.tracer import Tracer
 
 DIRECTORS = {"Alien": "Ridley Scott", "Jaws": "Steven Spielberg"}
 PLAN = json.dumps(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from journeyman.traces.capture.log import LogReader, SpanLog, SpanRecord
 from journeyman.traces.labels import Label, LabelLog
-from journeyman.traces.log import LogReader, SpanLog, SpanRecord
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 

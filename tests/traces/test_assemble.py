@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble, refusal
+from journeyman.traces.capture.log import LogReader, SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
-from journeyman.traces.log import LogReader, SpanRecord
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Trace, Trajectory, Turn
 

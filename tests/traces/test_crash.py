@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from journeyman.traces.log import LogReader
+from journeyman.traces.capture.log import LogReader
 from journeyman.traces.storage.columns import to_spans
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
@@ -17,7 +17,7 @@ from journeyman.traces.storage.segments import Segments
 WRITER = """
 import itertools, sys, time
 from pathlib import Path
-from journeyman.traces.log import SpanLog, SpanRecord
+from journeyman.traces.capture.log import SpanLog, SpanRecord
 
 log = SpanLog(Path(sys.argv[1]), rotate_bytes=20_000)
 for number in itertools.count():

@@ -19,7 +19,7 @@ from journeyman.traces.messages import (
     reply_attribute,
     write_result,
 )
-from journeyman.traces.shapes import misfits
+from journeyman.traces.reports.shapes import misfits
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -7,9 +7,9 @@ import pytest
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
-from journeyman.traces.check import check
-from journeyman.traces.log import SPAN_VERSION, LogReader
+from journeyman.traces.capture.log import SPAN_VERSION, LogReader
 from journeyman.traces.messages import read_prompt, read_reply
+from journeyman.traces.reports.check import check
 from journeyman.traces.translate import translate
 
 SPANS = Path(__file__).parent.parent / "data" / "spans"

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from journeyman.runtime.adapter import WEIGHTS
+from journeyman.runtime.adapters.adapter import WEIGHTS
 from journeyman.runtime.config import Workspace
 from journeyman.traces.messages import Message
-from journeyman.training.recipe import load_recipe
+from journeyman.training.data.samples import SFTSample
+from journeyman.training.methods.recipe import load_recipe
+from journeyman.training.methods.sft import train_sft
 from journeyman.training.registry import ACTIVE, follow, model_name, register
-from journeyman.training.samples import SFTSample
-from journeyman.training.sft import train_sft
 from journeyman.training.tracking import run_of
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.runtime.adapter import WEIGHTS, load_adapter
+from journeyman.runtime.adapters.adapter import WEIGHTS, load_adapter
 from journeyman.traces.errors import TrainingError
-from journeyman.training.evaluate import Episode
-from journeyman.training.gate import GateConfig, decide
+from journeyman.training.evaluation.evaluate import Episode
+from journeyman.training.evaluation.gate import GateConfig, decide
 from journeyman.training.registry import (
     ACTIVE,
     Registration,

@@ -12,19 +12,19 @@ from journeyman.agents.model import ModelRequest
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.cli import build
 from journeyman.runtime.config import PROJECT_FILE, Workspace
-from journeyman.runtime.recording import Recording
-from journeyman.runtime.routing import Router, RoutingConfig, read_classifier
+from journeyman.runtime.models.routing import Router, RoutingConfig, read_classifier
+from journeyman.runtime.models.scripted import ScriptedModel
+from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.scripted import ScriptedModel
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanLog
 from journeyman.traces.trace import Task
-from journeyman.traces.tracer import Tracer
-from journeyman.training import fanoutqa
-from journeyman.training.decompositions import read_questions
-from journeyman.training.evaluate import evaluate
+from journeyman.training.demo import fanoutqa
+from journeyman.training.demo.decompositions import read_questions
+from journeyman.training.evaluation.evaluate import evaluate
 from journeyman.training.rewards import answer_in_text
 from journeyman.training.router import RouterConfig, Tried, find_tried, train_router
 

@@ -23,7 +23,7 @@ class Installed(unittest.TestCase):
         from journeyman.agents.agent import default_instructions
 
         self.assertIn("JSON", default_instructions("worker"))
-        self.assertTrue((resources.files("journeyman.training") / "recipes" / "sft.toml").is_file())
+        self.assertTrue((resources.files("journeyman.training.methods") / "recipes" / "sft.toml").is_file())
 
     def test_neither_torch_nor_mlflow_comes_with_it(self) -> None:
         for name in ("torch", "vllm", "mlflow", "trl"):

@@ -10,10 +10,10 @@ from hashlib import sha256
 from pydantic import Field, FiniteFloat, JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 from journeyman.traces.messages import Message, Usage, message_attributes, write_result
-from journeyman.traces.record import Record
 from journeyman.traces.trace import Outcome, Task
 
 IMPORTED = "imported"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx
 
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError, DeliveryError
 from journeyman.traces.exchange.mlflow_form import assessment, mlflow_span
 from journeyman.traces.exchange.otlp import log_request, refused_spans, to_otlp
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as Protobuf

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import sleep
 from typing import Protocol
 
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.capture.texts import sync_folder
 from journeyman.traces.errors import ConfigError, DeliveryError, StoreError
-from journeyman.traces.log import SpanRecord
-from journeyman.traces.record import Record
-from journeyman.traces.texts import sync_folder
 
 BATCH = 1000
 """Spans that are in memory at once."""

@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 from pydantic import JsonValue, ValidationError
 
 from journeyman.traces import attributes as a
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import SPAN_VERSION, SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, read_conversation
 from journeyman.traces.exchange.conversation import Imported, import_conversation
 from journeyman.traces.exchange.documents import opens_list, read_members
-from journeyman.traces.log import SPAN_VERSION, SpanRecord
-from journeyman.traces.record import Record
 from journeyman.traces.translate import translate
 
 Format = Literal["spans", "parquet", "otlp", "chat"]

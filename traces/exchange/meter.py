@@ -5,10 +5,10 @@ from time import monotonic
 
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import DeliveryError
 from journeyman.traces.exchange.endpoint import Endpoint
-from journeyman.traces.log import SpanRecord
-from journeyman.traces.metrics import Metrics
+from journeyman.traces.exchange.metrics import Metrics
 
 EVERY_S = 10.0
 

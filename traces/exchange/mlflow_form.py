@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 
 TYPES = {
     "invoke_workflow": "CHAIN",

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
-from journeyman.traces.events import evaluation_event
+from journeyman.traces.exchange.events import evaluation_event
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 
 try:
     from google.protobuf.json_format import MessageToDict, ParseDict, ParseError

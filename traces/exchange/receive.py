@@ -15,10 +15,10 @@ from typing import Any, Self
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.capture.tracer import Sink
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.otlp import from_otlp, parse_json, parse_protobuf
-from journeyman.traces.log import SpanRecord
-from journeyman.traces.tracer import Sink
 
 LARGEST_BODY = 64 * 2**20
 """Bytes of a request, unpacked."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import DeliveryError, StoreError
 from journeyman.traces.exchange.endpoint import Endpoint, Kind, open_endpoint
 from journeyman.traces.exchange.meter import Meter
 from journeyman.traces.labels import Label
-from journeyman.traces.log import SpanRecord
 
 BATCH = 256
 """Spans in one request."""

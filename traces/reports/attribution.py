@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any, Literal
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import Scope
 from journeyman.traces.storage.store import TraceStore
 

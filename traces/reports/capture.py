@@ -1,6 +1,6 @@
 """Capture: which model calls may become training data, and of those that may not, why."""
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import Scope
 from journeyman.traces.storage.store import TraceStore
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from journeyman.traces import attributes as a
+from journeyman.traces.base import Record
 from journeyman.traces.messages import Usage
-from journeyman.traces.record import Record
-from journeyman.traces.reports.prices import Price, price_of
+from journeyman.traces.prices import Price, price_of
 from journeyman.traces.reports.scope import Scope
 from journeyman.traces.storage.store import TraceStore
 

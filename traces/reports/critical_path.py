@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Literal
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn
 
 Kind = Literal["run", "agent", "model", "tool"]

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import JsonValue
 
+from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.record import Record
 from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn, ending
 
 S = TypeVar("S")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 

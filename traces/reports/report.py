@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
+from journeyman.traces.prices import Price
 from journeyman.traces.reports.attribution import Attribution, attribute
 from journeyman.traces.reports.capture import Captured, captured
 from journeyman.traces.reports.cost import Cost, cost
 from journeyman.traces.reports.critical_path import CriticalPath, critical_path
 from journeyman.traces.reports.latency import Latency, latency
-from journeyman.traces.reports.prices import Price
 from journeyman.traces.reports.scope import EVERYTHING, OVER, Scope
 from journeyman.traces.reports.steps import Compounding, compounding
 from journeyman.traces.reports.success import (

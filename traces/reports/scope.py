@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from journeyman.traces.record import Config
+from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions, found
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Ending

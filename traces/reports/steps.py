@@ -5,7 +5,7 @@ accuracies of its n positions. What is observed differs: above it agents repair 
 right add up to a wrong answer. The difference is the compounding gap.
 """
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 

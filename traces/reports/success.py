@@ -1,6 +1,6 @@
 """Success: how many runs ended well and were solved, by family, agent, policy and day."""
 
-from journeyman.traces.record import Record
+from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
 

@@ -11,9 +11,9 @@ from pydantic_core import from_json, to_json
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import turn_refusal, withheld
-from journeyman.traces.log import SpanRecord
+from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.capture.texts import is_large
 from journeyman.traces.storage.arrays import NumberLists, numbers_text, to_array, to_list
-from journeyman.traces.texts import is_large
 
 TEXTS = {
     "operation": a.OPERATION,

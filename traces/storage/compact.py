@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.record import Record
 from journeyman.traces.storage.layout import Progress, deleted_traces, lay_out, without
 from journeyman.traces.storage.segment_file import GROUP_ROWS, Segment
 from journeyman.traces.storage.segments import Segments

@@ -14,15 +14,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from journeyman.traces.capture.log import Damage
+from journeyman.traces.capture.texts import filesystem_of
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.labels import Label, LabelLog, newest
-from journeyman.traces.log import Damage
 from journeyman.traces.storage.arrays import to_array
 from journeyman.traces.storage.conditions import value_text
 from journeyman.traces.storage.live import LiveFiles
 from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, recorded
 from journeyman.traces.storage.segments import Segments, Snapshot
-from journeyman.traces.texts import filesystem_of
 from journeyman.traces.tombstones import Tombstones
 
 MEMORY = "600MB"

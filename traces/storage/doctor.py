@@ -6,15 +6,15 @@ from hashlib import sha256
 from pathlib import Path
 from time import time
 
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import Damage, LogReader
+from journeyman.traces.capture.texts import is_closed
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import Damage, LogReader
-from journeyman.traces.record import Record
 from journeyman.traces.storage.columns import REPEATED
 from journeyman.traces.storage.compact import sole_compactor
 from journeyman.traces.storage.layout import Progress
 from journeyman.traces.storage.segment_file import NEWER
 from journeyman.traces.storage.segments import Segments, Snapshot
-from journeyman.traces.texts import is_closed
 
 
 class Health(Record):

@@ -19,11 +19,11 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from journeyman.traces.capture.log import LogReader, SpanRecord, parse_line, utc_day
+from journeyman.traces.capture.texts import sync_folder
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import LogReader, SpanRecord, parse_line, utc_day
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.segments import Segments
-from journeyman.traces.texts import sync_folder
 from journeyman.traces.tombstones import Tombstones
 
 SHARE_BYTES = 16 * 2**20

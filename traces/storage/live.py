@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from journeyman.traces.log import SpanRecord, parse_line, utc_day
+from journeyman.traces.capture.log import SpanRecord, parse_line, utc_day
+from journeyman.traces.capture.texts import Texts
 from journeyman.traces.storage.columns import SCHEMA, to_table
-from journeyman.traces.texts import Texts
 
 FLAWS = ("torn", "corrupt", "refused", "texts")
 

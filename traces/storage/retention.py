@@ -10,15 +10,15 @@ from pathlib import Path
 from time import monotonic, sleep, time, time_ns
 from typing import TYPE_CHECKING, Any
 
+from journeyman.traces.base import Record
+from journeyman.traces.capture.texts import Texts
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import LabelLog
-from journeyman.traces.record import Record
 from journeyman.traces.rows import RowFile
 from journeyman.traces.storage.columns import REPEATED
 from journeyman.traces.storage.compact import Compaction, compact, sole_compactor
 from journeyman.traces.storage.layout import Progress
 from journeyman.traces.storage.segments import Segments
-from journeyman.traces.texts import Texts
 from journeyman.traces.tombstones import Tombstones
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import utc_day
+from journeyman.traces.capture.texts import PARTIAL, sync_folder
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import utc_day
-from journeyman.traces.record import Record
-from journeyman.traces.texts import PARTIAL, sync_folder
 
 GROUP_ROWS = 16_384
 """Rows of a row group: what a query skips or reads as a whole."""

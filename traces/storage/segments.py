@@ -16,9 +16,10 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from journeyman.traces.base import Record
+from journeyman.traces.capture.log import utc_day
+from journeyman.traces.capture.texts import PARTIAL, Texts, filesystem_of, is_closed, is_local
 from journeyman.traces.errors import StoreError
-from journeyman.traces.log import utc_day
-from journeyman.traces.record import Record
 from journeyman.traces.storage.segment_file import (
     CORRUPT,
     Segment,
@@ -30,7 +31,6 @@ from journeyman.traces.storage.segment_file import (
     write_locally,
     write_parquet,
 )
-from journeyman.traces.texts import PARTIAL, Texts, filesystem_of, is_closed, is_local
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, Unpack, cast
 import pyarrow as pa
 
 from journeyman.traces.assemble import assemble
+from journeyman.traces.capture.log import Damage, SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
-from journeyman.traces.log import Damage, SpanRecord
 from journeyman.traces.storage.arrays import to_array, to_list
 from journeyman.traces.storage.columns import SCHEMA, to_spans
 from journeyman.traces.storage.conditions import Conditions, Query, found

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from journeyman.runtime.adapter import adapter_folders, find_adapter, load_adapter, split_policy
-from journeyman.runtime.adapters import Promotion, promote, rollback, swap_in
+from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter, split_policy
+from journeyman.runtime.adapters.journal import Journal, State
+from journeyman.runtime.adapters.live import Promotion, promote, rollback, swap_in
 from journeyman.runtime.config import PROJECT_FILE, Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.journal import Journal, State
-from journeyman.runtime.server import ServerState, attach, running, status
+from journeyman.runtime.serving.server import ServerState, attach, running, status
+from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError
-from journeyman.traces.record import Record
-from journeyman.training.gate import Verdict, read_verdict
+from journeyman.training.evaluation.gate import Verdict, read_verdict
 from journeyman.training.registry import Registration, follow, read_registration, register
 from journeyman.training.tracking import run_of
 

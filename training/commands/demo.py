@@ -13,7 +13,7 @@ from rich.table import Table
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.traces.errors import StoreError
-from journeyman.training.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
+from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
 
 
 def demo(
@@ -39,7 +39,7 @@ def demo(
 
 
 def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str | None) -> DemoResult:
-    from journeyman.runtime.embedded import pull_model
+    from journeyman.runtime.serving.embedded import pull_model
 
     started = perf_counter()
     server = workspace.config.server

@@ -11,18 +11,18 @@ import typer
 from pydantic import JsonValue
 
 from journeyman.agents.crew_file import load_crew
-from journeyman.runtime.adapter import adapter_digests
-from journeyman.runtime.adapters import current_policies
+from journeyman.runtime.adapters.adapter import adapter_digests
+from journeyman.runtime.adapters.live import current_policies
+from journeyman.runtime.batch import read_tasks
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
-from journeyman.runtime.policies import PolicyTable
-from journeyman.runtime.recording import Recording
+from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.server import ServerState, attach, running
-from journeyman.runtime.tasks import read_tasks
+from journeyman.runtime.serving.server import ServerState, attach, running
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.evaluate import Episode, Summary, Watched, evaluate, load_scorer, summarise
+from journeyman.training.evaluation.evaluate import Episode, Summary, Watched, evaluate, load_scorer, summarise
 
 CrewOption = Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")]
 TasksOption = Annotated[Path, typer.Option("--tasks", metavar="FILE", help="Tasks with references, JSON lines")]
@@ -84,7 +84,7 @@ class Bench:
         concurrency: int,
         seed: int,
     ) -> None:
-        from journeyman.runtime.answering import answering  # langchain takes a second to import.
+        from journeyman.runtime.serving.backend import answering  # langchain takes a second to import.
 
         self.crew = load_crew(crew)
         self._config = workspace.config

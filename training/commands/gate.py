@@ -5,15 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from journeyman.agents.agent import Crew
-from journeyman.runtime.adapter import find_adapter, split_policy
-from journeyman.runtime.adapters import AdapterServer, current_policies, swap_in, sync
+from journeyman.runtime.adapters.adapter import find_adapter, split_policy
+from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.live import AdapterServer, current_policies, swap_in, sync
 from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.journal import Journal
-from journeyman.runtime.routing import RoutingConfig
-from journeyman.runtime.server import ServerState
+from journeyman.runtime.models.routing import RoutingConfig
+from journeyman.runtime.serving.server import ServerState
+from journeyman.traces.base import parse_config
 from journeyman.traces.errors import AdapterError, ConfigError
-from journeyman.traces.record import parse_config
 from journeyman.training.commands.adapters import note_override
 from journeyman.training.commands.evaluate import (
     SCORER,
@@ -28,7 +28,7 @@ from journeyman.training.commands.evaluate import (
     use_server,
     with_policies,
 )
-from journeyman.training.gate import GateConfig, Verdict, decide, settle, write_verdict
+from journeyman.training.evaluation.gate import GateConfig, Verdict, decide, settle, write_verdict
 
 ENDS = {"promote": Exit.OK, "reject": Exit.FAILED, "inconclusive": Exit.PARTIAL}
 

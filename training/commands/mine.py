@@ -10,8 +10,8 @@ from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import TrainingError
-from journeyman.training.mine import MineConfig, Mining, mine_to_file
-from journeyman.training.samples import Dataset
+from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
+from journeyman.training.data.samples import Dataset
 
 
 def mine_command(

@@ -1,0 +1,233 @@
+"""An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
+
+import json
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from journeyman.agents.model import BASE
+from journeyman.traces.base import Record
+from journeyman.traces.errors import AdapterError
+
+RECORD = "adapter.json"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PROBE = "probe.json"
+
+
+class Adapter(Record):
+    """What an adapter is and where it came from; `adapter.json` in its folder."""
+
+    version: int = 1
+    """Of this record's form, not of the adapter."""
+    agent: str
+    number: int = Field(ge=1)
+    base_digest: str
+    """`model_digest` of the base model that it was trained on."""
+    digest: str
+    """`digest_files` of its folder."""
+    parent: str = BASE
+    """The policy it was trained to replace."""
+    method: str
+    """How it was trained, e.g. `sft`."""
+    dataset_digest: str
+    rows: int
+    """Samples in the dataset."""
+    recipe_digest: str
+    rank: int
+    train_seconds: float
+    created_ns: int
+
+    @property
+    def policy(self) -> str:
+        """`worker@8`: the adapter, the folder, the server's LoRA name and `gen_ai.request.model`, all in one."""
+        return f"{self.agent}@{self.number}"
+
+
+class Probe(Record):
+    """What a server must compute if it serves this adapter: logprobs over a fixed token sequence."""
+
+    token_ids: tuple[int, ...] = Field(min_length=2)
+    adapter_logprobs: tuple[float, ...]
+    """Natural-log probability of token i + 1 after tokens 0..i, from a PEFT forward: one fewer than tokens."""
+    base_logprobs: tuple[float, ...]
+    """The same without the adapter."""
+
+    @model_validator(mode="after")
+    def _one_fewer_than_tokens(self) -> "Probe":
+        wanted = len(self.token_ids) - 1
+        if not len(self.adapter_logprobs) == len(self.base_logprobs) == wanted:
+            raise ValueError(f"{len(self.token_ids)} tokens need {wanted} logprobs of each kind")
+        return self
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """The adapter in `folder`, once its files have been found whole, unaltered and of a form that vLLM serves."""
+    adapter = _read(Adapter, folder / RECORD)
+    if adapter.policy != folder.name:
+        raise AdapterError(
+            f"{folder}: holds {adapter.policy}, not {folder.name}: a folder keeps the name it was made with"
+        )
+    read_probe(folder)
+    config = _read_json(folder / CONFIG)
+    _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
+    if (rank := _rank(config)) != adapter.rank:
+        raise AdapterError(
+            f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
+        )
+    if (digest := digest_files(folder)) != adapter.digest:
+        raise AdapterError(
+            f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
+        )
+    return adapter
+
+
+def read_probe(folder: Path) -> Probe:
+    return _read(Probe, folder / PROBE)
+
+
+def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
+    """Completes a folder that holds PEFT's two files with the record and the probe, all durable on return."""
+    (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
+    for name in (RECORD, PROBE, CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def digest_files(folder: Path) -> str:
+    """SHA-256 over the LoRA configuration and the weights, in that order."""
+    digest = sha256()
+    for name in (CONFIG, WEIGHTS):
+        with _existing(folder / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def check_fits(adapter: Adapter, *, base_digest: str | None, max_rank: int) -> None:
+    """Raises `AdapterError` where a server of that base (None: unknown) and LoRA rank can't serve the adapter."""
+    if base_digest is not None and adapter.base_digest != base_digest:
+        raise AdapterError(
+            f"{adapter.policy} was trained on base model {adapter.base_digest[:12]}, "
+            f"the server has {base_digest[:12]}: start the server with the adapter's base, or train anew"
+        )
+    if adapter.rank > max_rank:
+        raise AdapterError(
+            f"{adapter.policy} has rank {adapter.rank}, the server takes at most {max_rank}: "
+            "raise server.max_lora_rank and start it again"
+        )
+
+
+def split_policy(policy: str) -> tuple[str, int]:
+    """`worker@8` as agent and number; raises `AdapterError` for any other form."""
+    if found := re.fullmatch(r"([^\W\d]\w*)@([1-9]\d*)", policy):
+        return found[1], int(found[2])
+    raise AdapterError(f"{policy!r} names no adapter: write agent@number, as in worker@8")
+
+
+def find_adapter(adapters: Path, policy: str) -> Path:
+    """The folder of that adapter under the workspace's `adapters`."""
+    split_policy(policy)
+    folder = adapters / policy
+    if not folder.is_dir():
+        have = ", ".join(path.name for path in adapter_folders(adapters)) or "none yet"
+        raise AdapterError(f"there is no adapter {policy} in {adapters}; have: {have}")
+    return folder
+
+
+def adapter_digests(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
+    """By policy, the digest of each of `policies` that is an adapter; raises `AdapterError` where one isn't there."""
+    return {policy: load_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
+
+
+def adapter_folders(adapters: Path) -> list[Path]:
+    """Folders of finished adapters, by agent and number; what is being trained has another name."""
+    return [folder for _, _, folder in sorted(_numbered(adapters))]
+
+
+def next_number(adapters: Path, agent: str) -> int:
+    return 1 + max((number for name, number, _ in _numbered(adapters) if name == agent), default=0)
+
+
+def _numbered(adapters: Path) -> Iterator[tuple[str, int, Path]]:
+    for folder in adapters.glob("*@*"):
+        try:
+            yield *split_policy(folder.name), folder
+        except AdapterError:
+            continue
+
+
+def _check_servable(folder: Path, config: dict[str, Any], tensors: list[str]) -> None:
+    """vLLM serves plain LoRA on linear layers; some of the rest it refuses late, some it drops without a word."""
+    targets = config.get("target_modules") or ()
+    refused = {
+        "DoRA": config.get("use_dora"),
+        "trained biases": config.get("lora_bias") or config.get("bias", "none") != "none",
+        "modules_to_save": config.get("modules_to_save"),
+        "LoRA on lm_head": "lm_head" in targets or any("lm_head" in name for name in tensors),
+        "tensors other than lora_A and lora_B": not all(re.search(r"\.lora_[AB]\.weight$", name) for name in tensors),
+    }
+    if kinds := [kind for kind, present in refused.items() if present]:
+        raise AdapterError(f"{folder}: vLLM can't serve an adapter with {kinds[0]}: train plain LoRA on linear layers")
+    if not tensors:
+        raise AdapterError(f"{folder / WEIGHTS}: holds no weights")
+
+
+def _rank(config: dict[str, Any]) -> int:
+    patterns: dict[str, int] = config.get("rank_pattern") or {}
+    return max([int(config.get("r") or 0), *patterns.values()])
+
+
+def _tensor_names(path: Path) -> list[str]:
+    """Names in a safetensors file (8 bytes of header length, a JSON header, the tensors), whose length must add up."""
+    size = _existing(path).stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise AdapterError(f"{path}: truncated inside its header ({size} bytes): copy or train it again")
+        try:
+            tensors = json.loads(file.read(length))
+            tensors.pop("__metadata__", None)
+            end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            raise AdapterError(f"{path}: not a safetensors file: its header can't be read") from None
+    if size != end:
+        raise AdapterError(f"{path}: has {size} bytes, its header says {end}: copy or train it again")
+    return list(tensors)
+
+
+R = TypeVar("R", Adapter, Probe)
+
+
+def _read(record: type[R], path: Path) -> R:
+    try:
+        return record.model_validate_json(_existing(path).read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {where}: {first['msg']}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(_existing(path).read_bytes())
+    except ValueError as error:
+        raise AdapterError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise AdapterError(f"{path}: must be a JSON object")
+    return values
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        missing = path if path.parent.is_dir() else path.parent
+        raise AdapterError(f"{missing}: there is no such {'file' if missing is path else 'folder'}")
+    return path

@@ -1,0 +1,160 @@
+"""The promotion journal: which policy is in service for which agent, and every one that ever was."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time_ns
+from typing import Literal
+
+from pydantic import ValidationError
+
+from journeyman.agents.model import BASE
+from journeyman.runtime.adapters.adapter import split_policy
+from journeyman.traces.base import Record
+from journeyman.traces.errors import AdapterError, StoreError
+
+Action = Literal["promote", "rollback", "reject"]
+State = Literal["candidate", "active", "rejected", "retired"]
+
+NEXT: dict[State, set[State]] = {
+    "candidate": {"active", "rejected"},
+    "active": {"retired"},
+    "rejected": set(),
+    "retired": {"active"},
+}
+"""Retired comes back by a rollback; rejected is for good: gating one candidate until it passes is promotion by luck."""
+
+BECOMES: dict[Action, State] = {"promote": "active", "rollback": "active", "reject": "rejected"}
+
+
+class Entry(Record):
+    version: int = 1
+    sequence: int
+    """Place in the journal, from 1."""
+    at_ns: int
+    agent: str
+    action: Action
+    policy: str
+    """What is in service for the agent from now on; for `reject`, what was refused."""
+    previous: str
+    """What was in service before; for `reject`, what still is."""
+    digest: str | None
+    """Of the adapter that `policy` names; None for the base model."""
+    reason: str
+
+
+class Journal:
+    """An append-only file. An append is a compare-and-swap: of two processes at once, one wins."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def entries(self) -> list[Entry]:
+        """Every entry, oldest first; a last line torn by a crash was never acknowledged and is left out."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [self._entry(number, line) for number, line in enumerate(lines[:-1], start=1)]
+
+    def latest(self) -> dict[str, Entry]:
+        """For each agent that the journal knows, the entry that put its policy in service."""
+        return {entry.agent: entry for entry in self.entries() if entry.action != "reject"}
+
+    def active(self) -> dict[str, str]:
+        """The policy in service for each agent that was ever promoted; any other agent has `base`."""
+        return {agent: entry.policy for agent, entry in self.latest().items()}
+
+    def in_service(self, agent: str) -> str:
+        return self.active().get(agent, BASE)
+
+    def states(self) -> dict[str, State]:
+        """The state of each adapter that the journal names; one that it doesn't name is a candidate."""
+        states: dict[str, State] = {}
+        for entry in self.entries():
+            if entry.action != "reject":
+                states[entry.previous] = "retired"
+            states[entry.policy] = BECOMES[entry.action]
+        return {policy: state for policy, state in states.items() if policy != BASE}
+
+    def state(self, policy: str) -> State:
+        return self.states().get(policy, "candidate")
+
+    def replaced(self, agent: str) -> str:
+        """What a rollback brings back: the policy that the one in service took the place of when it was promoted."""
+        below: list[str] = []
+        for entry in self.entries():
+            if entry.agent == agent and entry.action == "promote":
+                below.append(entry.previous)
+            elif entry.agent == agent and entry.action == "rollback":
+                below.pop()
+        if not below:
+            raise AdapterError(f"{agent} has the base model in service: there is nothing to roll back")
+        return below[-1]
+
+    def append(
+        self, agent: str, action: Action, policy: str, *, expected: str, digest: str | None, reason: str
+    ) -> Entry:
+        """Adds an entry if `expected` is still in service for the agent; raises `AdapterError` if it is not."""
+        with self._locked() as handle:
+            previous = self.in_service(agent)
+            if previous != expected:
+                raise AdapterError(
+                    f"{agent} has {previous} in service, not {expected}: it was changed meanwhile; look again"
+                )
+            self.check(agent, action, policy)
+            entry = Entry(
+                sequence=len(self.entries()) + 1,
+                at_ns=time_ns(),
+                agent=agent,
+                action=action,
+                policy=policy,
+                previous=previous,
+                digest=digest,
+                reason=reason,
+            )
+            self._write(handle, entry.model_dump_json().encode() + b"\n")
+        return entry
+
+    def check(self, agent: str, action: Action, policy: str) -> None:
+        """Raises `AdapterError` where the policy is not the agent's, or its state does not allow the action."""
+        if policy == BASE:
+            return
+        if split_policy(policy)[0] != agent:
+            raise AdapterError(f"{policy} is not an adapter of {agent}")
+        state = self.state(policy)
+        if BECOMES[action] not in NEXT[state]:
+            raise AdapterError(f"{policy} is {state}: it can't become {BECOMES[action]}")
+
+    def _entry(self, number: int, line: bytes) -> Entry:
+        try:
+            return Entry.model_validate_json(line)
+        except ValidationError:
+            raise StoreError(f"{self._path}, line {number}: damaged; mend it or restore the file from a copy") from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _write(self, handle: int, line: bytes) -> None:
+        """Appends one whole line, or leaves the file as it was without a torn end."""
+        whole = self._path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(handle, whole)
+        try:
+            if os.write(handle, line) != len(line):
+                raise OSError(0, "the disk is full")
+            os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, whole)
+            raise StoreError(f"{self._path} was not written: {error.strerror}: nothing was changed") from error

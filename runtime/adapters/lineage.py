@@ -1,0 +1,276 @@
+"""Lineage, both ways: from an adapter down to the spans it learned from, and from a span up to what came of it.
+
+A dataset's rows name their spans, an adapter names its dataset by digest, and its parent. Nothing else is needed.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from journeyman.runtime.adapters.adapter import RECORD, Adapter, adapter_folders, find_adapter
+from journeyman.runtime.config import Workspace
+from journeyman.traces.base import Record
+from journeyman.traces.errors import AdapterError, StoreError
+from journeyman.traces.labels import Label, LabelLog, newest
+from journeyman.traces.tombstones import Tombstones
+
+State = Literal["recorded", "deleted", "unknown"]
+"""`unknown`: neither recorded here nor deleted here."""
+
+
+How = Literal["trained on it", "trained to replace it", "trained on its replies"]
+
+
+class Row(Record):
+    """What a dataset's row says of where it came from."""
+
+    trace_id: str
+    span_ids: tuple[str, ...]
+    policy: str | None
+    """What sampled it."""
+
+
+class Dataset(Record):
+    """A file of training rows."""
+
+    path: Path
+    digest: str
+    rows: tuple[Row, ...]
+
+
+class Source(Record):
+    """A run that an adapter learned from."""
+
+    trace_id: str | None
+    """None where the run of the spans is not known any more."""
+    state: State
+    span_ids: tuple[str, ...]
+    labels: tuple[Label, ...] = ()
+    """What is said of the run now."""
+
+
+class Descendant(Record):
+    """An adapter, and what was derived from it."""
+
+    policy: str
+    digest: str
+    how: How
+    """What links it to what stands above it."""
+    children: "tuple[Descendant, ...]" = ()
+
+
+class Use(Record):
+    """A dataset that something recorded is in."""
+
+    path: Path
+    digest: str
+    rows: int
+    """Rows that it is in."""
+    adapters: tuple[Descendant, ...]
+    """Those that were trained on the dataset."""
+
+
+class AdapterLineage(Record):
+    adapter: Adapter
+    parents: tuple[str, ...]
+    """The policies that it and its parents were trained to replace, `base` last."""
+    datasets: tuple[Path, ...]
+    """Files with the rows that it was trained on; empty where there is none any more."""
+    sources: tuple[Source, ...]
+    children: tuple[Descendant, ...]
+
+    @property
+    def spans(self) -> int:
+        return sum(len(source.span_ids) for source in self.sources)
+
+
+class RecordLineage(Record):
+    """What came of a run, or of one span."""
+
+    trace_id: str | None
+    span_id: str | None
+    state: State
+    datasets: tuple[Use, ...]
+
+
+def trace_lineage(workspace: Workspace, name: str) -> AdapterLineage | RecordLineage:
+    """The lineage of an adapter (`worker@8`), a trace or a span, the latter by id or the start of one.
+
+    Raises `AdapterError` or `StoreError` for a name of nothing.
+    """
+    family = _Family(workspace)
+    if "@" in name:
+        return family.of_adapter(_read(find_adapter(workspace.adapters, name)))
+    return family.of_record(name.lower())
+
+
+def uses(workspace: Workspace, trace_ids: Collection[str], span_ids: Collection[str]) -> tuple[Use, ...]:
+    """The datasets with rows from those runs or spans, and the adapters that came of them."""
+    return _Family(workspace).uses(frozenset(trace_ids), frozenset(span_ids))
+
+
+class _Family:
+    def __init__(self, workspace: Workspace) -> None:
+        self._store = workspace.store
+        self._tombstones = Tombstones(workspace.spans)
+        self._workspace = workspace
+        self._adapters = list(_adapters(workspace.adapters))
+        self._datasets = list(_datasets(workspace.datasets))
+
+    def of_adapter(self, adapter: Adapter) -> AdapterLineage:
+        datasets = [dataset for dataset in self._datasets if dataset.digest == adapter.dataset_digest]
+        rows = datasets[0].rows if datasets else ()
+        return AdapterLineage(
+            adapter=adapter,
+            parents=tuple(self._parents(adapter)),
+            datasets=tuple(dataset.path for dataset in datasets),
+            sources=tuple(self._sources(rows)),
+            children=self._children(adapter, frozenset({adapter.policy})),
+        )
+
+    def of_record(self, name: str) -> RecordLineage:
+        trace_id, span_id = self._resolved(name)
+        datasets = self.uses(frozenset() if span_id else frozenset({str(trace_id)}), self._calls(trace_id, span_id))
+        state = self._state(trace_id, recorded=self._is_recorded(trace_id))
+        return RecordLineage(trace_id=trace_id, span_id=span_id, state=state, datasets=datasets)
+
+    def uses(self, trace_ids: frozenset[str], span_ids: frozenset[str]) -> tuple[Use, ...]:
+        found = []
+        for dataset in self._datasets:
+            rows = sum(row.trace_id in trace_ids or not span_ids.isdisjoint(row.span_ids) for row in dataset.rows)
+            if rows:
+                adapters = self._trained_on(dataset.digest)
+                found.append(Use(path=dataset.path, digest=dataset.digest, rows=rows, adapters=adapters))
+        return tuple(found)
+
+    def _parents(self, adapter: Adapter) -> Iterator[str]:
+        known = {one.policy: one for one in self._adapters}
+        parent = adapter.parent
+        for _ in range(len(known) + 1):
+            yield parent
+            if parent not in known:
+                break
+            parent = known[parent].parent
+
+    def _children(self, adapter: Adapter, above: frozenset[str]) -> tuple[Descendant, ...]:
+        """What was trained to replace the adapter, or on its own replies; `above` are told of already."""
+        taught = {one.digest for one in self._datasets if any(row.policy == adapter.policy for row in one.rows)}
+        children = []
+        for one in self._adapters:
+            replaces = one.parent == adapter.policy
+            if one.policy not in above and (replaces or one.dataset_digest in taught):
+                how: How = "trained to replace it" if replaces else "trained on its replies"
+                children.append(self._descendant(one, how, above))
+        return tuple(children)
+
+    def _trained_on(self, digest: str) -> tuple[Descendant, ...]:
+        trained = [one for one in self._adapters if one.dataset_digest == digest]
+        return tuple(self._descendant(one, "trained on it", frozenset()) for one in trained)
+
+    def _descendant(self, adapter: Adapter, how: How, above: frozenset[str]) -> Descendant:
+        children = self._children(adapter, above | {adapter.policy})
+        return Descendant(policy=adapter.policy, digest=adapter.digest, how=how, children=children)
+
+    def _sources(self, rows: Sequence[Row]) -> Iterator[Source]:
+        named = {row.span_ids[0]: row.trace_id for row in rows if row.span_ids}
+        spans = list(dict.fromkeys(span_id for row in rows for span_id in row.span_ids))
+        recorded = self._ask("SELECT span_id, trace_id FROM spans WHERE list_contains(?::VARCHAR[], span_id)", spans)
+        there = {row["span_id"]: row["trace_id"] for row in recorded}
+        runs: dict[str | None, list[str]] = {}
+        for span_id in spans:
+            runs.setdefault(there.get(span_id, named.get(span_id)), []).append(span_id)
+        labels: dict[str, list[Label]] = {}
+        for label in newest(LabelLog(self._workspace.labels)):
+            labels.setdefault(label.trace_id, []).append(label)
+        traces = set(there.values())
+        for trace_id, span_ids in runs.items():
+            yield Source(
+                trace_id=trace_id,
+                state=self._state(trace_id, recorded=trace_id in traces),
+                span_ids=tuple(span_ids),
+                labels=tuple(labels.get(trace_id or "", ())),
+            )
+
+    def _state(self, trace_id: str | None, *, recorded: bool) -> State:
+        if recorded:
+            return "recorded"
+        return "deleted" if trace_id in self._tombstones.trace_ids() else "unknown"
+
+    def _resolved(self, name: str) -> tuple[str | None, str | None]:
+        """The trace, and the span if it is one, that an id or the start of one names."""
+        if not re.fullmatch(r"[0-9a-f]{1,32}", name):
+            raise StoreError(f"{name!r} names neither an adapter (as worker@8 does) nor a trace or a span (hex digits)")
+        rows = [row for dataset in self._datasets for row in dataset.rows]
+        spans: dict[str, str | None] = {
+            span_id: row.trace_id if place == 0 else None
+            for row in rows
+            for place, span_id in enumerate(row.span_ids)
+            if span_id.startswith(name)
+        }
+        traces = {row.trace_id for row in rows} | self._tombstones.trace_ids()
+        traces = {trace_id for trace_id in traces if trace_id.startswith(name)}
+        query = "SELECT DISTINCT trace_id, span_id FROM spans WHERE starts_with(trace_id, ?) OR starts_with(span_id, ?)"
+        for found in self._store.sql(query, [name, name]).to_pylist():
+            if found["trace_id"].startswith(name):
+                traces.add(found["trace_id"])
+            else:
+                spans[found["span_id"]] = found["trace_id"]
+        if len(traces) + len(spans) > 1:
+            some = ", ".join(sorted([*traces, *spans])[:4])
+            raise StoreError(f"{len(traces) + len(spans)} traces and spans start with {name!r} ({some}, …): give more")
+        if traces:
+            return traces.pop(), None
+        if spans:
+            ((span_id, trace_id),) = spans.items()
+            return trace_id, span_id
+        raise StoreError(f"no trace or span {name!r} is recorded in {self._workspace.spans}, or in a dataset")
+
+    def _calls(self, trace_id: str | None, span_id: str | None) -> frozenset[str]:
+        if span_id is not None:
+            return frozenset({span_id})
+        query = "SELECT span_id FROM spans WHERE trace_id = ? AND operation = 'chat'"
+        return frozenset(self._store.sql(query, [trace_id])["span_id"].to_pylist())
+
+    def _is_recorded(self, trace_id: str | None) -> bool:
+        return bool(self._store.ids(ids=[] if trace_id is None else [trace_id]))
+
+    def _ask(self, query: str, ids: Sequence[str | None]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._store.sql(query, [list(ids)]).to_pylist()
+        return rows
+
+
+def _adapters(folder: Path) -> Iterator[Adapter]:
+    for one in adapter_folders(folder):
+        try:
+            yield _read(one)
+        except AdapterError:
+            continue  # `journeyman adapters` says what is wrong with it.
+
+
+def _read(folder: Path) -> Adapter:
+    """An adapter's own account of itself; its weights may be damaged."""
+    try:
+        return Adapter.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise AdapterError(f"{folder / RECORD} cannot be read: {type(error).__name__}") from None
+
+
+def _datasets(folder: Path) -> Iterator[Dataset]:
+    for path in sorted(folder.glob("*.jsonl")):
+        contents = path.read_bytes()
+        rows = tuple(_rows(contents.split(b"\n")))
+        yield Dataset(path=path, digest=sha256(contents).hexdigest(), rows=rows)
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+            yield Row(trace_id=row["trace_id"], span_ids=row["span_ids"], policy=row.get("policy"))
+        except (ValueError, KeyError, TypeError):
+            continue  # Training says which line of a dataset is broken.

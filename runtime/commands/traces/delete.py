@@ -1,0 +1,233 @@
+"""`journeyman traces delete` and `lineage`: runs leave the record, and what came of them is told."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterable
+from time import time_ns
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from journeyman.runtime.commands.traces.store import told
+from journeyman.runtime.config import Workspace, find_workspace
+from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.traces.capture.content import ContentPolicy
+from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.tombstones import Tombstones
+
+if TYPE_CHECKING:
+    from journeyman.runtime.adapters.lineage import AdapterLineage, Descendant, RecordLineage, Source, Use
+    from journeyman.traces.storage.retention import Deletion, Doomed
+    from journeyman.traces.storage.store import TraceStore
+
+SHOWN = 20
+"""Runs of an adapter that are listed; `--json` has all."""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def delete_command(
+    trace: Annotated[
+        list[str] | None, typer.Option("--trace", metavar="ID", help="This run, by the start of its id; repeatable")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="The runs of this session")] = None,
+    user: Annotated[str | None, typer.Option(help="The runs of this user")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago, e.g. 30d, 12h")
+    ] = None,
+    beyond_gb: Annotated[
+        float | None, typer.Option(min=0.0, help="The oldest runs beyond so many GB of the compacted record")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the runs that meet every condition given, and say which datasets and adapters were made from them.
+
+    What is kept to resume those runs goes too, and with nothing but --user or --session what is remembered of them.
+    What a crash cut short is finished by the next deletion.
+    """
+    from journeyman.runtime.adapters.lineage import uses
+    from journeyman.runtime.recording.forgetting import forget
+    from journeyman.traces.storage.compact import compact
+    from journeyman.traces.storage.retention import GB, Deletion, delete, find_doomed, size
+    from journeyman.traces.storage.segments import Segments
+
+    place = find_workspace(workspace)
+    if not any((trace, session, user, older_than, beyond_gb is not None)):
+        raise ConfigError("say which runs: --trace, --session, --user, --older-than or --beyond-gb")
+    store, segments = place.store, Segments(place.segments)
+    if beyond_gb is not None and not dry_run:
+        compact(place.spans, segments)
+    runs = find_doomed(
+        store,
+        ids=_ids(place, store, trace) if trace else None,
+        sessions=_names(place, session) if session else None,
+        users=_names(place, user) if user else None,
+        ended_before_ns=time_ns() - _age_ns(older_than) if older_than else None,
+        keep_share=None if beyond_gb is None else beyond_gb * GB / max(1, size(place.spans, segments)),
+    )
+    made = uses(place, runs.trace_ids, runs.span_ids) if runs.trace_ids else ()
+    deletion = Deletion()
+    forgotten = None
+    if not dry_run:
+        if runs.trace_ids and not yes:
+            _confirm(runs, made)
+        reason = _reason(trace, session, user, older_than)
+        with told() as tell:
+            deletion = delete(place.spans, place.labels, segments, runs, reason=reason, progress=tell)
+        # With other conditions a user or a session is not forgotten whole.
+        alone = not (trace or older_than or beyond_gb is not None)
+        whole = {"user": user, "session": session} if alone else {}
+        kept, memories = asyncio.run(forget(place, runs.trace_ids, **whole))
+        forgotten = {"kept_runs": kept, "memories": memories}
+    found = {
+        "traces": runs.trace_ids,
+        "spans": runs.spans,
+        "datasets": made,
+        "deleted": None if dry_run else deletion,
+        "forgotten": forgotten,
+    }
+    emit(found, as_json, lambda: _show_deletion(runs, made, None if dry_run else deletion))
+    if forgotten is not None and any(forgotten.values()):
+        notes.print(f"forgotten besides: {forgotten['kept_runs']} kept runs, {forgotten['memories']} memories")
+    if runs.trace_ids and place.config.traces.views:
+        notes.print("What views and exports were sent is not in this workspace: delete it there too")
+    if not deletion.finished:
+        notes.print("a compaction was at work all the time: the spans are hidden now, and gone after the next one")
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def lineage_command(
+    name: Annotated[str, typer.Argument(metavar="ADAPTER|TRACE|SPAN", help="worker@8, or the start of an id")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an adapter learned from, or what came of a run or a span."""
+    from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
+
+    found = trace_lineage(find_workspace(workspace), name)
+    emit(found, as_json, lambda: out.print(_adapter(found) if isinstance(found, AdapterLineage) else _record(found)))
+
+
+def _ids(place: Workspace, store: "TraceStore", prefixes: Iterable[str]) -> list[str]:
+    """Whole ids; one that was deleted before is left out: deleting it again finishes what was begun."""
+    ids = []
+    deleted = Tombstones(place.spans).trace_ids()
+    for prefix in prefixes:
+        query = "SELECT DISTINCT trace_id FROM spans WHERE starts_with(trace_id, ?) LIMIT 2"
+        found = store.sql(query, [prefix.lower()])["trace_id"].to_pylist()
+        if len(found) > 1:
+            raise StoreError(f"more than one trace starts with {prefix!r}: give more of the id")
+        if not found and not any(one.startswith(prefix.lower()) for one in deleted):
+            raise StoreError(f"no trace {prefix!r} in {place.spans}: `journeyman traces list` shows those there are")
+        ids += found
+    return ids
+
+
+def _names(place: Workspace, name: str) -> list[str]:
+    """A user or a session as the record may have it."""
+    config = place.config.traces
+    return sorted({name, ContentPolicy(config.content, config.redact).key(name)})
+
+
+def _age_ns(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if found is None:
+        raise ConfigError(f"--older-than {text!r}: write a number and s, m, h, d or w, as in 30d")
+    return int(float(found[1]) * _SECONDS[found[2]] * 10**9)
+
+
+def _reason(trace: list[str] | None, session: str | None, user: str | None, older_than: str | None) -> str:
+    """Why, without saying who: a tombstone outlives the record."""
+    given = {"trace": trace, "session": session, "user": user, "age": older_than}
+    return "by " + " and ".join([name for name, value in given.items() if value] or ["size"])
+
+
+def _confirm(runs: "Doomed", made: "tuple[Use, ...]") -> None:
+    if not sys.stdin.isatty():
+        notes.print(f"{_count(runs)} would be deleted for good: say --yes, or --dry-run to see more", markup=False)
+        raise typer.Exit(Exit.NEEDS_INPUT)
+    _show_deletion(runs, made, None)
+    typer.confirm("Delete for good?", abort=True, err=True)
+
+
+def _show_deletion(runs: "Doomed", made: "tuple[Use, ...]", deletion: "Deletion | None") -> None:
+    labels = "" if deletion is None else f" and {_counted(deletion.labels, 'label')}"
+    out.print(f"{'to delete' if deletion is None else 'deleted'}: {_count(runs)}{labels}", markup=False)
+    for use in made:
+        out.print(_dataset(use))
+    if made:
+        out.print(
+            "Datasets and adapters stay as they are: remove them, or train anew, where what they learned must go."
+        )
+    if deletion is not None and deletion.live:
+        out.print(f"{deletion.live} log files are still being written: what they hold of deleted runs goes later")
+    if deletion is not None and deletion.aside:
+        out.print(f"{deletion.aside} damaged segments in damaged/ cannot be searched: remove them if they may hold it")
+
+
+def _count(runs: "Doomed") -> str:
+    return f"{_counted(len(runs.trace_ids), 'run')} with {_counted(runs.spans, 'span')}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _adapter(found: "AdapterLineage") -> Tree:
+    adapter = found.adapter
+    tree = Tree(f"[bold]{adapter.policy}[/] · {adapter.method} · {adapter.digest[:12]}")
+    tree.add(f"base model {adapter.base_digest[:12]} · recipe {adapter.recipe_digest[:12]}")
+    tree.add(f"trained to replace {' ← '.join(found.parents)}")
+    paths = ", ".join(escape(path.name) for path in found.datasets) or "[yellow]its file is not there any more[/]"
+    rows = tree.add(f"dataset {adapter.dataset_digest[:12]} · {_counted(adapter.rows, 'row')} · {paths}")
+    runs = (
+        rows.add(f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}") if found.sources else rows
+    )
+    for source in found.sources[:SHOWN]:
+        runs.add(_source(source))
+    if len(found.sources) > SHOWN:
+        runs.add(f"… {len(found.sources) - SHOWN} more")
+    for child in found.children:
+        _add(tree, child)
+    return tree
+
+
+def _record(found: "RecordLineage") -> Tree:
+    what = (
+        f"span {found.span_id} of trace {found.trace_id or 'unknown'}" if found.span_id else f"trace {found.trace_id}"
+    )
+    tree = Tree(f"[bold]{what}[/]{_state(found.state)}")
+    for use in found.datasets:
+        tree.add(_dataset(use))
+    if not found.datasets:
+        tree.add("in no dataset")
+    return tree
+
+
+def _source(source: "Source") -> str:
+    said = "".join(f" · {escape(f'{label.name} = {label.value}')}" for label in source.labels)
+    name = f"trace {source.trace_id[:12]}" if source.trace_id else "of a trace that is not known"
+    return f"{name} · {_counted(len(source.span_ids), 'span')}{_state(source.state)}{said}"
+
+
+def _state(state: str) -> str:
+    return {"recorded": "", "deleted": " · [red]deleted[/]", "unknown": " · [yellow]not recorded here[/]"}[state]
+
+
+def _dataset(use: "Use") -> Tree:
+    tree = Tree(f"dataset {escape(use.path.name)} · {_counted(use.rows, 'row')} from it · {use.digest[:12]}")
+    for adapter in use.adapters:
+        _add(tree, adapter)
+    return tree
+
+
+def _add(tree: Tree, adapter: "Descendant") -> None:
+    branch = tree.add(f"[bold]{adapter.policy}[/] · {adapter.how} · {adapter.digest[:12]}")
+    for child in adapter.children:
+        _add(branch, child)

@@ -1,0 +1,36 @@
+"""`journeyman traces receive`: spans of other programs, and of servers that someone else runs, into the record."""
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from journeyman.runtime.config import find_workspace
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+
+
+def receive_command(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on, on this machine; 0 for any")] = 4318,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in spans that other programs send by OTLP over HTTP, until Ctrl-C.
+
+    A program sends them here with OTEL_EXPORTER_OTLP_ENDPOINT set to the address that is shown, a vLLM server that
+    someone else runs with --otlp-traces-endpoint and OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf: its spans join
+    the runs that asked it. The content policy applies as in a run.
+    """
+    from journeyman.runtime.recording.recording import Recording
+    from journeyman.traces.exchange.receive import Receiver
+
+    place = find_workspace(workspace)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with Recording(place, compacts=True) as recording, Receiver(recording, port=port) as receiver:
+        notes.print(f"spans sent to {receiver.url}/v1/traces are kept in {place.spans}", markup=False, soft_wrap=True)
+        ended.wait()
+    counts = {"spans": receiver.spans, "refused_requests": receiver.refused}
+    refused = f"; {receiver.refused} requests were refused" if receiver.refused else ""
+    emit(counts, as_json, lambda: out.print(f"{receiver.spans} spans kept{refused}"))

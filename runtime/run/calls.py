@@ -1,0 +1,35 @@
+"""An agent's calls in earnest: `agents.calls.Calls`, with permissions, budget, record and memory of what was done."""
+
+from journeyman.agents.agent import Agent
+from journeyman.agents.budget import Spent
+from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.model_calls import ModelCalls
+from journeyman.runtime.run.run import Run
+from journeyman.runtime.run.steps import Steps
+from journeyman.runtime.run.tool_calls import ToolCalls
+from journeyman.traces.capture.tracer import Span
+
+
+class RecordedCalls:
+    """The calls of one agent at one place of a run; every call is a span under `parent`."""
+
+    def __init__(
+        self,
+        run: Run,
+        agent: Agent,
+        parent: Span,
+        steps: Steps,
+        *,
+        goal: str,
+        assignment: str | None = None,
+        final: bool = False,
+    ) -> None:
+        self._desk = Desk(run, agent, parent, steps, assignment)
+        models = ModelCalls(self._desk, goal, final=final)
+        self.policy = models.policy
+        self.ask = models.ask
+        self.use = ToolCalls(self._desk).use
+
+    @property
+    def spent(self) -> Spent:
+        return self._desk.spent

@@ -1,0 +1,271 @@
+"""An agent's model calls: routed, paid for, recorded, and kept so that none is made twice."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from pydantic import JsonValue
+
+from journeyman.agents.agent import Agent
+from journeyman.agents.budget import Spent
+from journeyman.agents.decision import Decision
+from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
+from journeyman.agents.reply import TruncatedReplyError
+from journeyman.agents.trim import TokenCount
+from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.endings import OutOfTimeError
+from journeyman.runtime.run.events import ReplyBroken, Token
+from journeyman.runtime.run.ledger import Reservation
+from journeyman.tools.tool import Tool
+from journeyman.traces import attributes as a
+from journeyman.traces.capture.tracer import AttributeValue, Span
+from journeyman.traces.errors import ModelError, OverBudgetError, StoreError
+from journeyman.traces.messages import Message, Usage, prompt_attributes, reply_attribute
+
+T = TypeVar("T")
+
+
+class ModelCalls:
+    def __init__(self, desk: Desk, goal: str, *, final: bool = False) -> None:
+        """`goal` is what a route is chosen by; `final` work may use what the budget keeps for the end."""
+        self._desk = desk
+        self._final = final
+        self._chain = desk.run.chain(desk.agent, goal)
+        self._ends = monotonic() + desk.run.seconds(desk.agent)
+
+    @property
+    def policy(self) -> str:
+        return self._chain[0][0]
+
+    async def ask(
+        self,
+        messages: tuple[Message, ...],
+        schema: dict[str, Any] | None,
+        read: Callable[[ModelReply], T],
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        final: bool = False,
+    ) -> T:
+        desk = self._desk
+        number = desk.steps.take()
+        if kept := desk.steps.kept(number):
+            if "reply" not in kept:
+                changed = f"what {desk.agent.name} did in run {desk.run.id} does not fit the crew as it is now"
+                raise StoreError(f"{changed}: resume it with the crew that it began with, or cancel it")
+            reply = ModelReply.model_validate(kept["reply"])
+            desk.asked_by = str(kept["span_id"])
+            desk.count(desk.run.ledger.count(Spent(usage=reply.usage, model_calls=1, cost=_number(kept["cost"]))))
+            return _read(reply, read, desk.agent)
+        shown = tuple(tool.definition for tool in tools)
+        return await self._first_answer(
+            _Asked(number, messages, schema, shown, tool_choice, read, self._final or final)
+        )
+
+    async def _first_answer(self, asked: "_Asked[T]") -> T:
+        """Of the policies of the chain: one that cannot answer hands over to the next."""
+        *others, (last, last_reason) = self._chain
+        failed = ""
+        for place, (policy, reason) in enumerate(others):
+            try:
+                return await self._answer(asked, policy, failed or reason, behind=len(others) - place)
+            except ModelError as error:
+                failed = f"{policy}: {error.kind}"
+        return await self._answer(asked, last, failed or last_reason)
+
+    async def _answer(self, asked: "_Asked[T]", policy: str, reason: str, behind: int = 0) -> T:
+        """`behind` policies may still stand in for this one."""
+        # What may have to wait for its own run's budget must not keep a place that other runs wait for.
+        reservation = await self._reserved(asked, policy)
+        try:
+            async with self._desk.run.gate:
+                return await self._made(asked, policy, reason, behind, reservation)
+        finally:
+            reservation.release()
+
+    async def _made(self, asked: "_Asked[T]", policy: str, reason: str, behind: int, reservation: Reservation) -> T:
+        run = self._desk.run
+        reply: ModelReply | None = None
+        try:
+            with run.tracer.span(f"chat {policy}", parent=self._desk.parent, kind="client") as span:
+                request = self._request(asked, policy, span)
+                if run.tracer.records:
+                    span.set(self._attributes(request, reason))
+                reply = await self._reply_in_time(request, behind, span.span_id)
+                self._desk.asked_by = span.span_id
+                if run.tracer.records:
+                    _record_reply(span, reply)
+                return _read(reply, asked.read, self._desk.agent)
+        finally:
+            spent = reservation.settle(Usage() if reply is None else reply.usage)
+            self._desk.count(spent)
+            if reply is not None:
+                await self._keep(asked.number, reply, spent)
+
+    def _request(self, asked: "_Asked[T]", policy: str, span: Span) -> ModelRequest:
+        run, agent = self._desk.run, self._desk.agent
+        return ModelRequest(
+            policy=policy,
+            messages=asked.messages,
+            json_schema=asked.schema,
+            tools=asked.tools,
+            tool_choice=asked.tool_choice,
+            parallel_calls=agent.parallel_calls > 1,
+            max_tokens=agent.limits.tokens,
+            temperature=run.temperature,
+            seed=run.seed,
+            timeout_s=agent.limits.seconds,
+            traceparent=span.traceparent,
+        )
+
+    async def _reserved(self, asked: "_Asked[T]", policy: str) -> Reservation:
+        """What the call may take, set aside; the prompt's tokens are estimated until its real number is known."""
+        run = self._desk.run
+        prompt_tokens = TokenCount(asked.tools)(asked.messages)
+        try:
+            return await run.ledger.reserve_call(
+                policy, prompt_tokens, self._desk.agent.limits.tokens, final=asked.final
+            )
+        except OverBudgetError as over:
+            run.over_budget = str(over)
+            run.decide([Decision(source="budget", name=over.limit, place="agent", action="deny", reason=str(over))])
+            raise
+
+    async def _keep(self, number: int, reply: ModelReply, spent: Spent) -> None:
+        """Token ids and logprobs are the record's; what the agent goes on with is enough here."""
+        if self._desk.run.store is None:
+            return
+        kept = reply.model_dump(mode="json", exclude={"prompt_token_ids", "token_ids", "logprobs"})
+        await self._desk.steps.note(number, reply=kept, span_id=self._desk.asked_by, cost=spent.cost)
+
+    async def _reply_in_time(self, request: ModelRequest, behind: int, call: str) -> ModelReply:
+        """A policy that hangs, retries included, leaves to those behind it their share of the agent's time."""
+        share = max(0.0, self._ends - monotonic()) / (behind + 1) if behind else None
+        try:
+            async with asyncio.timeout(share) as limit:
+                return await self._reply(request, call)
+        except OutOfTimeError:
+            raise
+        except TimeoutError as own:
+            late = f"{request.policy} did not answer in time" + (f": {own}" if str(own) else "")
+            if limit.expired():
+                late = f"{request.policy} did not answer within {share:.3g} s, its share of the time"
+            raise ModelError(late, kind="timeout") from None
+
+    async def _reply(self, request: ModelRequest, call: str) -> ModelReply:
+        model = self._desk.run.models[request.policy]
+        if not self._desk.run.shows_tokens:
+            return await model.complete(request)
+        shown = _Shown(self._desk, call)
+        if not isinstance(model, StreamingModel):
+            reply = await model.complete(request)
+            shown.show(reply.content)
+            return reply
+        try:
+            return await model.stream_reply(request, shown.show, shown.take_back)
+        except BaseException:  # Also where the agent's time is over in the middle of it.
+            shown.take_back()
+            raise
+
+    def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
+        run = self._desk.run
+        # A policy with a row of its own is another model's, and what a person wrote is no model's.
+        elsewhere = request.policy in run.models or run.models[request.policy].demonstrates
+        prompt = prompt_attributes(request.messages)
+        return {
+            **self._desk.attributes,
+            **_request_attributes(request, run.models[request.policy]),
+            **prompt,
+            a.PROMPT_DIGEST: _digest(prompt.values()),
+            a.ADAPTER_DIGEST: run.policies.digests.get(request.policy),
+            a.BASE_DIGEST: None if elsewhere else run.base_digest,
+            a.TOOL_DEFINITIONS: run.offers(self._desk.agent),
+            a.POLICY_REASON: reason or None,
+            a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
+        }
+
+
+class _Shown:
+    """A reply as it is told piece by piece, until it is whole or breaks off."""
+
+    def __init__(self, desk: Desk, call: str) -> None:
+        self._emit = desk.run.emit
+        self._told: dict[str, Any] = {"agent": desk.agent.name, "assignment": desk.assignment, "call": call}
+        self._begun = False
+
+    def show(self, text: str) -> None:
+        self._begun = True
+        self._emit(Token(**self._told, text=text))
+
+    def take_back(self) -> None:
+        if self._begun:
+            self._begun = False
+            self._emit(ReplyBroken(**self._told))
+
+
+@dataclass(frozen=True)
+class _Asked(Generic[T]):
+    """A call that was not answered before."""
+
+    number: int
+    messages: tuple[Message, ...]
+    schema: dict[str, Any] | None
+    tools: tuple[dict[str, Any], ...]
+    tool_choice: ToolChoice
+    read: Callable[[ModelReply], T]
+    final: bool
+
+
+def _read(reply: ModelReply, read: Callable[[ModelReply], T], agent: Agent) -> T:
+    if reply.finish_reason == "length":
+        raise TruncatedReplyError(f"a reply was cut off at {agent.limits.tokens} tokens")
+    return read(reply)
+
+
+def _request_attributes(request: ModelRequest, model: Model) -> dict[str, AttributeValue | None]:
+    return {
+        a.OPERATION: "chat",
+        a.PROVIDER: model.provider,
+        a.OUTPUT_TYPE: "text" if request.json_schema is None else "json",
+        a.REQUEST_MODEL: request.policy,
+        a.REQUEST_MAX_TOKENS: request.max_tokens,
+        a.REQUEST_TEMPERATURE: request.temperature,
+        a.REQUEST_SEED: request.seed,
+        a.DEMONSTRATION: model.demonstrates or None,
+        # What the conventions want where no reply comes; the reply's own reason replaces it.
+        a.FINISH_REASONS: ["error"],
+    }
+
+
+def _record_reply(span: Span, reply: ModelReply) -> None:
+    span.set(
+        {
+            a.RESPONSE_ID: reply.id,
+            a.RESPONSE_MODEL: reply.model,
+            a.FINISH_REASONS: [reply.finish_reason],
+            a.INPUT_TOKENS: reply.usage.input_tokens,
+            a.OUTPUT_TOKENS: reply.usage.output_tokens,
+            a.CACHED_TOKENS: reply.usage.cached_tokens,
+        }
+    )
+    said = Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls)
+    span.set({a.OUTPUT_MESSAGES: reply_attribute(said, reply.finish_reason)})
+    for name, values in (
+        (a.PROMPT_TOKEN_IDS, reply.prompt_token_ids),
+        (a.TOKEN_IDS, reply.token_ids),
+        (a.LOGPROBS, reply.logprobs),
+    ):
+        if values is not None:
+            span.set_json(name, values)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    """Of the messages as the record has them; a model can write half a surrogate pair, which has no UTF-8 form."""
+    return sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _number(value: JsonValue) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,51 @@
+"""The main program of a vLLM server of ours: vLLM as it starts fastest, and a receiver that records its spans."""
+
+import atexit
+import multiprocessing
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from journeyman.runtime.config import Workspace
+from journeyman.runtime.recording.recording import Recording
+from journeyman.traces.exchange.receive import Receiver, engine_spans_only
+
+
+def main() -> None:
+    """`sys.argv` holds vLLM's arguments."""
+    if import_module("vllm.platforms").current_platform.is_cpu():
+        _leave_out_what_serving_never_uses()
+        _fork_where_openmp_allows()
+    import_module("vllm.entrypoints.launchers.api_server.entry").main()
+
+
+def traced_main() -> None:
+    """`sys.argv` holds the workspace in which the server's spans are recorded, then vLLM's arguments."""
+    recording = Recording(Workspace(Path(sys.argv.pop(1))))
+    receiver = Receiver(recording, accept=engine_spans_only)
+    # vLLM sends its last spans when Python ends, and what is registered first runs last.
+    atexit.register(recording.close)
+    atexit.register(receiver.close)
+    sys.argv += ["--otlp-traces-endpoint", f"{receiver.url}/v1/traces"]
+    main()
+
+
+def _leave_out_what_serving_never_uses() -> None:
+    """Keeps transformers from loading what it finds installed, four seconds long, for what vLLM never asks of it:
+    losses of object detection, and assisted generation of its own."""
+    absent: dict[str, Any] = dict.fromkeys(("sklearn", "scipy"))
+    sys.modules.update(absent)
+
+
+def _fork_where_openmp_allows() -> None:
+    """Lets the engine and its worker begin as forks, as on a GPU: half the start, and memory is shared.
+
+    vLLM would have each of them import everything once more, 20 s on a small machine, so that OpenMP reads the settings
+    of that process. Intel's library, which `launch` preloads where it is installed, reads them after a fork too.
+    """
+    if "libiomp5" in os.environ.get("LD_PRELOAD", ""):
+        # Before anything else imports it by its name.
+        processes: Any = import_module("vllm.utils.system_utils")
+        processes.get_mp_context = lambda: multiprocessing.get_context("fork")

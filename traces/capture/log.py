@@ -1,0 +1,310 @@
+"""The span log: append-only files of JSON lines, one file for each process, that lose no acknowledged span.
+
+A line is the CRC-32 of the JSON in 8 hex characters, a space, the JSON, a newline. A crash or a full disk tears the
+line being written, and no other. Large repeated texts lie in `texts/`; the line names them by digest. A process holds
+a kernel lock on the file it writes, so that compaction knows which files are closed, however their process ended.
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+from weakref import WeakSet
+
+from journeyman.traces.base import Record
+from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line, parse_line, utc_day
+from journeyman.traces.capture.texts import Texts, sync_folder
+from journeyman.traces.errors import StoreError
+
+__all__ = [
+    "SPAN_VERSION",
+    "Damage",
+    "LogReader",
+    "Place",
+    "SpanLog",
+    "SpanRecord",
+    "parse_line",
+    "read_spans",
+    "utc_day",
+]
+
+ROTATE_BYTES = 16 * 2**20
+
+_AT_A_TIME = 256
+"""Spans of a write: half a megabyte or so stays in the processor's cache."""
+
+_logger = logging.getLogger(__name__)
+
+
+class SpanLog:
+    """Appends spans to this process's file in `directory`; threads may share it, a fork begins a file of its own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        on_full: Literal["stop", "continue"] = "stop",
+        rotate_bytes: int = ROTATE_BYTES,
+        on_rotate: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_full`: when the disk refuses, "stop" raises `StoreError`, "continue" counts the span in `dropped`.
+
+        A file that would grow beyond `rotate_bytes` is closed for good and another begun; then `on_rotate` is called
+        by the thread that appends, which waits for it.
+        """
+        self.dropped = 0
+        """Spans that the disk refused; always 0 with `on_full="stop"`."""
+        self._directory = directory
+        self._on_full = on_full
+        self._rotate_bytes = rotate_bytes
+        self._on_rotate = on_rotate
+        self._texts = Texts(directory)
+        self._handle: int | None = None
+        self._begin()
+        _logs.add(self)
+
+    def append(self, span: SpanRecord, *, sync: bool) -> None:
+        """Hands the span to the kernel, so that it survives the process; with `sync` it survives the machine too."""
+        self.append_many((span,), sync=sync)
+
+    def append_many(self, spans: Sequence[SpanRecord], *, sync: bool) -> None:
+        """The same for several, some at a time; if the disk refuses half-way, the first ones are kept."""
+        with self._lock:
+            left, rest = len(spans), memoryview(b"")
+            try:
+                self._open()  # Before a text is kept: while a file is locked, nobody removes texts.
+                for start in range(0, len(spans), _AT_A_TIME):
+                    some = spans[start : start + _AT_A_TIME]
+                    lines = b"".join([format_line(span, self._texts) for span in some])
+                    left, rest = left - len(some), memoryview(lines)
+                    handle = self._file_for(len(rest))
+                    while rest:
+                        rest = rest[os.write(handle, rest) :]
+                        self._torn = len(rest) > 0
+                if sync:
+                    os.fsync(self._open())
+            except OSError as error:
+                self._refused(error, left + bytes(rest).count(b"\n") or 1)
+
+    def sync(self) -> None:
+        """Returns once every span that was appended before is on the disk; others may be appended meanwhile."""
+        with self._lock:
+            # A twin, because the file may be full and closed before this is done; that syncs it too.
+            handle = None if self._handle is None else os.dup(self._handle)
+        if handle is not None:
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                self._refused(error, 1)
+            finally:
+                os.close(handle)
+
+    def close(self) -> None:
+        """Closes the file; a span that comes later begins another."""
+        with self._lock:
+            if self._handle is not None:
+                os.close(self._handle)
+                self._handle = None
+                self._closed = True
+                # Without an open file nobody can tell that this process still counts on texts that it kept before.
+                self._texts = Texts(self._directory)
+
+    def _begin(self) -> None:
+        """Also in the child of a fork, where the lock may be held by a thread that does not exist there."""
+        self._lock = threading.Lock()
+        self._handle = None
+        self._name_file()
+
+    def _name_file(self) -> None:
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self.path = self._directory / f"{started}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._size = 0
+        self._torn = False
+        self._closed = False
+
+    def _file_for(self, size: int) -> int:
+        handle = self._open()
+        if self._size and self._size + size > self._rotate_bytes:
+            # The end of a trajectory, synced later, answers for its spans in this file too.
+            os.fsync(handle)
+            full, self._handle, self._closed = handle, None, True
+            try:
+                handle = self._open()
+            finally:
+                os.close(full)
+            if self._on_rotate is not None:
+                self._on_rotate()
+        if self._torn:
+            # A newline ends the torn record, so that the next one is not glued to it.
+            os.write(handle, b"\n")
+            self._torn = False
+        self._size += size
+        return handle
+
+    def _open(self) -> int:
+        while self._handle is None:
+            if self._closed:
+                self._name_file()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _lock(handle):
+                sync_folder(self.path.parent)
+                self._handle = handle
+            else:
+                os.close(handle)
+                self._closed = True
+        return self._handle
+
+    def _refused(self, error: OSError, spans: int) -> None:
+        if self._on_full == "stop":
+            raise StoreError(
+                f"a span was not written to {self.path}: {error.strerror}; what was written before it is intact"
+            ) from error
+        if self.dropped == 0:
+            _logger.warning("spans are lost: %s cannot be written: %s", self.path, error.strerror)
+        self.dropped += spans
+
+
+class Damage(Record):
+    """What a reader had to leave out."""
+
+    torn: int = 0
+    """Last records that a crash cut short, or that are being written at this moment."""
+    corrupt: int = 0
+    """Records whose checksum is wrong."""
+    refused: int = 0
+    """Intact records of a version, or of a form, that this journeyman does not know."""
+    texts: int = 0
+    """Large texts that are missing; their spans are there without them."""
+    segments: int = 0
+    """Segments that cannot be read."""
+    traces: int = 0
+    """Traces whose spans are readable and make no sense together."""
+    labels: int = 0
+    """Label rows that cannot be read."""
+
+    def __bool__(self) -> bool:
+        return str(self) != ""
+
+    def __str__(self) -> str:
+        counts = {
+            "torn spans": self.torn,
+            "corrupt spans": self.corrupt,
+            "spans of an unknown version": self.refused,
+            "missing texts": self.texts,
+            "corrupt segments": self.segments,
+            "unusable traces": self.traces,
+            "unreadable labels": self.labels,
+        }
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+class Place(NamedTuple):
+    """Where a record lies."""
+
+    path: Path
+    offset: int
+
+
+class LogReader:
+    """Reads the files of a directory, oldest first, also while other processes write and compact them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        files: Sequence[Path] | None = None,
+        replaced: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """`files`: those to read, all that there are by default.
+
+        `replaced`: names of files, and the UTC days of which their spans lie in a segment by now.
+        """
+        self._directory = directory
+        self._files = files
+        self._replaced = replaced or {}
+        self._texts = Texts(directory)
+        self.damage = Damage()
+        """Counted anew by each pass over the log."""
+        self.vanished: tuple[str, ...] = ()
+        """Files that the last pass listed and did not find any more: a segment written since then has their spans."""
+
+    def __iter__(self) -> Iterator[SpanRecord]:
+        return (span for _, span in self.scan())
+
+    def scan(self) -> Iterator[tuple[Place, SpanRecord]]:
+        """Every readable span with its place; raises `StoreError` if a file cannot be read at all."""
+        self.damage, self.vanished = Damage(), ()
+        for path in sorted(self._directory.glob("*.jsonl")) if self._files is None else self._files:
+            try:
+                yield from self.scan_file(path)
+            except FileNotFoundError:
+                self.vanished += (path.name,)
+
+    def scan_file(self, path: Path, offset: int = 0) -> Iterator[tuple[Place, SpanRecord]]:
+        """The same for one file, from a record's place on; adds to `damage`. Raises `FileNotFoundError`."""
+        days = self._replaced.get(path.name, ())
+        for place, line in _lines(path, offset):
+            if line == b"\n":  # It ends a torn record.
+                continue
+            span, flaw = parse_line(line, self._texts)
+            if flaw:
+                self.damage = self.damage.model_copy(update={flaw: getattr(self.damage, flaw) + 1})
+            if span is not None and not (days and utc_day(span.start_ns) in days):
+                yield Place(path, place), span
+
+    def read(self, *places: Place) -> Iterator[SpanRecord]:
+        """The spans at places that a scan gave."""
+        for path, offset in places:
+            try:
+                span, _ = parse_line(next(_lines(path, offset))[1], self._texts)
+            except FileNotFoundError:
+                span = None
+            if span is None:
+                raise StoreError(f"{path} changed while it was read: the span at byte {offset} is gone")
+            yield span
+
+
+def read_spans(directory: Path) -> LogReader:
+    """The spans of a log; `damage` of what is returned says what had to be left out."""
+    return LogReader(directory)
+
+
+def _lines(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                yield offset, line
+                offset += len(line)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"span log {path} cannot be read: {error.strerror}") from error
+
+
+def _lock(handle: int) -> bool:
+    """Locks a file that is to be written; False if compaction has been at it since its name appeared."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(handle).st_nlink > 0
+
+
+_logs: WeakSet[SpanLog] = WeakSet()
+
+
+def _after_fork() -> None:
+    for log in list(_logs):
+        if log._handle is not None:
+            os.close(log._handle)  # The lock stays with the parent, whose file it is.
+        log._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,219 @@
+"""Mining: recorded runs become samples for one agent; what may not be learned from is refused, counted and shown."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+from pydantic_core import to_json
+
+from journeyman.traces import attributes as a
+from journeyman.traces.assemble import trajectory_refusal
+from journeyman.traces.base import Config, Record
+from journeyman.traces.messages import plain_messages, read_prompt
+from journeyman.traces.storage.conditions import Conditions
+from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.samples import BUFFER_BYTES, Dataset, SFTSample, plain_line, write_lines
+
+UNREADABLE = "messages not readable"
+
+
+class MineConfig(Config):
+    """Which turns are wanted. Turns of another policy or family are passed over; the rest is mined or refused."""
+
+    label: str = "score"
+    """The label of a trace that `min_score` is compared with."""
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
+    policy: str | None = None
+    """Only turns that were asked of this policy, e.g. `teacher`."""
+    family: str | None = None
+    """Only tasks of this family."""
+
+
+class Mined(Record):
+    samples: tuple[SFTSample, ...]
+    """In the order in which the calls began, exact duplicates merged into the first."""
+    refused: dict[str, int]
+    """Turns that may not be training data, counted by reason."""
+
+    @property
+    def turns(self) -> int:
+        """Turns that became samples, duplicates included."""
+        return sum(sample.count for sample in self.samples)
+
+
+def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collection[str] | None = None) -> Mined:
+    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
+    mining = Mining(store, agent, config, ids)
+    first_ones = list(mining)
+    samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
+    return Mined(samples=samples, refused=mining.refused)
+
+
+def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
+    """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
+    with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as first_ones:
+        first_ones.writelines(mining)
+        first_ones.seek(0)
+        lines = map(_naming, first_ones, mining.span_ids)
+        return write_lines(lines, folder, name) if mining.turns else None
+
+
+class Mining:
+    """One pass over the turns of an agent; in memory are a few thousand of them, and a digest and span ids of each row.
+
+    A turn carries its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
+    """
+
+    def __init__(self, store: TraceStore, agent: str, config: MineConfig, ids: Collection[str] | None = None) -> None:
+        self._store = store
+        self._agent = agent
+        self._config = config
+        self._ids = ids
+        self._text = lru_cache(maxsize=64)(store.texts.get)
+        self._counted: Counter[str] = Counter()
+        self._span_ids: dict[bytes, list[str]] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The line of each distinct row, as `sample_line` writes it, naming the first span that it is from."""
+        self._counted.clear()
+        self._span_ids.clear()
+        scores = self._scores()
+        wanted: Conditions = {
+            "agent": self._agent,
+            "policy": self._config.policy,
+            "family": self._config.family,
+            "ids": self._ids,
+        }
+        for values in self._store.turns(_Turn._fields, **wanted):
+            turn = _Turn._make(values)
+            row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
+            if isinstance(row, bytes):
+                yield row
+            elif row is not None:
+                self._counted[row] += 1
+
+    @property
+    def span_ids(self) -> Iterator[tuple[str, ...]]:
+        """Of each row of the pass that is over, in its order: the spans that gave it."""
+        return map(tuple, self._span_ids.values())
+
+    @property
+    def refused(self) -> dict[str, int]:
+        return dict(self._counted.most_common())
+
+    @property
+    def turns(self) -> int:
+        """Turns that became samples, duplicates included."""
+        return sum(map(len, self._span_ids.values()))
+
+    def _scores(self) -> dict[str, float | None]:
+        """The newest value of the label on each whole trace that has one, None where it is no number."""
+        rows = self._store.sql(
+            """SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
+            WHERE name = ? AND span_id IS NULL GROUP BY trace_id""",
+            [self._config.label],
+        )
+        return dict(zip(rows["trace_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+
+    def _score_refusal(self, turn: "_Turn", scores: dict[str, float | None]) -> str | None:
+        config = self._config
+        if config.min_score is None:
+            return None
+        if turn.trace_id not in scores:
+            return f"no label {config.label}"
+        score = scores[turn.trace_id]
+        if score is None:
+            return f"label {config.label} is no number"
+        return None if score >= config.min_score else f"{config.label} below {config.min_score:g}"
+
+    def _row(self, turn: "_Turn") -> bytes | str | None:
+        """The line of the row if it is a new one, else None; or why there is none."""
+        system = self._text(turn.system_digest) if turn.system_digest else turn.system_instructions
+        if turn.system_digest and system is None:
+            return UNREADABLE
+        try:
+            reply = next(plain_messages(turn.output_messages), None)
+            if reply is None:
+                return UNREADABLE
+            completion: str = reply["content"]
+            if turn.demonstration and not completion:
+                # A reply that is only tool calls has no text to write a prompt's continuation with.
+                return "empty reply"
+            known = self._span_ids.get(contents := _contents(turn, completion))
+            if known is not None:
+                known.append(turn.span_id)
+                return None
+            line = _line(turn, (*_system(system), *plain_messages(turn.input_messages)), completion)
+        except ValueError:
+            return UNREADABLE
+        self._span_ids[contents] = [turn.span_id]
+        return line
+
+
+class _Turn(NamedTuple):
+    """Columns of the view `turns`."""
+
+    trace_id: str
+    span_id: str
+    agent: str
+    policy: str | None
+    trajectory_status: str | None
+    refusal: str | None
+    demonstration: bool
+    system_digest: str | None
+    system_instructions: str | None
+    input_messages: str | None
+    output_messages: str | None
+    prompt_token_ids_json: str | None
+    token_ids_json: str | None
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        """None for a demonstration, which is text alone."""
+        if self.demonstration or not self.prompt_token_ids_json or not self.token_ids_json:
+            return None
+        return self.prompt_token_ids_json, self.token_ids_json
+
+
+def _turn_refusal(turn: _Turn) -> str | None:
+    if turn.trajectory_status not in ("ok", None):
+        return f"trajectory {turn.trajectory_status}"
+    return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
+
+
+@lru_cache(maxsize=64)
+def _system(instructions: str | None) -> tuple[dict[str, Any], ...]:
+    messages = () if instructions is None else read_prompt({a.SYSTEM_INSTRUCTIONS: instructions})
+    return tuple(message.model_dump(exclude_none=True) for message in messages)
+
+
+def _contents(turn: _Turn, completion: str) -> bytes:
+    """A digest of all that makes a row another one."""
+    system = turn.system_digest or turn.system_instructions or ""
+    texts = (*(turn.ids or ("", "")), system, turn.input_messages or "", turn.policy or "", completion)
+    return sha256("\0".join(texts).encode()).digest()[:16]
+
+
+def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) -> bytes:
+    return plain_line(
+        ids=turn.ids,
+        agent=turn.agent,
+        policy=turn.policy or "",
+        trace_id=turn.trace_id,
+        span_ids=[turn.span_id],
+        messages=messages,
+        completion=completion,
+    )
+
+
+def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
+    """The line with all its spans in the place of the first. No text can hold the key: there its quotes are escaped."""
+    if len(span_ids) == 1:
+        return line
+    return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)

@@ -1,0 +1,345 @@
+"""The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from journeyman.agents.agent import Crew
+from journeyman.agents.model import BASE, Model, ModelTable
+from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
+from journeyman.runtime.adapters.live import AdapterServer, current_policies, promote, swap_in, sync
+from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.recording.recording import Recording
+from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.serving.embedded import model_digest
+from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
+from journeyman.traces.base import Config, Record
+from journeyman.traces.trace import Task
+from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.samples import write_samples
+from journeyman.training.data.teach import TEACHER, Teacher
+from journeyman.training.demo import fanoutqa
+from journeyman.training.evaluation.evaluate import Episode, Summary, Watched, evaluate, finished, summarise
+from journeyman.training.evaluation.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
+from journeyman.training.methods.sft import load_recipe, train_sft
+from journeyman.training.registry import follow, register
+from journeyman.training.rewards import answer_in_text
+from journeyman.training.tracking import run_of
+
+AGENTS = ("lookup", "orchestrator")
+"""In the order in which they are trained: a plan is worth nothing to a worker that can't look up."""
+
+
+class DemoConfig(Config):
+    train_tasks: int = 200
+    """Train tasks that the teacher demonstrates, at most."""
+    gate_tasks: int = 20
+    """Tasks on which a candidate is compared with the policy in service; with fewer than 20 there is no decision."""
+    test_tasks: int = 24
+    """Held-out tasks of the table; the gate never sees them."""
+    steps: Mapping[str, int] = {"lookup": 50, "orchestrator": 40}
+    """SFT steps for each agent."""
+    batch: int = 8
+    """Samples of a step."""
+    concurrency: int = 12
+    """Tasks at once."""
+    seed: int = 0
+
+
+GATE = GateConfig(max_latency_ratio=20.0)
+"""The base model runs without the LoRA path, which on a CPU costs several times its time: beside it the clock tells of
+that path and of what else the machine does, not of the candidate."""
+
+FULL = DemoConfig(gate_tasks=31, test_tasks=72, steps={"lookup": 60, "orchestrator": 40})
+
+
+class Learned(Record):
+    """One adapter: what it was made of, and what the gate said."""
+
+    agent: str
+    policy: str
+    rows: int
+    train_s: float
+    verdict: Literal["promote", "reject", "inconclusive"]
+    reasons: tuple[str, ...]
+    swap_ms: float | None
+    """Milliseconds of loading and proving the adapter in the live server; None where it was not promoted."""
+
+
+class DemoResult(Record):
+    tasks: int
+    rows: tuple[Summary, ...]
+    adapters: tuple[Learned, ...]
+    server_starts: int = 0
+    """0 where a server ran already, or where everything was there from an earlier turn."""
+
+
+class Progress(Protocol):
+    """What the demo tells while it works."""
+
+    def stage(self, title: str, minutes: float) -> None: ...
+
+    def step(self, done: int, total: int, note: str) -> None: ...
+
+
+class OnDemand:
+    """The workspace's server, started when it is first asked for, with every adapter in service loaded.
+
+    A server that was started so is stopped after the `with` block; one that runs already, or that `url` names, stays.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: ServerConfig,
+        *,
+        url: str | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._workspace = workspace
+        self._config = config
+        self._url = url
+        self._on_start = on_start
+        self._state: ServerState | None = None
+        self.starts = 0
+
+    def __call__(self) -> ServerState:
+        if self._state is None:
+            state = self._attached_or_started()
+            sync(self._workspace, state)
+            self._state = state
+        return self._state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.starts:
+            stop(self._workspace)
+
+    def _attached_or_started(self) -> ServerState:
+        if self._url is not None:
+            return attach(self._workspace, self._url, self._config)
+        if status(self._workspace).condition != "running":
+            self._on_start()
+            self.starts = 1
+        return start(self._workspace, self._config)
+
+
+class Demo:
+    """One turn of the loop. What is finished is kept, and reused while what it was made from is unchanged."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: DemoConfig,
+        *,
+        base_model: Path,
+        server: Callable[[], ServerState],
+        progress: Progress,
+        crew: Callable[..., Crew] = fanoutqa.lookup_crew,
+    ) -> None:
+        """`server` is asked only when something is left to run on it; `crew` makes that of a split, as
+        `fanoutqa.lookup_crew` does."""
+        self._workspace = workspace
+        self._config = config
+        self._server = server
+        self._base_model = base_model
+        self._progress = progress
+        self._crew = crew
+        self._recording = Recording(workspace, compacts=True)
+        self._store = workspace.store
+        self._base_digest = model_digest(base_model)
+        self._train = fanoutqa.tasks("train")[: config.train_tasks]
+        self._gate = fanoutqa.tasks("gate")[: config.gate_tasks]
+        self.test = fanoutqa.tasks("test")[: config.test_tasks]
+
+    def run(self) -> DemoResult:
+        candidates = self.candidates()
+        rows = self._before()
+        adapters = [self._learned(adapter) for adapter in candidates]
+        rows += self._after()
+        return DemoResult(tasks=len(self.test), rows=tuple(rows), adapters=tuple(adapters))
+
+    def candidates(self) -> list[Adapter]:
+        """An adapter for each agent, trained on what the teacher did."""
+        taught = self._teach()
+        return [self._trained(agent, taught) for agent in AGENTS]
+
+    def _teach(self) -> list[Episode]:
+        self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
+        everywhere = dict.fromkeys(AGENTS, TEACHER)
+        return self._episodes("train", self._crew("train", examples=False), self._train, everywhere)
+
+    def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
+        """The crew's episodes on the held-out tasks with those policies in service."""
+        return self._episodes("test", self._crew("test"), self.test, policies)
+
+    def close(self) -> None:
+        self._recording.close()
+
+    def _before(self) -> list[Summary]:
+        self._progress.stage(
+            f"Before: {len(self.test)} held-out tasks by one agent alone and by the untrained crew", 1.5
+        )
+        alone = fanoutqa.single_agent_crew("test")
+        return [
+            summarise("do_nothing", [_nothing(task) for task in self.test]),
+            summarise("single_agent", self._episodes("test", alone, self.test, {})),
+            summarise("untrained", self.held_out({})),
+        ]
+
+    def _after(self) -> list[Summary]:
+        self._progress.stage(f"After: {len(self.test)} held-out tasks by the crew in service, and with oracle plans", 4)
+        active = self._in_service()
+        return [
+            summarise("trained", self.held_out(active)),
+            summarise("oracle_plan", self.held_out(active | {"orchestrator": TEACHER})),
+        ]
+
+    def _learned(self, adapter: Adapter) -> Learned:
+        self._progress.stage(f"Gate {adapter.policy}: {len(self._gate)} other tasks, paired with what is in service", 2)
+        path = self._workspace.root / "demo" / f"{adapter.policy}-{len(self._gate)}.json"
+        learned = self._settled(path, adapter)
+        if learned is None:
+            learned = self._tried(adapter, find_adapter(self._workspace.adapters, adapter.policy))
+            path.write_text(learned.model_dump_json(indent=2), encoding="utf-8")
+        return learned
+
+    def _settled(self, path: Path, adapter: Adapter) -> Learned | None:
+        """What became of the candidate when it was tried before, while that is still so."""
+        if not path.exists():
+            return None
+        learned = Learned.model_validate_json(path.read_bytes())
+        serves = self._in_service().get(adapter.agent) == adapter.policy
+        return learned if serves == (learned.verdict == "promote") else None
+
+    def _tried(self, adapter: Adapter, folder: Path) -> Learned:
+        with self._workspace.lock("swap"):
+            swap = swap_in(self._workspace, self._server(), adapter.policy)
+        verdict = self._decided(adapter, folder)
+        if verdict.decision == "promote" and self._in_service().get(adapter.agent) != adapter.policy:
+            promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server())
+        uri, service = self._workspace.mlflow_uri, current_policies(self._workspace)
+        register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=verdict)
+        follow(adapter.agent, service.digests.get(service.agents.get(adapter.agent, BASE)), uri=uri)
+        return Learned(
+            agent=adapter.agent,
+            policy=adapter.policy,
+            rows=adapter.rows,
+            train_s=adapter.train_seconds,
+            verdict=verdict.decision,
+            reasons=verdict.reasons,
+            swap_ms=swap.swap_ms + swap.probe_ms if verdict.decision == "promote" else None,
+        )
+
+    def _trained(self, agent: str, taught: Sequence[Episode]) -> Adapter:
+        steps = self._config.steps[agent]
+        self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
+        ids = {episode.trace_id for episode in taught}
+        mined = mine_sft(self._store, agent, MineConfig(min_score=0.5), ids=ids)
+        write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
+        return train_sft(
+            mined.samples,
+            agent=agent,
+            recipe=load_recipe("sft", {"trl.max_steps": steps, "trl.per_device_train_batch_size": self._config.batch}),
+            base_model=self._base_model,
+            workspace=self._workspace,
+            parent=BASE,
+            mlflow_uri=self._workspace.mlflow_uri,
+            on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
+        )
+
+    def _decided(self, adapter: Adapter, folder: Path) -> Verdict:
+        """The verdict on the candidate against what it would replace, all else as it is in service; one that was
+        promoted is not tried again, for what served beside it then may have changed since."""
+        service = self._in_service()
+        earlier = read_verdict(folder)
+        if earlier is not None and service.get(adapter.agent) == adapter.policy:
+            return earlier
+        crew = self._crew("gate")
+        verdict = decide(
+            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
+            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
+            GATE,
+            names=(adapter.policy, adapter.parent),
+        )
+        write_verdict(folder, verdict)
+        settle(self._workspace, self._server(), verdict)
+        return verdict
+
+    def _in_service(self) -> dict[str, str]:
+        return dict(current_policies(self._workspace).agents)
+
+    def _episodes(
+        self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], policies: Mapping[str, str]
+    ) -> list[Episode]:
+        """The crew's episodes on those tasks under those policies; what is on disk already is not run again."""
+        adapters = [policy for policy in policies.values() if policy not in (BASE, TEACHER)]
+        digests = {name: load_adapter(find_adapter(self._workspace.adapters, name)).digest for name in adapters}
+        table = PolicyTable(agents={a: p for a, p in policies.items() if p != BASE}, digests=digests)
+        made_from = (crew.model_dump_json(exclude={"tools"}), table.model_dump_json(), self._base_digest)
+        key = sha256(repr((*made_from, self._config.seed)).encode()).hexdigest()[:16]
+        path = self._workspace.root / "demo" / f"{split}-{key}.jsonl"
+        kept = finished(path, tasks)
+        if kept is not None:
+            self._progress.step(len(tasks), len(tasks), "tasks")
+            return kept
+        teacher = Teacher(fanoutqa.demonstrations(split))
+        default = teacher if set(policies.values()) == {TEACHER} else self._chat(adapters)
+        models = Watched(ModelTable(default, {TEACHER: teacher}))
+        runtime = Runtime(
+            crew,
+            model=models,
+            tracer=self._recording.tracer,
+            policies=table,
+            base_digest=self._base_digest,
+            seed=self._config.seed,
+        )
+        done = count(1)
+
+        async def run() -> list[Episode]:
+            async with runtime:
+                return await evaluate(
+                    runtime,
+                    tasks,
+                    answer_in_text,
+                    models=models,
+                    path=path,
+                    concurrency=self._config.concurrency,
+                    label=self._recording.label,
+                    on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
+                )
+
+        return asyncio.run(run())
+
+    def _chat(self, adapters: Sequence[str]) -> Model:
+        """The served model, with those adapters brought in."""
+        from journeyman.runtime.models.vllm import ChatVLLM  # langchain takes a second to import.
+
+        server = self._server()
+        with AdapterServer(server.url) as live:
+            missing = set(adapters) - live.served().keys()
+        if missing:
+            with self._workspace.lock("swap"):
+                for policy in sorted(missing):
+                    swap_in(self._workspace, server, policy)
+        return ChatVLLM(base_url=server.url)
+
+
+def _nothing(task: Task) -> Episode:
+    """The episode of a crew that says nothing: what the score gives away for free."""
+    return Episode(
+        task_id=task.id,
+        score=answer_in_text(task, ""),
+        status="ok",
+        input_tokens=0,
+        output_tokens=0,
+        model_calls=0,
+        seconds=0.0,
+        trace_id="",
+    )

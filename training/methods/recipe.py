@@ -1,0 +1,117 @@
+"""Recipes: how to train, read from TOML; what vLLM could not serve afterwards is refused before anything is trained."""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from journeyman.traces.base import Config, parse_config, read_toml
+from journeyman.traces.errors import ConfigError
+
+OnStep = Callable[[int, int, float], None]
+"""Called after each optimiser step with its number, the number of steps in all, and the loss."""
+
+RECIPES = Path(__file__).parent / "recipes"
+
+UNSERVABLE = ("bias", "lora_bias", "modules_to_save", "use_dora")
+"""Keys of PEFT's LoraConfig for what vLLM can't serve."""
+
+RESERVED = {
+    "output_dir": "checkpoints belong to the workspace",
+    "report_to": "--mlflow says where a run is logged",
+    "push_to_hub": "adapters stay in the workspace",
+    "packing": "a sample keeps a row of its own, with its own weight",
+    "padding_free": "a sample keeps a row of its own, with its own weight",
+    "completion_only_loss": "only completions are learned",
+    "dataset_kwargs": "rows come as tokens",
+    "remove_unused_columns": "a row's weight travels beside its tokens",
+    "save_strategy": "checkpoints are saved every trl.save_steps steps",
+    "save_only_model": "a run goes on from its checkpoints",
+    "logging_strategy": "every step is logged",
+    "logging_steps": "every step is logged",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run",
+    "disable_tqdm": "progress is shown by the command",
+}
+"""Keys of TRL's SFTConfig that a recipe may not set, and why."""
+
+
+class LoraTable(Config):
+    """Table `[lora]`: plain LoRA on linear layers, the one form that vLLM serves."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: int = Field(default=32, ge=1)
+    """The update is scaled by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the layers that get an adapter; `all-linear` is every one but the output head."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _servable(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (key := next((key for key in UNSERVABLE if values.get(key)), None)):
+            raise ValueError(f"vLLM can't serve an adapter with {key}: train plain LoRA on linear layers")
+        return values
+
+    @field_validator("target_modules")
+    @classmethod
+    def _no_head(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if "lm_head" in names or "embed_tokens" in names:
+            raise ValueError("vLLM can't serve an adapter on lm_head or embed_tokens: name other linear layers")
+        return names
+
+
+class SFTRecipe(Config):
+    """How to train: a file of `recipes/`, or one like it."""
+
+    method: Literal["sft"] = "sft"
+    lora: LoraTable = LoraTable()
+    trl: dict[str, JsonValue] = Field(default_factory=dict)
+    """Passed to TRL's SFTConfig as it is."""
+
+    @field_validator("trl")
+    @classmethod
+    def _nothing_of_ours(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for key in values:
+            if key in RESERVED:
+                raise ValueError(f"{key} can't be set: {RESERVED[key]}")
+        return values
+
+    @property
+    def digest(self) -> str:
+        return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> SFTRecipe:
+    """The recipe in a file, or of that name in the package, with `overrides` such as `{"trl.max_steps": 20}`."""
+    path = Path(recipe)
+    if isinstance(recipe, str) and path.suffix != ".toml":
+        path = RECIPES / f"{recipe}.toml"
+        if not path.exists():
+            have = ", ".join(sorted(known.stem for known in RECIPES.glob("*.toml")))
+            raise ConfigError(f"unknown recipe {recipe!r}; have {have}, or name a .toml file")
+    values = read_toml(path)
+    for key, value in (overrides or {}).items():
+        *tables, last = key.split(".")
+        table = values
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key!r} can't be set: {name!r} is no table")
+        table[last] = value
+    return parse_config(SFTRecipe, values, str(path))
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """`trl.max_steps=20` as key and value; the value is read as in TOML, or else is text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write key=value, as in trl.max_steps=20")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
