@@ -1,7 +1,7 @@
 """The orchestrator: a plan asked for under a schema built from the crew, and an answer joined from reports.
 
 A plan on the wire is `{"assignments": [{"worker": ..., "goal": ..., "needs": [1], "each": 1}, ...]}`. Assignments are
-numbered from 1 by their place, and may only refer to earlier ones, so that a cycle cannot be written.
+numbered from 1 in their order, and may only refer to earlier ones, so that a cycle cannot be written.
 """
 
 import json
@@ -73,14 +73,14 @@ def plan_schema(crew: Crew) -> dict[str, Any]:
     return _plan_schema(crew.worker_names, most_assignments(crew))
 
 
-def assignments_schema(places: Sequence[dict[str, Any]], *, least: int) -> dict[str, Any]:
+def assignments_schema(schemas: Sequence[dict[str, Any]], *, least: int) -> dict[str, Any]:
     """JSON schema of a list with at most one assignment for each of `places`, and at least `least` of them."""
     assignments = {
         "type": "array",
-        "prefixItems": list(places),
+        "prefixItems": list(schemas),
         "items": False,
         "minItems": least,
-        "maxItems": len(places),
+        "maxItems": len(schemas),
     }
     return {
         "type": "object",
@@ -92,8 +92,8 @@ def assignments_schema(places: Sequence[dict[str, Any]], *, least: int) -> dict[
 
 @lru_cache(maxsize=64)
 def _plan_schema(workers: tuple[str, ...], most: int) -> dict[str, Any]:
-    places = range(1, most + 1)
-    return assignments_schema([assignment_schema(workers, range(1, place)) for place in places], least=1)
+    numbers = range(1, most + 1)
+    return assignments_schema([assignment_schema(workers, range(1, number)) for number in numbers], least=1)
 
 
 def assignment_schema(workers: Iterable[str], earlier: Sequence[int]) -> dict[str, Any]:
@@ -118,7 +118,9 @@ def read_plan(text: str, crew: Crew) -> Plan:
     """The plan that a reply holds; raises `UnreadableReplyError` with a reason the model can act on."""
     rows = read_rows(text, 1, most_assignments(crew))
     return Plan(
-        assignments=tuple(read_assignment(row, crew, place, range(1, place)) for place, row in enumerate(rows, start=1))
+        assignments=tuple(
+            read_assignment(row, crew, number, range(1, number)) for number, row in enumerate(rows, start=1)
+        )
     )
 
 
@@ -133,23 +135,23 @@ def read_rows(text: str, least: int, most: int) -> list[Any]:
     return rows
 
 
-def read_assignment(row: Any, crew: Crew, place: int, earlier: Sequence[int]) -> Assignment:
+def read_assignment(row: Any, crew: Crew, number: int, earlier: Sequence[int]) -> Assignment:
     """One row of a plan, which may need those numbered `earlier`; raises `UnreadableReplyError`."""
     if not isinstance(row, dict) or not isinstance(row.get("goal"), str) or not row["goal"].strip():
-        raise UnreadableReplyError(f"assignment {place} has no goal")
+        raise UnreadableReplyError(f"assignment {number} has no goal")
     workers = sorted(crew.worker_names)
     if row.get("worker") not in workers:
         raise UnreadableReplyError(
-            f"assignment {place} names worker {row.get('worker')!r}; there are: {', '.join(workers)}"
+            f"assignment {number} names worker {row.get('worker')!r}; there are: {', '.join(workers)}"
         )
     needs, each = row.get("needs", []), row.get("each")
     if not isinstance(needs, list):
-        raise UnreadableReplyError(f"needs of assignment {place} must be a list of numbers")
+        raise UnreadableReplyError(f"needs of assignment {number} must be a list of numbers")
     for need in [*needs, *([] if each is None else [each])]:
         if type(need) is not int or need not in earlier:  # For Python, true is the integer 1.
-            raise UnreadableReplyError(f"assignment {place} needs {need!r}; it can only need an earlier one")
+            raise UnreadableReplyError(f"assignment {number} needs {need!r}; it can only need an earlier one")
     return Assignment(
-        id=str(place),
+        id=str(number),
         worker=row["worker"],
         goal=row["goal"],
         needs=tuple(str(need) for need in dict.fromkeys(needs)),
@@ -184,12 +186,12 @@ def conclude(plan: Plan, reports: Mapping[str, Report]) -> Answer:
     """The joined answer, and the tool calls behind the outputs in it and behind all that these were made from."""
     counted = sorted(settled(plan, reports).values(), key=lambda report: order(report.assignment.id))
     leaves = {leaf.id for leaf in plan.leaves}
-    given = [report for report in counted if report.assignment.place in leaves and report.values]
-    used = _behind(plan, {report.assignment.place for report in given})
+    given = [report for report in counted if report.assignment.number in leaves and report.values]
+    used = _behind(plan, {report.assignment.number for report in given})
     evidence = [
         span
         for report in counted
-        if report.status == "ok" and report.assignment.place in used
+        if report.status == "ok" and report.assignment.number in used
         for span in report.evidence
     ]
     return Answer(text="; ".join(map(_part, given)), evidence=tuple(dict.fromkeys(evidence)))
@@ -201,9 +203,9 @@ def _part(report: Report) -> str:
     return output if value is None else f"{value}: {output}"
 
 
-def _behind(plan: Plan, places: set[str]) -> set[str]:
+def _behind(plan: Plan, numbers: set[str]) -> set[str]:
     """`places` and all that they wait for, directly or not."""
     for assignment in reversed(plan.assignments):
-        if places & {assignment.id, (assignment.replaces or "").partition(".")[0]}:
-            places = places.union(assignment.waits_for)
-    return places
+        if numbers & {assignment.id, (assignment.replaces or "").partition(".")[0]}:
+            numbers = numbers.union(assignment.waits_for)
+    return numbers

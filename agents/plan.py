@@ -22,7 +22,7 @@ class Assignment(Record):
     """A failed assignment or branch in whose place the output of this one is used; only a replan has such."""
 
     @property
-    def place(self) -> str:
+    def number(self) -> str:
         """The assignment's own number, for a branch too."""
         return self.id.partition(".")[0]
 
@@ -52,7 +52,7 @@ class Plan(Record):
         if assignment.replaces is None:
             return ()
         first: dict[str, str] = {}
-        for one in self.assignments[: int(assignment.place)]:
+        for one in self.assignments[: int(assignment.number)]:
             if one.replaces is not None:
                 first[one.id] = first.get(one.replaces, one.replaces)
         others = [id for id, failed in first.items() if failed == first[assignment.id] and id != assignment.id]

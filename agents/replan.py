@@ -52,8 +52,8 @@ def stalled(plan: Plan, reports: Mapping[str, Report]) -> bool:
         return False
     old = {one.id for one in plan.assignments[: plan.replans[-1]]}
     ended_well = [report for report in reports.values() if report.status == "ok"]
-    known = [(report.assignment.goal, report.values) for report in ended_well if report.assignment.place in old]
-    new = [report for report in ended_well if report.assignment.place not in old]
+    known = [(report.assignment.goal, report.values) for report in ended_well if report.assignment.number in old]
+    new = [report for report in ended_well if report.assignment.number not in old]
     return all((report.assignment.goal, report.values) in known for report in new)
 
 
@@ -85,11 +85,11 @@ def replan_schema(crew: Crew, plan: Plan, reports: Mapping[str, Report]) -> dict
     """JSON schema of a replan: only what ended well can be needed, only what failed and still counts be replaced."""
     usable, replaceable = _usable(plan, reports), [report.assignment.id for report in _replaceable(plan, reports)]
     start = len(plan.assignments) + 1
-    places = []
-    for place in range(start, start + most_assignments(crew)):
-        schema = assignment_schema(crew.worker_names, [*usable, *range(start, place)])
-        places.append({"anyOf": [schema, _replacing(schema, replaceable)]} if replaceable else schema)
-    return assignments_schema(places, least=0)
+    schemas = []
+    for number in range(start, start + most_assignments(crew)):
+        schema = assignment_schema(crew.worker_names, [*usable, *range(start, number)])
+        schemas.append({"anyOf": [schema, _replacing(schema, replaceable)]} if replaceable else schema)
+    return assignments_schema(schemas, least=0)
 
 
 def read_replan(text: str, crew: Crew, plan: Plan, reports: Mapping[str, Report]) -> Plan:
@@ -100,10 +100,10 @@ def read_replan(text: str, crew: Crew, plan: Plan, reports: Mapping[str, Report]
     usable, replaceable = _usable(plan, reports), [report.assignment.id for report in _replaceable(plan, reports)]
     start = len(plan.assignments) + 1
     added: list[Assignment] = []
-    for place, row in enumerate(rows, start=start):
-        assignment = read_assignment(row, crew, place, [*usable, *range(start, place)])
+    for number, row in enumerate(rows, start=start):
+        assignment = read_assignment(row, crew, number, [*usable, *range(start, number)])
         if _twin(assignment, plan, reports):
-            raise UnreadableReplyError(f"assignment {place} asks again for what ended well before")
+            raise UnreadableReplyError(f"assignment {number} asks again for what ended well before")
         if "replaces" in row:
             assignment = _replacement(assignment, row["replaces"], replaceable)
             replaceable.remove(row["replaces"])
@@ -136,8 +136,8 @@ def _twin(assignment: Assignment, plan: Plan, reports: Mapping[str, Report]) -> 
 def _usable(plan: Plan, reports: Mapping[str, Report]) -> list[int]:
     """Numbers of the assignments that ended well, in whole or in part."""
     counted = settled(plan, reports).values()
-    ended_well = {report.assignment.place for report in counted if report.status == "ok"}
-    failed = {report.assignment.place for report in counted} - ended_well
+    ended_well = {report.assignment.number for report in counted if report.status == "ok"}
+    failed = {report.assignment.number for report in counted} - ended_well
     # A fan-out over nothing has no report, and ended well.
     return [int(one.id) for one in plan.assignments if one.id not in failed]
 
@@ -148,7 +148,7 @@ def _replaceable(plan: Plan, reports: Mapping[str, Report]) -> list[Report]:
     return [
         report
         for report in lost(plan, reports)
-        if report.status != "skipped" and report.assignment.place not in gone_on
+        if report.status != "skipped" and report.assignment.number not in gone_on
     ]
 
 

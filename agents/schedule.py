@@ -68,8 +68,8 @@ def settled(plan: Plan, reports: Mapping[str, Report]) -> dict[str, Report]:
         if one.replaces in counted and replacement is not None and replacement.status == "ok":
             original = counted[one.replaces].assignment
             counted[one.replaces] = replacement.model_copy(update={"assignment": original})
-    tried = {report.assignment.place for report in counted.values() if report.status != "skipped"}
-    ended_well = {report.assignment.place for report in counted.values() if report.status == "ok"}
+    tried = {report.assignment.number for report in counted.values() if report.status != "skipped"}
+    ended_well = {report.assignment.number for report in counted.values() if report.status == "ok"}
     failed: set[str] = set()
     for assignment in plan.assignments:
         if failed.intersection(assignment.waits_for):

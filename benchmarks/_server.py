@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from journeyman.runtime.adapters.live import AdapterServer
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.training.demo.demo import OnDemand
 
 

@@ -17,8 +17,8 @@ from _server import borrowed
 
 from journeyman.agents.agent import Crew
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.workspace import Workspace
 from journeyman.training.demo import fanoutqa
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluation.evaluate import Episode, Summary, mean_interval, summarise

@@ -25,11 +25,11 @@ from _server import borrowed
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.models.chat_wire import request_body
 from journeyman.runtime.models.vllm import ChatVLLM
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.trace import Outcome, Task

@@ -22,12 +22,12 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelTable
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import current_policies, promote
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.models.vllm import ChatVLLM
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Outcome, Task
 from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.teach import TEACHER, Teacher

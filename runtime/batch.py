@@ -17,8 +17,8 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from journeyman.agents.reply import read_json
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.store.database import check_text
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.capture.texts import sync_folder
 from journeyman.traces.errors import ConfigError

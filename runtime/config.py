@@ -1,10 +1,7 @@
-"""The workspace: one folder with everything that journeyman keeps for a project."""
+"""The settings of a project: what its `journeyman.toml` may say."""
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,15 +11,12 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.models.endpoints import AgentConfig, ModelConfig
 from journeyman.runtime.models.routing import RoutingConfig
 from journeyman.runtime.store.memory import MemoryLimits
-from journeyman.traces.base import Config, parse_config, read_toml
+from journeyman.traces.base import Config
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.prices import Price
 
 if TYPE_CHECKING:
-    from journeyman.runtime.store.run_store import RunStore
-    from journeyman.traces.storage.store import TraceStore
-
-PROJECT_FILE = "journeyman.toml"
+    pass
 
 
 class ServerConfig(Config):
@@ -154,141 +148,6 @@ class ProjectConfig(Config):
             yield from agent.fallback if agent.policy is None else (agent.policy, *agent.fallback)
         if self.routing is not None:
             yield from (policy for policy in (self.routing.small, self.routing.large) if policy is not None)
-
-
-class Workspace:
-    """Paths under one folder, `.journeyman` beside `journeyman.toml` unless named otherwise."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    def config(self) -> ProjectConfig:
-        path = self.root.parent / PROJECT_FILE
-        return parse_config(ProjectConfig, read_toml(path), str(path)) if path.exists() else ProjectConfig()
-
-    @property
-    def spans(self) -> Path:
-        """Folder of the span log, one file for each process."""
-        return self.root / "spans"
-
-    @property
-    def segments(self) -> str | Path:
-        """What `traces.segments.Segments` takes: the spans' folder, unless `[traces] segments` names another place."""
-        named = self.config.traces.segments
-        if named is None:
-            return self.spans
-        return named if "://" in named else self.root.parent / named
-
-    @property
-    def labels(self) -> Path:
-        return self.root / "labels.jsonl"
-
-    @property
-    def store(self) -> "TraceStore":
-        """What was recorded here, to be asked."""
-        from journeyman.traces.storage.store import TraceStore
-
-        segments = self.segments
-        return TraceStore(self.spans, self.labels, segments=None if segments == self.spans else str(segments))
-
-    @property
-    def runs(self) -> "RunStore":
-        """Runs that can be taken up again; `await open()` it in each event loop, which makes it."""
-        from journeyman.runtime.store.run_store import RunStore
-
-        config = self.config.runs
-        return RunStore(self._runs_at, durability=config.durability, keep_days=config.keep_days)
-
-    @property
-    def has_runs(self) -> bool:
-        """Whether there is a run store; whoever only reads should not make one."""
-        return isinstance(self._runs_at, str) or self._runs_at.exists()
-
-    @property
-    def _runs_at(self) -> Path | str:
-        named = self.config.runs.store
-        if named is None:
-            return self.root / "runs.db"
-        return named if "://" in named else self.root.parent / named
-
-    @property
-    def batches(self) -> Path:
-        """The names of batches that are not done yet."""
-        return self.root / "batches"
-
-    @property
-    def adapters(self) -> Path:
-        """One folder for each adapter version, e.g. `worker@8`."""
-        return self.root / "adapters"
-
-    @property
-    def datasets(self) -> Path:
-        return self.root / "datasets"
-
-    @property
-    def journal(self) -> Path:
-        """The promotion journal."""
-        return self.root / "journal.jsonl"
-
-    @property
-    def router(self) -> Path:
-        """The classifier that chooses between a small and a large model."""
-        return self.root / "router.json"
-
-    @property
-    def server(self) -> Path:
-        """What is known of the model server: address, process, model."""
-        return self.root / "server.json"
-
-    @property
-    def server_log(self) -> Path:
-        return self.root / "server.log"
-
-    @property
-    def mlflow_uri(self) -> str:
-        return self.config.mlflow or f"sqlite:///{(self.root / 'mlflow.db').resolve()}"
-
-    def create(self) -> "Workspace":
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"workspace {self.root} cannot be made: {error.strerror}") from None
-        return self
-
-    @contextmanager
-    def lock(self, job: str) -> Iterator[None]:
-        """Holds the workspace for a job that only one process may do at a time; a second one gets a `ConfigError`.
-
-        The kernel releases it when the process ends, however it ends. Runs need no lock.
-        """
-        path = self.create().root / f"{job}.lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 32).decode() or "unknown"
-                raise ConfigError(
-                    f"another process (pid {holder}) is doing `{job}` in {self.root}: "
-                    "wait for it, or choose another -C DIR"
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-            yield
-        finally:
-            os.close(handle)
-
-
-def find_workspace(named: Path | None = None) -> Workspace:
-    """The workspace that the user named, or `.journeyman` beside the nearest `journeyman.toml`, or here."""
-    if named is not None:
-        return Workspace(named)
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / PROJECT_FILE).exists():
-            return Workspace(folder / ".journeyman")
-    return Workspace(here / ".journeyman")
 
 
 def read_headers(variable: str | None) -> dict[str, str]:

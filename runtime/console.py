@@ -1,6 +1,6 @@
 """Command conventions, the same for every command: `--json`, `-C DIR`, exit codes, one line for an error.
 
-A command is a typer function that takes `workspace: WorkspaceOption` and `as_json: JsonOption`, raises
+A command is a typer function that takes `folder: WorkspaceOption` and `as_json: JsonOption`, raises
 `JourneymanError` for what goes wrong, and prints through `emit`. Progress and notes go to stderr, results to stdout.
 """
 

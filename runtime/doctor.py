@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from journeyman.runtime.config import ProjectConfig, Workspace
+from journeyman.runtime.config import ProjectConfig
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.embedded import resolve_model
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import JourneymanError
 
@@ -54,9 +55,9 @@ class Check(Record):
 def examine(workspace: Workspace) -> list[Check]:
     """Looks at everything once; changes nothing, and takes seconds at most."""
     checks = [_python(), *_packages(), _vllm(), _processor(), *_gpus(), _memory(), _disk(workspace.root)]
-    place = _workspace(workspace)
-    checks.append(place)
-    if place.condition == "broken":
+    itself = _workspace(workspace)
+    checks.append(itself)
+    if itself.condition == "broken":
         return checks
     config = workspace.config
     return [*checks, _model(config), _server(workspace), _mlflow(workspace.mlflow_uri)]

@@ -11,20 +11,20 @@ from weakref import WeakKeyDictionary
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import Model, ModelTable
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.flow import control as interventions
-from journeyman.runtime.flow.executor import Execution
+from journeyman.runtime.flow.executor import Executor
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.routing import Router
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import check_prices
-from journeyman.runtime.run.limiter import Places
+from journeyman.runtime.run.limiter import Limiter
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.store.memory import Memory
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.prices import Price
@@ -80,7 +80,7 @@ class Runtime:
         """Where runs are kept; None for a runtime whose runs end with the process."""
         self._graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._recording: Recording | None = None
-        self._execution = Execution(
+        self._executor = Executor(
             crew=crew,
             crew_path=None if crew_path is None else str(crew_path.resolve()),
             models=self._models,
@@ -89,7 +89,7 @@ class Runtime:
             router=router,
             prices=prices or {},
             base_digest=base_digest,
-            gate=Places(concurrency),
+            limiter=Limiter(concurrency),
             seed=seed,
             temperature=temperature,
             memory=memory or Memory(runs, crew.memory),
@@ -114,22 +114,22 @@ class Runtime:
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
         from journeyman.runtime.adapters.live import current_policies
-        from journeyman.runtime.serving.backend import answering  # langchain takes a second to import.
+        from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
 
-        place = (
+        workspace = (
             workspace if isinstance(workspace, Workspace) else find_workspace(Path(workspace) if workspace else None)
         )
-        config = place.config
+        config = workspace.config
         crew, crew_path = (crew, None) if isinstance(crew, Crew) else (load_crew(Path(crew)), Path(crew))
         config.check_crew(crew)
-        asked = answering(place, attach)
-        recording = Recording(place, compacts=True)
-        runs = place.create().runs
+        asked = open_backend(workspace, attach)
+        recording = Recording(workspace, compacts=True)
+        runs = workspace.create().runs
         runtime = cls(
             crew,
             model=asked.models,
             tracer=recording.tracer,
-            policies=lambda: current_policies(place),
+            policies=lambda: current_policies(workspace),
             router=asked.router,
             prices=config.traces.prices,
             runs=runs,
@@ -223,7 +223,7 @@ class Runtime:
         """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
-        await interventions.cancel(await self.runs.open(self), run_id, self._execution.tracer)
+        await interventions.cancel(await self.runs.open(self), run_id, self._executor.tracer)
 
     def drain(self, reason: str = "drained") -> None:
         """Stops every run at its next step, where nothing is lost; they end `paused`, for another runtime to resume.
@@ -280,7 +280,7 @@ class Runtime:
             await self.runs.open(self)
         elif run_id is not None:
             raise ConfigError("a run id needs a run store: give the runtime `runs=RunStore(...)`")
-        return await self._execution.run(
+        return await self._executor.run(
             await self._asked(task, run_id, answers or {}),
             run_id=run_id,
             control=None if self.runs is None else self._control,

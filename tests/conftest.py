@@ -24,11 +24,12 @@ from journeyman.runtime.adapters.adapter import (
     split_policy,
     write_adapter,
 )
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.process import Process, spawn
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 
 MakeAdapter = Callable[..., Path]
 

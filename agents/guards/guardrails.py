@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, Field, JsonValue, field_serializer, field_validator, model_validator
 
-from journeyman.agents.decision import Decision, Place
+from journeyman.agents.decision import Decision, Point
 from journeyman.agents.guards.plain_json import with_strings, write_plain
 from journeyman.traces.base import Record
 
@@ -29,16 +29,16 @@ V = TypeVar("V")
 
 Action = Literal["block", "redact", "warn", "ask"]
 
-AGENTS: frozenset[Place] = frozenset({"agent", "call", "result", "output"})
+AGENTS: frozenset[Point] = frozenset({"agent", "call", "result", "output"})
 """Where an agent is known."""
-TOOLS: frozenset[Place] = frozenset({"call", "result"})
+TOOLS: frozenset[Point] = frozenset({"call", "result"})
 """Where a tool is known."""
 
 
 class CheckContext(Record):
     """What a check may know besides the text."""
 
-    place: Place
+    point: Point
     agent: str | None = None
     tool: str | None = None
     evidence: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Guardrail(Record):
     name: str
     """What decisions in the trace and marks in a text call it."""
     check: Check
-    at: tuple[Place, ...] = Field(min_length=1)
+    at: tuple[Point, ...] = Field(min_length=1)
     action: Action = "block"
     agents: tuple[str, ...] = ()
     """Only for these agents; empty for all."""
@@ -89,8 +89,8 @@ class Guardrail(Record):
 
     @model_validator(mode="after")
     def _can_apply(self) -> Self:
-        for field, places in (("agents", AGENTS), ("tools", TOOLS)):
-            if getattr(self, field) and (lost := [place for place in self.at if place not in places]):
+        for field, points in (("agents", AGENTS), ("tools", TOOLS)):
+            if getattr(self, field) and (lost := [point for point in self.at if point not in points]):
                 raise ValueError(f"guardrail {self.name!r}: there are no {field} at {lost[0]!r}; leave out one of them")
         return self
 
@@ -109,7 +109,7 @@ class Guardrail(Record):
 
     def applies(self, context: CheckContext) -> bool:
         return (
-            context.place in self.at
+            context.point in self.at
             and (not self.agents or context.agent in self.agents)
             and (not self.tools or context.tool in self.tools)
         )
@@ -136,9 +136,9 @@ class Guards:
     def __bool__(self) -> bool:
         return bool(self._guardrails)
 
-    def watch(self, place: Place) -> bool:
+    def watch(self, point: Point) -> bool:
         """Whether anything is checked there."""
-        return place in self._places
+        return point in self._points
 
     @cached_property
     def stopping(self) -> Self:
@@ -152,7 +152,7 @@ class Guards:
 
     async def check(
         self,
-        place: Place,
+        point: Point,
         text: str,
         *,
         agent: str | None = None,
@@ -163,15 +163,15 @@ class Guards:
 
         A block outweighs a question, and both outweigh what is taken out, which is taken out in any case.
         """
-        if place not in self._places:
+        if point not in self._points:
             return Guarded(text=text)
-        context = CheckContext(place=place, agent=agent, tool=tool, evidence=tuple(evidence))
+        context = CheckContext(point=point, agent=agent, tool=tool, evidence=tuple(evidence))
         decisions, cuts = await self._found(text, context)
         return _combined(_without(text, cuts), decisions)
 
     async def check_json(
         self,
-        place: Place,
+        point: Point,
         value: V,
         *,
         agent: str | None = None,
@@ -183,14 +183,14 @@ class Guards:
         A string is checked as it is, anything else as JSON in which strings are not escaped: they would hide what
         checks look for. What was found outside of strings cannot be taken out, and is blocked.
         """
-        if place not in self._places:
+        if point not in self._points:
             return value, Guarded(text=value if isinstance(value, str) else "")
         if isinstance(value, str):
-            guarded = await self.check(place, value, agent=agent, tool=tool, evidence=evidence)
+            guarded = await self.check(point, value, agent=agent, tool=tool, evidence=evidence)
             return cast(V, value if guarded.blocked is not None else guarded.text), guarded
         given = cast(JsonValue, value)
         text, strings = write_plain(given)
-        context = CheckContext(place=place, agent=agent, tool=tool, evidence=tuple(evidence), value=given)
+        context = CheckContext(point=point, agent=agent, tool=tool, evidence=tuple(evidence), value=given)
         decisions, cuts = await self._found(text, context)
         guarded = _combined(_without(text, cuts), decisions)
         if guarded.blocked is not None or not cuts:
@@ -212,11 +212,11 @@ class Guards:
             if one.action == "redact" and isinstance(what, Finding)
             for start, end in what.spans or ((0, len(text)),)
         ]
-        return [_decision(one, what, context.place) for one, what in found], cuts
+        return [_decision(one, what, context.point) for one, what in found], cuts
 
     @cached_property
-    def _places(self) -> frozenset[Place]:
-        return frozenset(place for one in self._guardrails for place in one.at)
+    def _points(self) -> frozenset[Point]:
+        return frozenset(point for one in self._guardrails for point in one.at)
 
 
 Cut: TypeAlias = tuple[int, int, str]
@@ -247,11 +247,11 @@ async def _ask(guardrail: Guardrail, text: str, context: CheckContext) -> Findin
     return _Failed(reason=f"the check {guardrail.name!r} gave a {type(found).__name__}, not None, a str or a Finding")
 
 
-def _decision(guardrail: Guardrail, what: Finding | _Failed, place: Place) -> Decision:
+def _decision(guardrail: Guardrail, what: Finding | _Failed, point: Point) -> Decision:
     action = guardrail.action
     if isinstance(what, _Failed) and action != "warn":
         action = "block"
-    return Decision(source="guardrail", name=guardrail.name, place=place, action=action, reason=what.reason)
+    return Decision(source="guardrail", name=guardrail.name, point=point, action=action, reason=what.reason)
 
 
 def _combined(text: str, decisions: Sequence[Decision]) -> Guarded:

@@ -88,7 +88,7 @@ class Permissions(Config):
             name, verdict, reason = "approve", "ask", f"each call of {tool.name} needs a person's approval"
         if verdict != "allow" and not reason:
             reason = f"{agent} may not call {tool.name} so" + (" without being asked for" if verdict == "ask" else "")
-        return Decision(source="permission", name=name, place="call", action=verdict, reason=reason)
+        return Decision(source="permission", name=name, point="call", action=verdict, reason=reason)
 
 
 def _values(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -23,9 +23,9 @@ from journeyman.runtime.adapters.adapter import (
     split_policy,
 )
 from journeyman.runtime.adapters.journal import Entry, Journal
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError, ServerError
 

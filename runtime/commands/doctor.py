@@ -3,16 +3,16 @@
 import typer
 from rich.table import Table
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, out
 from journeyman.runtime.doctor import Check, Condition, examine
+from journeyman.runtime.workspace import find_workspace
 
 STYLES: dict[Condition, str] = {"ok": "green", "warn": "yellow", "missing": "cyan", "broken": "red"}
 
 
-def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def doctor(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Show versions, machine, model, server and workspace, and what to do where something is not right."""
-    checks = examine(find_workspace(workspace))
+    checks = examine(find_workspace(folder))
     works = all(check.condition != "broken" for check in checks)
     emit({"works": works, "checks": checks}, as_json, lambda: out.print(_table(checks)))
     if not works:

@@ -10,8 +10,9 @@ import typer
 from pydantic import ValidationError
 
 from journeyman.runtime.commands.traces.scope import label_value
-from journeyman.runtime.config import Workspace, find_workspace, read_headers
+from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -49,14 +50,14 @@ def label(
     headers_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="Variable with name=value,… headers for that server")
     ] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say something of a run or of one span of it; the record itself is never edited.
 
     journeyman label 3fa9 score 0.5  ·  journeyman label 3fa9 --down --comment "wrong river"
     """
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     if [trace, file, from_mlflow].count(None) != 2:
         raise ConfigError("label one TRACE, or --file FILE, or --from-mlflow URI")
     if trace is None and any(said is not None for said in (up, edit, comment, span, source)):
@@ -64,9 +65,9 @@ def label(
     if headers_env is not None and from_mlflow is None:
         raise ConfigError("--headers-env is for --from-mlflow")
     if file is not None:
-        _label_from_file(place, file, as_json)
+        _label_from_file(workspace, file, as_json)
     elif from_mlflow is not None:
-        _label_from_mlflow(place, from_mlflow, headers_env, as_json)
+        _label_from_mlflow(workspace, from_mlflow, headers_env, as_json)
     else:
         assert trace is not None
         common = {
@@ -75,8 +76,8 @@ def label(
             "version": version,
         }
         statements = list(_statements(name, value, up, edit, comment))
-        labels = _labels_of(place.store, trace, span, statements, common)
-        _keep(place, labels)
+        labels = _labels_of(workspace.store, trace, span, statements, common)
+        _keep(workspace, labels)
         emit(labels, as_json, lambda: _print(labels))
 
 
@@ -117,11 +118,11 @@ def _span_id(store: "TraceStore", trace_id: str, prefix: str) -> str:
     return found.pop()
 
 
-def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
+def _label_from_file(workspace: Workspace, file: Path, as_json: bool) -> None:
     """Labels of every line that can be read; the others are named by number."""
     labels: list[Label] = []
     broken: dict[int, str] = {}
-    known = set(place.store.ids())
+    known = set(workspace.store.ids())
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as error:
@@ -137,7 +138,7 @@ def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
         except StoreError as error:
             broken[number] = str(error)
     if labels:
-        _keep(place, labels)
+        _keep(workspace, labels)
     emit(
         {"labels": len(labels), "broken": broken},
         as_json,
@@ -149,10 +150,10 @@ def _label_from_file(place: Workspace, file: Path, as_json: bool) -> None:
         raise typer.Exit(Exit.PARTIAL if labels else Exit.FAILED)
 
 
-def _keep(place: Workspace, labels: list[Label], *, shown: bool = True) -> None:
+def _keep(workspace: Workspace, labels: list[Label], *, shown: bool = True) -> None:
     from journeyman.runtime.recording.recording import Recording
 
-    with Recording(place) as recording:
+    with Recording(workspace) as recording:
         recording.label(*labels, shown=shown)
 
 
@@ -172,17 +173,17 @@ def _read_label(line: bytes) -> Label:
         raise StoreError(f"no JSON: {error}") from None
 
 
-def _label_from_mlflow(place: Workspace, uri: str, headers_env: str | None, as_json: bool) -> None:
+def _label_from_mlflow(workspace: Workspace, uri: str, headers_env: str | None, as_json: bool) -> None:
     from journeyman.runtime.recording.assessments import Assessments
 
-    known = list(LabelLog(place.labels))
-    traces = set(place.store.ids())
+    known = list(LabelLog(workspace.labels))
+    traces = set(workspace.store.ids())
     with Assessments(uri, read_headers(headers_env)) as assessments:
         found = list(assessments.labels())
     ours = [label for label in found if label.trace_id in traces]
     labels = numbered(unsaid(ours, known), known)
     if labels:
-        _keep(place, labels, shown=False)
+        _keep(workspace, labels, shown=False)
     foreign = len(found) - len(ours)
     emit({"labels": len(labels), "known": len(ours) - len(labels), "foreign": foreign}, as_json, lambda: _print(labels))
     if not as_json:

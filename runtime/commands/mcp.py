@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes
+from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.errors import ConfigError
 
 

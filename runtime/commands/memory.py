@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.store.memory import Memory, Remembered
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
 
@@ -25,15 +25,15 @@ SessionOption = Annotated[str | None, typer.Option(help="Of this session")]
 def list_memory(
     user: UserOption = None,
     session: SessionOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the turns of sessions and the notes of agents, oldest first."""
-    place = find_workspace(workspace)
-    found = asyncio.run(_find(place, user, session))
+    workspace = find_workspace(folder)
+    found = asyncio.run(_find(workspace, user, session))
     emit(found, as_json, lambda: out.print(_table(found)) if found else None)
     if not found:
-        notes.print(f"nothing is remembered in {place.root}", markup=False)
+        notes.print(f"nothing is remembered in {workspace.root}", markup=False)
 
 
 @app.command("forget")
@@ -41,32 +41,32 @@ def forget(
     user: UserOption = None,
     session: SessionOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete what is remembered of a user, of a session, or of a user in a session; the record of runs stays."""
     if user is None and session is None:
         raise ConfigError("say whose memory: --user or --session")
-    place = find_workspace(workspace)
-    known = len(asyncio.run(_find(place, user, session)))
+    workspace = find_workspace(folder)
+    known = len(asyncio.run(_find(workspace, user, session)))
     if known and not yes:
         _confirm(known)
-    forgotten = asyncio.run(_forget(place, user, session)) if known else 0
+    forgotten = asyncio.run(_forget(workspace, user, session)) if known else 0
     emit({"forgotten": forgotten}, as_json, lambda: out.print(f"forgotten: {forgotten} turns and notes"))
 
 
-async def _forget(place: Workspace, user: str | None, session: str | None) -> int:
-    runs = place.runs
+async def _forget(workspace: Workspace, user: str | None, session: str | None) -> int:
+    runs = workspace.runs
     try:
         return await Memory(runs).forget(user=user, session=session)
     finally:
         await runs.aclose()
 
 
-async def _find(place: Workspace, user: str | None, session: str | None) -> list[Remembered]:
-    if not place.has_runs:
+async def _find(workspace: Workspace, user: str | None, session: str | None) -> list[Remembered]:
+    if not workspace.has_runs:
         return []
-    runs = place.runs
+    runs = workspace.runs
     try:
         return await Memory(runs).find(user=user, session=session)
     finally:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving.embedded import EMBEDDED, cache_dir, damage, model_digest, pull_model, resolve_model
+from journeyman.runtime.workspace import find_workspace
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and show the base model.")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from journeyman.runtime.commands.run import exit_code
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
 from journeyman.traces.reports.shown.diff_table import diff_table
@@ -42,7 +42,7 @@ def replay_command(
     attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of live model calls")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Also what is the same, and whole texts")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recorded run again and compare the two step by step.
@@ -54,16 +54,16 @@ def replay_command(
     from journeyman.agents.crew_file import load_crew
     from journeyman.runtime.replay.replay import find_fork
 
-    place = find_workspace(workspace)
-    recorded = place.store.get(trace)
+    workspace = find_workspace(folder)
+    recorded = workspace.store.get(trace)
     fork = None if span is None else find_fork(recorded, span)
     for option, given in (("--policy", policy), ("--approve", approve)):
         if fork is None and given:
             raise ConfigError(f"{option} needs --from SPAN: what is answered from the record asks nobody")
     outcome, unasked = asyncio.run(
-        _again(place, recorded, load_crew(crew), fork, _policies(policy or [], fork), approve, attach, seed)
+        _again(workspace, recorded, load_crew(crew), fork, _policies(policy or [], fork), approve, attach, seed)
     )
-    again = place.store.get(outcome.trace_id)
+    again = workspace.store.get(outcome.trace_id)
     found = diff(recorded, again)
     same = found.first is None and _end(recorded) == _end(again)
     emit(
@@ -75,7 +75,7 @@ def replay_command(
 
 
 async def _again(
-    place: Workspace,
+    workspace: Workspace,
     trace: Trace,
     crew: "Crew",
     fork: "Fork | None",
@@ -88,26 +88,26 @@ async def _again(
     from journeyman.runtime.recording.recording import Recording
     from journeyman.runtime.replay.replay import Replay, ReplaySink
     from journeyman.runtime.runtime import Runtime
-    from journeyman.runtime.serving.backend import answering
+    from journeyman.runtime.serving.backend import open_backend
     from journeyman.traces.capture.content import ContentPolicy
     from journeyman.traces.capture.tracer import Tracer
 
-    live = None if fork is None else answering(place, attach)
+    live = None if fork is None else open_backend(workspace, attach)
     models = None if live is None else live.models
     replay = Replay(trace, crew, fork=fork, live=models, policies=policies, approve=approve)
     if live is not None:
-        place.config.check_crew(replay.crew)
-    with Recording(place) as recording:
+        workspace.config.check_crew(replay.crew)
+    with Recording(workspace) as recording:
         # The recording has the workspace's own content policy.
         tracer = Tracer(ReplaySink(recording, trace.trace_id), content=ContentPolicy("full", ()))
         async with Runtime(
             replay.crew,
             model=replay.models,
             tracer=tracer,
-            policies=_table(place, replay, policies.values()),
+            policies=_table(workspace, replay, policies.values()),
             memory=replay.memory,
             words=replay.words,
-            prices=place.config.traces.prices,
+            prices=workspace.config.traces.prices,
             base_digest=None if live is None else live.base_digest,
             seed=seed,
         ) as runtime:
@@ -124,11 +124,11 @@ def _policies(given: list[str], fork: "Fork | None") -> dict[str, str]:
     return {agent or (fork.agent if fork else ""): policy for agent, _, policy in pairs}
 
 
-def _table(place: Workspace, replay: "Replay", policies: Iterable[str]) -> "PolicyTable":
+def _table(workspace: Workspace, replay: "Replay", policies: Iterable[str]) -> "PolicyTable":
     """Those who answered then, with the digests of the adapters that are asked instead; raises `AdapterError`."""
     from journeyman.runtime.adapters.adapter import adapter_digests
 
-    digests = adapter_digests(place.adapters, policies)
+    digests = adapter_digests(workspace.adapters, policies)
     return replay.policies.model_copy(update={"digests": {**replay.policies.digests, **digests}})
 
 

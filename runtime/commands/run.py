@@ -9,11 +9,11 @@ import typer
 
 from journeyman.runtime.api.draining import drains
 from journeyman.runtime.batch import BrokenLine, open_batch, read_tasks
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.run.events import Ended, Event, PlanMade, ReportFiled
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.run_store import WAITING
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import visible
 from journeyman.traces.trace import Outcome, Task
@@ -30,7 +30,7 @@ def run(
     run_id: Annotated[str | None, typer.Option("--run-id", help="The same id never runs twice: it goes on")] = None,
     session: Annotated[str | None, typer.Option("--session", help="The conversation it is part of")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Who asks")] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run one task, or every task of a file, with a crew.
@@ -44,8 +44,8 @@ def run(
         )
     if question is not None and not question.strip():
         raise ConfigError("the question is empty: write what is to be done")
-    place = find_workspace(workspace)
-    runtime = Runtime.open(crew, workspace=place, attach=attach, seed=seed)
+    workspace = find_workspace(folder)
+    runtime = Runtime.open(crew, workspace=workspace, attach=attach, seed=seed)
     if tasks is None:
         assert question is not None
         task = Task(id=run_id or uuid4().hex[:12], prompt=question, session=session, user=user)
@@ -59,7 +59,7 @@ def run(
     found, broken = read_tasks(tasks)
     for line in broken:
         notes.print(f"{tasks}, line {line.number}: {line.reason}: left out", markup=False)
-    outcomes = asyncio.run(_many(runtime, place, found, results, concurrency))
+    outcomes = asyncio.run(_many(runtime, workspace, found, results, concurrency))
     summary = {
         "tasks": len(found),
         "ok": sum(outcome.status == "ok" for outcome in outcomes),

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from journeyman.runtime.commands.moments import moment_ns
 from journeyman.runtime.commands.run import exit_code, show_outcome
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.flow.control import answer, cancel, decide
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStatus, RunStore
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import age, line, visible
 from journeyman.traces.trace import Outcome
@@ -50,7 +50,7 @@ AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", hel
 def list_runs(
     status: Annotated[RunState | None, typer.Option(help="Only runs that are so")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first")] = 20,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first; `interrupted` are those whose process died."""
@@ -62,22 +62,22 @@ def list_runs(
         rows = [(record, await _state(runs, record)) for record in await runs.find("running")]
         return [row for row in rows if row[1] == status][:limit]
 
-    place = find_workspace(workspace)
-    rows = _with_runs(place, found) if place.has_runs else []
+    workspace = find_workspace(folder)
+    rows = _with_runs(workspace, found) if workspace.has_runs else []
     emit([_written(*row) for row in rows], as_json, lambda: out.print(_table(rows)) if rows else None)
     if not rows:
         notes.print("no such runs", markup=False)
 
 
 @app.command()
-def show(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def show(run: RunArgument, folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Show one run: what it is, what it asks, how it ended."""
 
     async def found(runs: RunStore) -> tuple[RunRecord, str]:
         record = await _record(runs, run)
         return record, await _state(runs, record)
 
-    record, state = _with_runs(find_workspace(workspace), found)
+    record, state = _with_runs(find_workspace(folder), found)
     emit(_written(record, state), as_json, lambda: out.print(_told(record, state), soft_wrap=True))
 
 
@@ -89,7 +89,7 @@ def approve(
     resume: ResumeOption = False,
     crew: CrewOption = None,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say yes to what a run wants to do, or no with --deny. It takes that up when it is resumed."""
@@ -98,7 +98,7 @@ def approve(
     async def said(runs: RunStore) -> RunRecord:
         return await decide(runs, await runs.complete_id(run), word, question_id=question)
 
-    _intervened(find_workspace(workspace), said, resume, crew, attach, as_json)
+    _intervened(find_workspace(folder), said, resume, crew, attach, as_json)
 
 
 @app.command("answer")
@@ -109,7 +109,7 @@ def answer_command(
     resume: ResumeOption = False,
     crew: CrewOption = None,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer what a run asks. It takes that up when it is resumed."""
@@ -117,23 +117,23 @@ def answer_command(
     async def said(runs: RunStore) -> RunRecord:
         return await answer(runs, await runs.complete_id(run), text, question_id=question)
 
-    _intervened(find_workspace(workspace), said, resume, crew, attach, as_json)
+    _intervened(find_workspace(folder), said, resume, crew, attach, as_json)
 
 
 @app.command("cancel")
-def cancel_command(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def cancel_command(run: RunArgument, folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """End a run: one that waits at once, one at work in another process as soon as that looks."""
 
     from journeyman.runtime.recording.recording import Recording
 
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
 
     async def cancelled(runs: RunStore) -> RunRecord:
         run_id = await runs.complete_id(run)
-        with Recording(place) as recording:
+        with Recording(workspace) as recording:
             return await cancel(runs, run_id, recording.tracer)
 
-    record = _with_runs(place, cancelled)
+    record = _with_runs(workspace, cancelled)
     told = "is told to end" if record.status == "running" else "is cancelled"
     emit(_written(record, record.status), as_json, lambda: out.print(f"run {record.id} {told}", markup=False))
 
@@ -143,16 +143,16 @@ def resume(
     run: RunArgument,
     crew: CrewOption = None,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run that was interrupted, stopped, or has its answers; what was done is not done again."""
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
 
     async def found(runs: RunStore) -> RunRecord:
         return await _record(runs, run)
 
-    record = _with_runs(place, found)
+    record = _with_runs(workspace, found)
     if record.outcome is not None and record.status not in WAITING:
         ended = record.outcome
         emit(ended, as_json, lambda: show_outcome(ended))
@@ -160,7 +160,7 @@ def resume(
     if record.status == "needs_input" and not record.answers:
         emit(_written(record, record.status), as_json, lambda: out.print(_told(record, record.status), soft_wrap=True))
         raise typer.Exit(Exit.NEEDS_INPUT)
-    _resume(place, record, crew, attach, as_json)
+    _resume(workspace, record, crew, attach, as_json)
 
 
 @app.command()
@@ -168,12 +168,12 @@ def prune(
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago: 30d, 12h (default: [runs] keep_days)")
     ] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget runs that ended; their traces stay. Runs that can be taken up again stay too: cancel them first."""
-    place = find_workspace(workspace)
-    days = place.config.runs.keep_days
+    workspace = find_workspace(folder)
+    days = workspace.config.runs.keep_days
     if older_than is not None:
         now_ns = time_ns()
         days = (now_ns - moment_ns(older_than, now_ns=now_ns)) / DAY_NS
@@ -181,17 +181,17 @@ def prune(
     async def pruned(runs: RunStore) -> int:
         return await runs.prune(days)
 
-    count = _with_runs(place, pruned) if place.has_runs else 0
+    count = _with_runs(workspace, pruned) if workspace.has_runs else 0
     emit({"pruned": count}, as_json, lambda: out.print(f"{count} runs forgotten"))
 
 
-def _with_runs(place: Workspace, work: Callable[[RunStore], Awaitable[T]]) -> T:
+def _with_runs(workspace: Workspace, work: Callable[[RunStore], Awaitable[T]]) -> T:
     """What `work` makes of the workspace's run store; raises `ConfigError` where there is none yet."""
-    if not place.has_runs:
-        raise ConfigError(f"there are no runs in {place.root}: name another workspace with -C DIR")
+    if not workspace.has_runs:
+        raise ConfigError(f"there are no runs in {workspace.root}: name another workspace with -C DIR")
 
     async def opened() -> T:
-        runs = await place.runs.open()
+        runs = await workspace.runs.open()
         try:
             return await work(runs)
         finally:
@@ -213,28 +213,28 @@ async def _state(runs: RunStore, record: RunRecord) -> str:
 
 
 def _intervened(
-    place: Workspace,
+    workspace: Workspace,
     say: Callable[[RunStore], Awaitable[RunRecord]],
     resume: bool,
     crew: Path | None,
     attach: str | None,
     as_json: bool,
 ) -> None:
-    record = _with_runs(place, say)
+    record = _with_runs(workspace, say)
     if resume:
-        _resume(place, record, crew, attach, as_json)
+        _resume(workspace, record, crew, attach, as_json)
         return
     emit(_written(record, record.status), as_json, lambda: out.print(_kept(record), markup=False, soft_wrap=True))
 
 
-def _resume(place: Workspace, record: RunRecord, crew: Path | None, attach: str | None, as_json: bool) -> None:
+def _resume(workspace: Workspace, record: RunRecord, crew: Path | None, attach: str | None, as_json: bool) -> None:
     from journeyman.runtime.api.draining import drains
     from journeyman.runtime.runtime import Runtime
 
     path = crew or record.crew_path
     if path is None:
         raise ConfigError(f"the crew of run {record.id} was made in Python: name its TOML file with --crew")
-    runtime = Runtime.open(path, workspace=place, attach=attach)
+    runtime = Runtime.open(path, workspace=workspace, attach=attach)
 
     async def resumed() -> Outcome:
         async with runtime, drains(runtime):

@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from journeyman.runtime.adapters.live import sync
-from journeyman.runtime.config import ServerConfig, Workspace, find_workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.launch import tail
 from journeyman.runtime.serving.server import OnProgress, ServerState, ServerStatus
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError
 
@@ -28,49 +29,49 @@ def start(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedded model, local folder or hub id")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port to listen on")] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start vLLM and wait until it answers; it goes on when this command ends.
 
     Every adapter in service is loaded into it and proved.
     """
-    place = find_workspace(workspace)
-    config = _config(place, model, port)
+    workspace = find_workspace(folder)
+    config = _config(workspace, model, port)
     if attach is not None:
         if model is not None or port is not None:
             raise ConfigError("--attach takes a server as it is: leave out --model and --port")
-        attached = server.attach(place, attach, config)
+        attached = server.attach(workspace, attach, config)
         emit(attached, as_json, lambda: out.print(f"attached to {attached.url} ({attached.model})", soft_wrap=True))
-        _sync(place, attached)
+        _sync(workspace, attached)
         return
-    before = server.status(place).server
+    before = server.status(workspace).server
     with _progress_line() as on_progress:
-        state = server.start(place, config, on_progress)
+        state = server.start(workspace, config, on_progress)
     seconds = (time_ns() - state.started_ns) / 1e9
     words = "runs already" if before == state else f"answers after {seconds:.0f} s"
     emit(state, as_json, lambda: out.print(f"{state.model} {words} at {state.url} (pid {state.pid})", soft_wrap=True))
-    _sync(place, state)
+    _sync(workspace, state)
 
 
-def _sync(place: Workspace, state: ServerState) -> None:
-    for swap in sync(place, state):
+def _sync(workspace: Workspace, state: ServerState) -> None:
+    for swap in sync(workspace, state):
         notes.print(f"{swap.policy} is in service: loaded and proved", markup=False)
 
 
 @app.command()
-def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def status(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """How the server is, and which policies it answers to. Ends with 1 where none answers."""
-    found = server.status(find_workspace(workspace))
+    found = server.status(find_workspace(folder))
     emit(found, as_json, lambda: _print_status(found))
     if found.condition != "running":
         raise typer.Exit(Exit.FAILED)
 
 
 @app.command()
-def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def stop(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Stop the server and all its processes; one that was attached is forgotten and goes on."""
-    stopped = server.stop(find_workspace(workspace))
+    stopped = server.stop(find_workspace(folder))
     emit({"stopped": stopped}, as_json, lambda: out.print(_farewell(stopped), soft_wrap=True))
 
 
@@ -78,24 +79,24 @@ def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 def logs(
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines")] = 40,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until Ctrl-C")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The end of the server's log."""
-    place = find_workspace(workspace)
-    if not place.server_log.exists():
-        raise ConfigError(f"there is no log in {place.root}: no server was started there")
+    workspace = find_workspace(folder)
+    if not workspace.server_log.exists():
+        raise ConfigError(f"there is no log in {workspace.root}: no server was started there")
     if follow and as_json:
         raise ConfigError("--json prints one value: leave out --follow")
-    text = tail(place.server_log, lines)
-    emit({"log": place.server_log, "lines": text.splitlines()}, as_json, lambda: _write(text))
+    text = tail(workspace.server_log, lines)
+    emit({"log": workspace.server_log, "lines": text.splitlines()}, as_json, lambda: _write(text))
     if follow:
-        _follow(place.server_log)
+        _follow(workspace.server_log)
 
 
-def _config(place: Workspace, model: str | None, port: int | None) -> ServerConfig:
+def _config(workspace: Workspace, model: str | None, port: int | None) -> ServerConfig:
     named = {key: value for key, value in {"model": model, "port": port}.items() if value is not None}
-    return parse_config(ServerConfig, place.config.server.model_dump() | named, "server start")
+    return parse_config(ServerConfig, workspace.config.server.model_dump() | named, "server start")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from journeyman.agents.decision import Decision, write_decisions
 from journeyman.agents.plan import Assignment, Report
 from journeyman.agents.worker import work
 from journeyman.runtime.run.approval import checked, may_wait
-from journeyman.runtime.run.calls import RecordedCalls
+from journeyman.runtime.run.calls import AgentCalls
 from journeyman.runtime.run.endings import HaltedError
 from journeyman.runtime.run.events import WorkerStarted
 from journeyman.runtime.run.run import Run
@@ -30,7 +30,7 @@ async def report_on(run: Run, assignment: Assignment, tried: Sequence[str] = ())
     decisions: list[Decision] = []
     attributes = _attributes(run, agent, assignment) if run.tracer.records else {}
     with may_wait(run.tracer.span(f"invoke_agent {agent.name}", parent=run.root, attributes=attributes)) as span:
-        calls = RecordedCalls(run, agent, span, steps, goal=assignment.goal, assignment=assignment.id)
+        calls = AgentCalls(run, agent, span, steps, goal=assignment.goal, assignment=assignment.id)
         try:
             report = await _contained(run, agent, assignment, calls, decisions)
         finally:
@@ -41,7 +41,7 @@ async def report_on(run: Run, assignment: Assignment, tried: Sequence[str] = ())
 
 
 async def _contained(
-    run: Run, agent: Agent, assignment: Assignment, calls: RecordedCalls, decisions: list[Decision]
+    run: Run, agent: Agent, assignment: Assignment, calls: AgentCalls, decisions: list[Decision]
 ) -> Report:
     seconds = run.seconds(agent)
     # A task of its own: what cancels the work from within ends this worker, and not the run.
@@ -67,7 +67,7 @@ async def _contained(
 
 
 async def _guarded(
-    run: Run, agent: Agent, assignment: Assignment, calls: RecordedCalls, decisions: list[Decision]
+    run: Run, agent: Agent, assignment: Assignment, calls: AgentCalls, decisions: list[Decision]
 ) -> Report:
     check = partial(checked, run, agent=agent.name, assignment=assignment.id, decide=decisions.extend)
     goal, refused = await check("agent", assignment.goal)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from journeyman.agents.agent import Crew
-from journeyman.agents.decision import Place, write_decisions
+from journeyman.agents.decision import Point, write_decisions
 from journeyman.agents.guards.guardrails import Guards
 from journeyman.agents.model import ModelTable
 from journeyman.runtime.flow.in_memory import take_steps
@@ -18,7 +18,7 @@ from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.endings import CancelledRunError
 from journeyman.runtime.run.events import Ended, Event
 from journeyman.runtime.run.ledger import Ledger
-from journeyman.runtime.run.limiter import Places
+from journeyman.runtime.run.limiter import Limiter
 from journeyman.runtime.run.run import Run
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore, taken_up
@@ -40,7 +40,7 @@ CANCEL_POLL_S = 0.5
 NOTED_SHARE = 0.1
 """It notes its seconds at work when they are this share more, and a second: a kill gives back no more of a budget."""
 
-SPOKEN: tuple[Place, ...] = ("call", "output", "answer")
+SPOKEN: tuple[Point, ...] = ("call", "output", "answer")
 """Where guardrails check what models write."""
 
 CANCELLED: Mapping[str, Any] = {"status": "cancelled", "error": "it was cancelled"}
@@ -58,7 +58,7 @@ class Setting:
     router: "Router | None"
     prices: Mapping[str, Price]
     base_digest: str | None
-    gate: Places
+    limiter: Limiter
     """One limit on model calls in flight for all of them."""
     seed: int
     temperature: float
@@ -69,7 +69,7 @@ class Setting:
     """The compiled graph, with the run store's checkpoints where there is one."""
 
 
-class Part:
+class Attempt:
     """One task of a runtime, for as long as a process is at work on it."""
 
     def __init__(
@@ -144,7 +144,7 @@ class Part:
             tracer=setting.tracer,
             policies=record.policies,
             router=setting.router,
-            gate=setting.gate,
+            limiter=setting.limiter,
             guards=guards,
             ledger=Ledger(setting.crew.budget, setting.prices, spent=spent, seconds=record.seconds),
             decisions=list(state.get("decisions", ())),

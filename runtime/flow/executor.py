@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from journeyman.runtime.flow.attempt import Part, Setting
+from journeyman.runtime.flow.attempt import Attempt, Setting
 from journeyman.runtime.run.events import Ended, Event
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
 from journeyman.traces.errors import ConfigError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution(Setting):
+class Executor(Setting):
     """Carries out the tasks of one runtime."""
 
     async def run(
@@ -30,9 +30,9 @@ class Execution(Setting):
         shows_tokens: bool,
     ) -> Outcome:
         """A run that ended before gives back how; one that was interrupted goes on; else it is a new one."""
-        part = Part(self, task, control=control, emit=emit, shows_tokens=shows_tokens)
+        attempt = Attempt(self, task, control=control, emit=emit, shows_tokens=shows_tokens)
         if self.runs is None:
-            return await part.carry_out(None, uuid4().hex)
+            return await attempt.carry_out(None, uuid4().hex)
         run_id = uuid4().hex if run_id is None else run_id
         async with self.runs.lock(run_id):
             known = await self.runs.get(run_id)
@@ -41,7 +41,7 @@ class Execution(Setting):
                 if known.outcome is not None and known.status not in WAITING:
                     emit(Ended(outcome=known.outcome))
                     return known.outcome
-            return await part.carry_out(known, run_id)
+            return await attempt.carry_out(known, run_id)
 
     async def _taken_up(self, runs: RunStore, known: RunRecord, task: Task) -> RunRecord:
         """The record of a run that goes on; what a person said lies where the call that asked will look for it."""
@@ -53,9 +53,9 @@ class Execution(Setting):
         for question_id, answer in known.answers.items():
             if (question := asked.get(question_id)) is None:
                 continue  # It was asked once, and is not asked any more.
-            kept = (await runs.steps(known.id, question.place)).get(question.number, {})
+            kept = (await runs.steps(known.id, question.step_key)).get(question.number, {})
             said = {"question": question.model_dump(mode="json"), "answer": answer}
-            await runs.note_step(known.id, question.place, question.number, {**kept, **said})
+            await runs.note_step(known.id, question.step_key, question.number, {**kept, **said})
         return await runs.change(known.id, partial(_going_on, known))
 
 

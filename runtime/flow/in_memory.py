@@ -1,6 +1,6 @@
 """A run in memory: its steps taken one after the other, for runs that nobody keeps and no graph of others contains.
 
-What LangGraph adds to the nodes is checkpoints, interrupts and a place in the app's graph. Where none of that is wanted
+What LangGraph adds to the nodes is checkpoints, interrupts and a part in the app's graph. Where none of that is wanted
 its bookkeeping would be most of what a run with quick models takes, and its import a second of the first one.
 """
 

@@ -25,7 +25,7 @@ async def invoke(graph: Any, begun: Any, **options: Any) -> Mapping[str, Any]:
         ended = await graph.ainvoke(begun, version="v2", **options)
         return {**ended.value, "__interrupt__": ended.interrupts} if ended.interrupts else ended.value
     wanted: set[str] = tell.modes - ELSEWHERE  # type: ignore[attr-defined]
-    place = tuple(around["checkpoint_ns"].split("|"))
+    namespace = tuple(around["checkpoint_ns"].split("|"))
     parts = graph.astream(begun, stream_mode=[*wanted, "values", "updates"], subgraphs=True, version="v2", **options)
     async for part in parts:
         mode, step, inner = part["type"], part["data"], part["ns"]
@@ -35,7 +35,7 @@ async def invoke(graph: Any, begun: Any, **options: Any) -> Mapping[str, Any]:
             state = step if mode == "values" else state
         # The run waits, not the graph around it: that asks in its own way.
         if mode in wanted and not interrupts:
-            tell(((*place, *inner), mode, step))
+            tell(((*namespace, *inner), mode, step))
     return {**state, "__interrupt__": asked} if asked else state
 
 

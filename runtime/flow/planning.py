@@ -13,7 +13,7 @@ from journeyman.agents.replan import replan
 from journeyman.agents.review import Problem, review
 from journeyman.runtime.flow.state import State
 from journeyman.runtime.run.approval import NOBODY, checked, consent, may_wait
-from journeyman.runtime.run.calls import RecordedCalls
+from journeyman.runtime.run.calls import AgentCalls
 from journeyman.runtime.run.endings import EndedError, timed
 from journeyman.runtime.run.run import Run
 from journeyman.runtime.run.steps import Steps
@@ -31,7 +31,7 @@ async def first_plan(run: Run) -> State:
     steps = await run.steps("plan")
     attributes = {a.OPERATION: "plan", **run.attributes, a.AGENT_NAME: orchestrator.name}
     with may_wait(run.tracer.span(f"plan {orchestrator.name}", parent=run.root, attributes=attributes)) as span:
-        calls = RecordedCalls(run, orchestrator, span, steps, goal=run.task.prompt)
+        calls = AgentCalls(run, orchestrator, span, steps, goal=run.task.prompt)
         try:
             async with timed(run, orchestrator, "plan"):
                 prompt, plan = await _guarded_plan(run, orchestrator, calls)
@@ -53,7 +53,7 @@ async def problems_of(run: Run, state: State) -> tuple[tuple[Problem, ...], Spen
     steps = await run.steps(f"judge.{len(plan.replans)}")
     attributes = {a.OPERATION: "invoke_agent", **run.attributes, a.AGENT_NAME: judge.name}
     with run.tracer.span(f"invoke_agent {judge.name}", parent=run.root, attributes=attributes) as span:
-        calls = RecordedCalls(run, judge, span, steps, goal=state["prompt"], final=True)
+        calls = AgentCalls(run, judge, span, steps, goal=state["prompt"], final=True)
         try:
             async with timed(run, judge, "verdict"):
                 problems = await review(run.crew, state["prompt"], plan, reports, answer, calls)
@@ -74,7 +74,7 @@ async def more_plan(
     steps = await run.steps(f"plan.{len(plan.replans) + 1}")
     attributes = {a.OPERATION: "plan", **run.attributes, a.AGENT_NAME: orchestrator.name}
     with run.tracer.span(f"plan {orchestrator.name}", parent=run.root, attributes=attributes) as span:
-        calls = RecordedCalls(run, orchestrator, span, steps, goal=state["prompt"])
+        calls = AgentCalls(run, orchestrator, span, steps, goal=state["prompt"])
         try:
             async with timed(run, orchestrator, "plan"):
                 more = await replan(
@@ -92,7 +92,7 @@ async def more_plan(
     return more, calls.spent
 
 
-async def _guarded_plan(run: Run, orchestrator: Agent, calls: RecordedCalls) -> tuple[str, Plan]:
+async def _guarded_plan(run: Run, orchestrator: Agent, calls: AgentCalls) -> tuple[str, Plan]:
     """What may change or stop the task comes before the plan, what only warns beside it: a plan does nothing yet."""
     prompt = await _admitted(run, run.guards.stopping)
     planning = make_plan(run.crew, orchestrator, prompt, calls, run.history)
@@ -116,7 +116,7 @@ async def _admitted(run: Run, guards: Guards) -> str:
 
 def _approved(run: Run, orchestrator: Agent, steps: Steps, plan: Plan, spent: Spent) -> None:
     question = Question(
-        id=f"{steps.place}/{steps.take()}",
+        id=f"{steps.step_key}/{steps.take()}",
         kind="approve_plan",
         agent=orchestrator.name,
         text=about_plan(plan),

@@ -2,20 +2,20 @@
 
 from collections.abc import Collection
 
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.store.memory import Memory
+from journeyman.runtime.workspace import Workspace
 
 
 async def forget(
-    place: Workspace, trace_ids: Collection[str], *, user: str | None = None, session: str | None = None
+    workspace: Workspace, trace_ids: Collection[str], *, user: str | None = None, session: str | None = None
 ) -> tuple[int, int]:
     """Deletes the kept runs of those traces, and everything of the user or the session that is named.
 
     Returns how many runs and how many memories went. A workspace that keeps no runs is left without any.
     """
-    if not place.has_runs:
+    if not workspace.has_runs:
         return 0, 0
-    runs = await place.runs.open()
+    runs = await workspace.runs.open()
     try:
         count = await runs.forget(trace_ids)
         if user is None and session is None:

@@ -3,8 +3,8 @@
 from types import TracebackType
 from typing import Self
 
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.recording.recording import Recording
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.exchange.conversation import Imported
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from journeyman.runtime.config import Workspace, read_headers
+from journeyman.runtime.config import read_headers
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.capture.content import ContentPolicy
 from journeyman.traces.capture.log import SpanLog, SpanRecord
 from journeyman.traces.capture.tracer import Sink, Tracer

@@ -92,7 +92,7 @@ class RecordedAnswers:
         """Why nobody agreed to the recorded call; None where nobody had to, somebody did, or there is none left."""
         left = self._results_left.get(_call_key(tool, arguments))
         said = (
-            {(one.source, one.action) for one in _decisions(left[0].decisions) if one.place == "call"} if left else ()
+            {(one.source, one.action) for one in _decisions(left[0].decisions) if one.point == "call"} if left else ()
         )
         if not left or "ask" not in (action for _, action in said) or ("person", "allow") in said:
             return None
@@ -120,11 +120,11 @@ class RecordedAnswers:
             return "it has no model calls"
         turn, nearest = max(known, key=lambda one: sum(map(eq, one[1], asked)))
         same = [*map(eq, nearest, asked)]
-        place = same.index(False) if False in same else len(same)
-        if place == len(nearest) == len(asked):
+        position = same.index(False) if False in same else len(same)
+        if position == len(nearest) == len(asked):
             return f"all calls like span {turn.span_id} of {turn.agent} were given out"
-        was, now = _shown(nearest[place:], asked[place:]), _shown(asked[place:], nearest[place:])
-        return f"span {turn.span_id} of {turn.agent} is most like it; there message {place + 1} is {was}, here {now}"
+        was, now = _shown(nearest[position:], asked[position:]), _shown(asked[position:], nearest[position:])
+        return f"span {turn.span_id} of {turn.agent} is most like it; there message {position + 1} is {was}, here {now}"
 
     def earlier(self, agent: str) -> tuple[Message, ...]:
         """What the agent was shown of the session before the task."""
@@ -165,10 +165,10 @@ class RecordedWords:
     def __init__(self, trace: Trace, *, before_ns: int | None = None, approve: bool = False) -> None:
         """Of texts, those that were checked before `before_ns` count. `approve` says yes where there is no word."""
         said = _words(trace.decisions)
-        plans = [word for word in said if word.place == "plan"]
+        plans = [word for word in said if word.point == "plan"]
         self._of_plans = dict(zip(_plans_asked(trace), plans, strict=False)) if plans else {}
-        texts = [word for word in said if word.place != "plan"]
-        self._of_run = [word for word in texts if before_ns is None or word.place == "task"]
+        texts = [word for word in said if word.point != "plan"]
+        self._of_run = [word for word in texts if before_ns is None or word.point == "task"]
         # The last part of work that was taken up again has all that was decided about it.
         self._of_work = {
             one.assignment: _words(one.decisions)
@@ -194,8 +194,8 @@ class RecordedWords:
 
     def _of_text(self, question: Question) -> Decision | None:
         left = self._of_run if question.assignment is None else self._of_work.get(question.assignment, [])
-        place = question.place.rpartition(".")[2]
-        word = next((word for word in left if (word.name, word.place) == (question.kind, place)), None)
+        point = question.step_key.rpartition(".")[2]
+        word = next((word for word in left if (word.name, word.point) == (question.kind, point)), None)
         if word is not None:
             left.remove(word)
         return word

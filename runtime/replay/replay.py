@@ -203,7 +203,7 @@ def _replayed(
 
 def _unasked(guardrail: Guardrail, *, refuses: bool) -> Iterator[Guardrail]:
     """A guardrail that asks nobody about tool calls: what was said of one is in its recorded result."""
-    parts = [tuple(place for place in guardrail.at if (place in TOOLS) is tools) for tools in (False, True)]
+    parts = [tuple(point for point in guardrail.at if (point in TOOLS) is tools) for tools in (False, True)]
     if guardrail.action != "ask" or not parts[1]:
         yield guardrail
         return

@@ -1,4 +1,4 @@
-"""A desk: one agent at one place of a run, and what all its calls share."""
+"""An agent run: one agent at work in a run, and what all its calls share."""
 
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.capture.tracer import AttributeValue, Span
 
 
-class Desk:
+class AgentRun:
     def __init__(self, run: Run, agent: Agent, parent: Span, steps: Steps, assignment: str | None = None) -> None:
         self.run = run
         self.agent = agent

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from journeyman.agents.decision import Decision, Place
+from journeyman.agents.decision import Decision, Point
 from journeyman.agents.guards.guardrails import Guards
 from journeyman.runtime.run.endings import AskedError, HaltedError
 from journeyman.runtime.run.events import Asked
@@ -54,7 +54,7 @@ def consent(run: Run, steps: Steps, question: Question) -> Consent | None:
 
 async def checked(
     run: Run,
-    place: Place,
+    point: Point,
     value: V,
     *,
     guards: Guards | None = None,
@@ -63,38 +63,38 @@ async def checked(
     evidence: Sequence[str] = (),
     decide: Callable[[Iterable[Decision]], None] | None = None,
 ) -> tuple[V, str | None]:
-    """`value` as the guardrails of that place let it go on, and why it may not; None where it may.
+    """`value` as the guardrails of that point let it go on, and why it may not; None where it may.
 
     A person whom one of them wants to be asked decides about the very text that he is shown: it is not checked again.
     `decide` takes the decisions, by default the run.
     """
     guards, decide = guards or run.guards, decide or run.decide
-    if not guards.watch(place):
+    if not guards.watch(point):
         return value, None
-    # A place of its own, so that the numbers of all other calls stay the same whatever the guardrails say.
-    steps = await run.steps(place if assignment is None else f"{assignment}.{place}")
+    # A step key of its own, so that the numbers of all other calls stay the same whatever the guardrails say.
+    steps = await run.steps(point if assignment is None else f"{assignment}.{point}")
     number = steps.take()
     if (asked := steps.kept(number).get("question")) is not None:
         question = Question.model_validate(asked)
         decide(question.decisions)
     else:
-        value, guarded = await guards.check_json(place, value, agent=agent, evidence=evidence)
+        value, guarded = await guards.check_json(point, value, agent=agent, evidence=evidence)
         decide(guarded.decisions)
         if guarded.ask is None:
             return value, guarded.blocked
         question = Question(
-            id=f"{steps.place}/{number}",
+            id=f"{steps.step_key}/{number}",
             kind="guardrail",
             agent=agent or run.crew.name,
             assignment=assignment,
-            text=f"May this {place} go on? {guarded.ask}",
+            text=f"May this {point} go on? {guarded.ask}",
             decisions=guarded.decisions,
             content=value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
         )
     word = consent(run, steps, question)
     if word is None:
         return value, f"{question.text}: {NOBODY}"
-    decide([word.decision("guardrail", place)])
+    decide([word.decision("guardrail", point)])
     shown = question.content or ""
     passed = cast(V, shown if isinstance(value, str) else json.loads(shown))
     return passed, None if word.approved else word.refusal

@@ -2,7 +2,7 @@
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
-from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.model_calls import ModelCalls
 from journeyman.runtime.run.run import Run
 from journeyman.runtime.run.steps import Steps
@@ -10,8 +10,8 @@ from journeyman.runtime.run.tool_calls import ToolCalls
 from journeyman.traces.capture.tracer import Span
 
 
-class RecordedCalls:
-    """The calls of one agent at one place of a run; every call is a span under `parent`."""
+class AgentCalls:
+    """The calls of one agent in one step of a run; every call is a span under `parent`."""
 
     def __init__(
         self,
@@ -24,12 +24,12 @@ class RecordedCalls:
         assignment: str | None = None,
         final: bool = False,
     ) -> None:
-        self._desk = Desk(run, agent, parent, steps, assignment)
-        models = ModelCalls(self._desk, goal, final=final)
+        self._agent_run = AgentRun(run, agent, parent, steps, assignment)
+        models = ModelCalls(self._agent_run, goal, final=final)
         self.policy = models.policy
         self.ask = models.ask
-        self.use = ToolCalls(self._desk).use
+        self.use = ToolCalls(self._agent_run).use
 
     @property
     def spent(self) -> Spent:
-        return self._desk.spent
+        return self._agent_run.spent

@@ -1,4 +1,4 @@
-"""Places: a limit on what goes on at once, over all event loops and threads of a process."""
+"""The limiter: a limit on what goes on at once, over all event loops and threads of a process."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from collections import deque
 from types import TracebackType
 
 
-class Places:
+class Limiter:
     """What `asyncio.Semaphore` is for one event loop, for any number of them. Whoever waits longest is next."""
 
     def __init__(self, number: int) -> None:
@@ -33,23 +33,23 @@ class Places:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """To the next whose event loop is still there; a place that nobody waits for is free."""
+        """To the next whose event loop is still there; a turn that nobody waits for is free."""
         while True:
             with self._lock:
                 if not self._waiting:
                     self._free += 1
                     return
                 turn = self._waiting.popleft()
-                turn.has_place = True
+                turn.has_turn = True
             if turn.call():
                 return
-            turn.has_place = False
+            turn.has_turn = False
 
     def _give_up(self, turn: "_Turn") -> None:
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-        if turn.has_place:
+        if turn.has_turn:
             self._hand_on()
 
 
@@ -57,7 +57,7 @@ class _Turn:
     """Of one who waits."""
 
     def __init__(self) -> None:
-        self.has_place = False
+        self.has_turn = False
         self.came = asyncio.get_running_loop().create_future()
 
     def call(self) -> bool:

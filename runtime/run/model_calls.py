@@ -16,7 +16,7 @@ from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, StreamingModel, ToolChoice
 from journeyman.agents.reply import TruncatedReplyError
 from journeyman.agents.trim import TokenCount
-from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.endings import OutOfTimeError
 from journeyman.runtime.run.events import ReplyBroken, Token
 from journeyman.runtime.run.ledger import Reservation
@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 
 class ModelCalls:
-    def __init__(self, desk: Desk, goal: str, *, final: bool = False) -> None:
+    def __init__(self, agent_run: AgentRun, goal: str, *, final: bool = False) -> None:
         """`goal` is what a route is chosen by; `final` work may use what the budget keeps for the end."""
-        self._desk = desk
+        self._agent_run = agent_run
         self._final = final
-        self._chain = desk.run.chain(desk.agent, goal)
-        self._ends = monotonic() + desk.run.seconds(desk.agent)
+        self._chain = agent_run.run.chain(agent_run.agent, goal)
+        self._ends = monotonic() + agent_run.run.seconds(agent_run.agent)
 
     @property
     def policy(self) -> str:
@@ -50,16 +50,20 @@ class ModelCalls:
         tool_choice: ToolChoice = "auto",
         final: bool = False,
     ) -> T:
-        desk = self._desk
-        number = desk.steps.take()
-        if kept := desk.steps.kept(number):
+        agent_run = self._agent_run
+        number = agent_run.steps.take()
+        if kept := agent_run.steps.kept(number):
             if "reply" not in kept:
-                changed = f"what {desk.agent.name} did in run {desk.run.id} does not fit the crew as it is now"
+                changed = (
+                    f"what {agent_run.agent.name} did in run {agent_run.run.id} does not fit the crew as it is now"
+                )
                 raise StoreError(f"{changed}: resume it with the crew that it began with, or cancel it")
             reply = ModelReply.model_validate(kept["reply"])
-            desk.asked_by = str(kept["span_id"])
-            desk.count(desk.run.ledger.count(Spent(usage=reply.usage, model_calls=1, cost=_number(kept["cost"]))))
-            return _read(reply, read, desk.agent)
+            agent_run.asked_by = str(kept["span_id"])
+            agent_run.count(
+                agent_run.run.ledger.count(Spent(usage=reply.usage, model_calls=1, cost=_number(kept["cost"])))
+            )
+            return _read(reply, read, agent_run.agent)
         shown = tuple(tool.definition for tool in tools)
         return await self._first_answer(
             _Asked(number, messages, schema, shown, tool_choice, read, self._final or final)
@@ -69,44 +73,44 @@ class ModelCalls:
         """Of the policies of the chain: one that cannot answer hands over to the next."""
         *others, (last, last_reason) = self._chain
         failed = ""
-        for place, (policy, reason) in enumerate(others):
+        for position, (policy, reason) in enumerate(others):
             try:
-                return await self._answer(asked, policy, failed or reason, behind=len(others) - place)
+                return await self._answer(asked, policy, failed or reason, behind=len(others) - position)
             except ModelError as error:
                 failed = f"{policy}: {error.kind}"
         return await self._answer(asked, last, failed or last_reason)
 
     async def _answer(self, asked: "_Asked[T]", policy: str, reason: str, behind: int = 0) -> T:
         """`behind` policies may still stand in for this one."""
-        # What may have to wait for its own run's budget must not keep a place that other runs wait for.
+        # What may have to wait for its own run's budget must not take a turn that other runs wait for.
         reservation = await self._reserved(asked, policy)
         try:
-            async with self._desk.run.gate:
+            async with self._agent_run.run.limiter:
                 return await self._made(asked, policy, reason, behind, reservation)
         finally:
             reservation.release()
 
     async def _made(self, asked: "_Asked[T]", policy: str, reason: str, behind: int, reservation: Reservation) -> T:
-        run = self._desk.run
+        run = self._agent_run.run
         reply: ModelReply | None = None
         try:
-            with run.tracer.span(f"chat {policy}", parent=self._desk.parent, kind="client") as span:
+            with run.tracer.span(f"chat {policy}", parent=self._agent_run.parent, kind="client") as span:
                 request = self._request(asked, policy, span)
                 if run.tracer.records:
                     span.set(self._attributes(request, reason))
                 reply = await self._reply_in_time(request, behind, span.span_id)
-                self._desk.asked_by = span.span_id
+                self._agent_run.asked_by = span.span_id
                 if run.tracer.records:
                     _record_reply(span, reply)
-                return _read(reply, asked.read, self._desk.agent)
+                return _read(reply, asked.read, self._agent_run.agent)
         finally:
             spent = reservation.settle(Usage() if reply is None else reply.usage)
-            self._desk.count(spent)
+            self._agent_run.count(spent)
             if reply is not None:
                 await self._keep(asked.number, reply, spent)
 
     def _request(self, asked: "_Asked[T]", policy: str, span: Span) -> ModelRequest:
-        run, agent = self._desk.run, self._desk.agent
+        run, agent = self._agent_run.run, self._agent_run.agent
         return ModelRequest(
             policy=policy,
             messages=asked.messages,
@@ -123,23 +127,23 @@ class ModelCalls:
 
     async def _reserved(self, asked: "_Asked[T]", policy: str) -> Reservation:
         """What the call may take, set aside; the prompt's tokens are estimated until its real number is known."""
-        run = self._desk.run
+        run = self._agent_run.run
         prompt_tokens = TokenCount(asked.tools)(asked.messages)
         try:
             return await run.ledger.reserve_call(
-                policy, prompt_tokens, self._desk.agent.limits.tokens, final=asked.final
+                policy, prompt_tokens, self._agent_run.agent.limits.tokens, final=asked.final
             )
         except OverBudgetError as over:
             run.over_budget = str(over)
-            run.decide([Decision(source="budget", name=over.limit, place="agent", action="deny", reason=str(over))])
+            run.decide([Decision(source="budget", name=over.limit, point="agent", action="deny", reason=str(over))])
             raise
 
     async def _keep(self, number: int, reply: ModelReply, spent: Spent) -> None:
         """Token ids and logprobs are the record's; what the agent goes on with is enough here."""
-        if self._desk.run.store is None:
+        if self._agent_run.run.store is None:
             return
         kept = reply.model_dump(mode="json", exclude={"prompt_token_ids", "token_ids", "logprobs"})
-        await self._desk.steps.note(number, reply=kept, span_id=self._desk.asked_by, cost=spent.cost)
+        await self._agent_run.steps.note(number, reply=kept, span_id=self._agent_run.asked_by, cost=spent.cost)
 
     async def _reply_in_time(self, request: ModelRequest, behind: int, call: str) -> ModelReply:
         """A policy that hangs, retries included, leaves to those behind it their share of the agent's time."""
@@ -156,10 +160,10 @@ class ModelCalls:
             raise ModelError(late, kind="timeout") from None
 
     async def _reply(self, request: ModelRequest, call: str) -> ModelReply:
-        model = self._desk.run.models[request.policy]
-        if not self._desk.run.shows_tokens:
+        model = self._agent_run.run.models[request.policy]
+        if not self._agent_run.run.shows_tokens:
             return await model.complete(request)
-        shown = _Shown(self._desk, call)
+        shown = _Shown(self._agent_run, call)
         if not isinstance(model, StreamingModel):
             reply = await model.complete(request)
             shown.show(reply.content)
@@ -171,18 +175,18 @@ class ModelCalls:
             raise
 
     def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
-        run = self._desk.run
+        run = self._agent_run.run
         # A policy with a row of its own is another model's, and what a person wrote is no model's.
         elsewhere = request.policy in run.models or run.models[request.policy].demonstrates
         prompt = prompt_attributes(request.messages)
         return {
-            **self._desk.attributes,
+            **self._agent_run.attributes,
             **_request_attributes(request, run.models[request.policy]),
             **prompt,
             a.PROMPT_DIGEST: _digest(prompt.values()),
             a.ADAPTER_DIGEST: run.policies.digests.get(request.policy),
             a.BASE_DIGEST: None if elsewhere else run.base_digest,
-            a.TOOL_DEFINITIONS: run.offers(self._desk.agent),
+            a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
         }
@@ -191,9 +195,9 @@ class ModelCalls:
 class _Shown:
     """A reply as it is told piece by piece, until it is whole or breaks off."""
 
-    def __init__(self, desk: Desk, call: str) -> None:
-        self._emit = desk.run.emit
-        self._told: dict[str, Any] = {"agent": desk.agent.name, "assignment": desk.assignment, "call": call}
+    def __init__(self, agent_run: AgentRun, call: str) -> None:
+        self._emit = agent_run.run.emit
+        self._told: dict[str, Any] = {"agent": agent_run.agent.name, "assignment": agent_run.assignment, "call": call}
         self._begun = False
 
     def show(self, text: str) -> None:

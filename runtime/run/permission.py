@@ -5,7 +5,7 @@ from collections.abc import Container
 from typing import Any
 
 from journeyman.agents.decision import Decision
-from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.approval import NOBODY
 from journeyman.runtime.store.questions import Consent, Question, QuestionKind
 from journeyman.tools.call import CallResult
@@ -16,11 +16,11 @@ from journeyman.traces.messages import ToolCall
 class Wanted:
     """A tool call that a model asked for, and what was decided about it."""
 
-    def __init__(self, desk: Desk, call: ToolCall) -> None:
-        self.number = desk.steps.take()
-        self.kept = desk.steps.kept(self.number)
+    def __init__(self, agent_run: AgentRun, call: ToolCall) -> None:
+        self.number = agent_run.steps.take()
+        self.kept = agent_run.steps.kept(self.number)
         self.call = call
-        self.tool: Tool | None = desk.tools.get(call.name)
+        self.tool: Tool | None = agent_run.tools.get(call.name)
         self.decisions: list[Decision] = []
         self.denied: str | None = None
         self.question: Question | None = None
@@ -32,7 +32,7 @@ class Wanted:
         """Which limit stood in the way."""
         self.first = self
         """Of the same calls in one turn, where one word of a person is enough for all: the one he is asked about."""
-        self._desk = desk
+        self._agent_run = agent_run
 
     @property
     def done(self) -> bool:
@@ -49,12 +49,12 @@ class Wanted:
         defaults = {} if self.tool is None else self.tool.defaults
         return f"{self.call.name} {json.dumps({**defaults, **self.call.arguments}, sort_keys=True)}"
 
-    def ask(self, place: str, kind: QuestionKind, text: str, content: str | None = None) -> None:
+    def ask(self, step_key: str, kind: QuestionKind, text: str, content: str | None = None) -> None:
         self.question = Question(
-            id=f"{place}/{self.number}",
+            id=f"{step_key}/{self.number}",
             kind=kind,
-            agent=self._desk.agent.name,
-            assignment=self._desk.assignment,
+            agent=self._agent_run.agent.name,
+            assignment=self._agent_run.assignment,
             tool=self.call.name,
             arguments=dict(self.call.arguments),
             text=text,
@@ -63,27 +63,27 @@ class Wanted:
         )
 
 
-async def decide(desk: Desk, wanted: Wanted, made: Container[str]) -> None:
+async def decide(agent_run: AgentRun, wanted: Wanted, made: Container[str]) -> None:
     """May the call be made, and must a person be asked first? Those `made` are not made again."""
     tool = wanted.tool
     if tool is None:
         return
     if (held := wanted.kept.get("held")) is not None:
-        await _release(desk, wanted, tool, held)
+        await _release(agent_run, wanted, tool, held)
     elif (asked := wanted.first.kept.get("question")) is not None:
-        _heed(desk, wanted, tool, Question.model_validate(asked), wanted.first.kept["answer"])
+        _heed(agent_run, wanted, tool, Question.model_validate(asked), wanted.first.kept["answer"])
     else:
-        await _judge(desk, wanted, tool, made)
+        await _judge(agent_run, wanted, tool, made)
 
 
 def withheld(tool: Tool, reason: str) -> CallResult:
     return CallResult(status="denied", content=f"the result of {tool.name} was withheld: {reason}")
 
 
-async def _release(desk: Desk, wanted: Wanted, tool: Tool, held: Any) -> None:
+async def _release(agent_run: AgentRun, wanted: Wanted, tool: Tool, held: Any) -> None:
     """The result that a person was to see first, as he says; the question again where he has not said anything."""
     question = Question.model_validate(held["question"])
-    word = (await desk.run.steps(question.place)).kept(question.number).get("answer")
+    word = (await agent_run.run.steps(question.step_key)).kept(question.number).get("answer")
     if word is None:
         wanted.question = question
         return
@@ -92,11 +92,11 @@ async def _release(desk: Desk, wanted: Wanted, tool: Tool, held: Any) -> None:
     wanted.released = CallResult.model_validate(held["result"]) if consent.approved else withheld(tool, consent.refusal)
 
 
-def _heed(desk: Desk, wanted: Wanted, tool: Tool, question: Question, word: Any) -> None:
+def _heed(agent_run: AgentRun, wanted: Wanted, tool: Tool, question: Question, word: Any) -> None:
     """Does what a person said, about the very call that he was shown: guardrails do not check it again."""
     wanted.call = wanted.call.model_copy(update={"arguments": question.arguments or {}})
     wanted.decisions += question.decisions
-    permission = desk.run.crew.permissions.decide(desk.agent.name, tool, wanted.call.arguments)
+    permission = agent_run.run.crew.permissions.decide(agent_run.agent.name, tool, wanted.call.arguments)
     if permission.action == "deny":
         wanted.decisions.append(permission)
         wanted.denied = permission.reason
@@ -108,17 +108,17 @@ def _heed(desk: Desk, wanted: Wanted, tool: Tool, question: Question, word: Any)
         wanted.denied = None if consent.approved else consent.refusal
 
 
-async def _judge(desk: Desk, wanted: Wanted, tool: Tool, made: Container[str]) -> None:
+async def _judge(agent_run: AgentRun, wanted: Wanted, tool: Tool, made: Container[str]) -> None:
     """What permissions and guardrails say of a call that nobody was asked about yet."""
-    run, call = desk.run, wanted.call
+    run, call = agent_run.run, wanted.call
     arguments, guarded = await run.guards.check_json(
-        "call", dict(call.arguments), agent=desk.agent.name, tool=tool.name
+        "call", dict(call.arguments), agent=agent_run.agent.name, tool=tool.name
     )
     wanted.decisions += guarded.decisions
     if guarded.blocked is None:
         call = wanted.call = call.model_copy(update={"arguments": arguments})
     # What the tool would really get is what the table decides about.
-    permission = run.crew.permissions.decide(desk.agent.name, tool, call.arguments)
+    permission = run.crew.permissions.decide(agent_run.agent.name, tool, call.arguments)
     if run.crew.permissions or permission.action != "allow":
         wanted.decisions.append(permission)
     wants = [*([guarded.ask] if guarded.ask else []), *([permission.reason] if permission.action == "ask" else [])]
@@ -131,10 +131,10 @@ async def _judge(desk: Desk, wanted: Wanted, tool: Tool, made: Container[str]) -
     elif run.store is None:
         wanted.denied = NOBODY
     elif tool.asks:
-        wanted.ask(desk.steps.place, "answer", _asked(tool, call))
+        wanted.ask(agent_run.steps.step_key, "answer", _asked(tool, call))
     else:
         kind: QuestionKind = "guardrail" if guarded.ask else "approve_call"
-        wanted.ask(desk.steps.place, kind, f"{_may(call)} {'; '.join(wants)}")
+        wanted.ask(agent_run.steps.step_key, kind, f"{_may(call)} {'; '.join(wants)}")
 
 
 def _readable(tool: Tool, call: ToolCall) -> bool:

@@ -13,7 +13,7 @@ from journeyman.agents.plan import Report
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import Ledger
-from journeyman.runtime.run.limiter import Places
+from journeyman.runtime.run.limiter import Limiter
 from journeyman.runtime.run.steps import Steps
 from journeyman.tools.call import CallResult
 from journeyman.tools.context import Notes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Once:
     """Calls of tools that are not idempotent, by a piece of work and by all that replaces it."""
 
-    place: str
+    step_key: str
     """Of the work that made the first of them."""
     results: dict[str, CallResult | None] = field(default_factory=dict)
     """What came of each call; None where that is not known, or not yet."""
@@ -49,7 +49,7 @@ class Run:
     tracer: Tracer
     policies: PolicyTable
     router: "Router | None"
-    gate: Places
+    limiter: Limiter
     """One limit on model calls in flight for the whole runtime: LangGraph's is per graph."""
     guards: Guards
     ledger: Ledger
@@ -76,7 +76,7 @@ class Run:
     over_budget: str | None = None
     """Which limit stopped work, in words."""
     once: "dict[str, Once]" = field(default_factory=dict)
-    """By place; work in place of other work shares that one's."""
+    """By step key; work in place of other work shares that one's."""
     evidence: dict[str, str] = field(default_factory=dict)
     """What tools said, by the id of the call's span: what the answer may rest on."""
     offered: dict[str, str] = field(default_factory=dict)
@@ -115,11 +115,11 @@ class Run:
         if self.store is not None and (record := await self.store.get(self.id)) is not None:
             record.of_part(self.attempt)
 
-    async def take_over(self, place: str, tried: Sequence[str]) -> None:
+    async def take_over(self, step_key: str, tried: Sequence[str]) -> None:
         """Work in the place of what was `tried` must not do again what that has done."""
         if not tried:
             return
-        once = self.once[place] = self.once.setdefault(tried[0], Once(tried[0]))
+        once = self.once[step_key] = self.once.setdefault(tried[0], Once(tried[0]))
         if self.store is not None and self.attempt > 1:
             for earlier in tried:
                 for kept in (await self.store.steps(self.id, earlier)).values():
@@ -137,12 +137,12 @@ class Run:
                         self.evidence.setdefault(str(kept["span_id"]), str(result["content"]))
         return tuple(self.evidence.values())
 
-    async def steps(self, place: str) -> Steps:
-        """What was done at one place before the run was interrupted."""
+    async def steps(self, step_key: str) -> Steps:
+        """What was done at one step before the run was interrupted."""
         if self.store is None:
-            return Steps(place)
-        kept = await self.store.steps(self.id, place) if self.attempt > 1 else {}
-        return Steps(place, run_id=self.id, store=self.store, kept=kept)
+            return Steps(step_key)
+        kept = await self.store.steps(self.id, step_key) if self.attempt > 1 else {}
+        return Steps(step_key, run_id=self.id, store=self.store, kept=kept)
 
     def chain(self, agent: Agent, goal: str) -> list[tuple[str, str]]:
         """The policies to ask for an agent's calls, in order, each with why, from the route and the fallbacks."""

@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """The calls of one place of a run, e.g. `plan` or an assignment's id. Without a store nothing is kept."""
+    """The calls of one step of a run, whose key is `plan`, an assignment's id, or the like. Without a store
+    nothing is kept."""
 
     def __init__(
         self,
-        place: str,
+        step_key: str,
         *,
         run_id: str = "",
         store: "RunStore | None" = None,
         kept: Mapping[int, Mapping[str, JsonValue]] | None = None,
     ) -> None:
-        self.place = place
+        self.step_key = step_key
         self._run_id = run_id
         self._store = store
         self._kept = {number: dict(value) for number, value in (kept or {}).items()}
@@ -44,4 +45,4 @@ class Steps:
         if self._store is None:
             return
         known = self._kept[number] = {**self.kept(number), **values}
-        await self._store.note_step(self._run_id, self.place, number, known)
+        await self._store.note_step(self._run_id, self.step_key, number, known)

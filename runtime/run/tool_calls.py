@@ -8,7 +8,7 @@ from journeyman.agents.budget import Spent
 from journeyman.agents.calls import Used
 from journeyman.agents.decision import Decision, write_decisions
 from journeyman.runtime.loops import side_by_side
-from journeyman.runtime.run.agent_run import Desk
+from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.approval import NOBODY, put
 from journeyman.runtime.run.events import ToolCalled, ToolUsed
 from journeyman.runtime.run.permission import Wanted, decide, withheld
@@ -23,19 +23,19 @@ from journeyman.traces.messages import ToolCall, as_json, write_result
 
 
 class ToolCalls:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._once = desk.run.once.setdefault(desk.steps.place, Once(desk.steps.place))
+    def __init__(self, agent_run: AgentRun) -> None:
+        self._agent_run = agent_run
+        self._once = agent_run.run.once.setdefault(agent_run.steps.step_key, Once(agent_run.steps.step_key))
 
     async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
         """All of `wanted` at once, after everything that a person must say about any of them."""
-        calls = [Wanted(self._desk, call) for call in wanted]
+        calls = [Wanted(self._agent_run, call) for call in wanted]
         firsts: dict[str, Wanted] = {}
         for one in calls:
             if one.needs_one_word:
                 one.first = firsts.setdefault(one.once, one)
             if not one.done:
-                await decide(self._desk, one, self._once.results)
+                await decide(self._agent_run, one, self._once.results)
         self._put(calls)
         used = await side_by_side(self._use(one) for one in calls)
         # Once all are made: a guardrail may want a person to see a result before a model reads it.
@@ -43,14 +43,14 @@ class ToolCalls:
         return used
 
     def _put(self, calls: Sequence[Wanted]) -> None:
-        put(self._desk.run, [one.question for one in calls if one.question is not None and one.first is one])
+        put(self._agent_run.run, [one.question for one in calls if one.question is not None and one.first is one])
 
     async def _use(self, wanted: Wanted) -> Used:
-        desk, run = self._desk, self._desk.run
+        agent_run, run = self._agent_run, self._agent_run.run
         if wanted.done:
             used = Used(result=CallResult.model_validate(wanted.kept["result"]), span_id=str(wanted.kept["span_id"]))
             if wanted.kept.get("paid"):
-                desk.count(run.ledger.count(Spent(tool_calls=1)))
+                agent_run.count(run.ledger.count(Spent(tool_calls=1)))
             if over := wanted.kept.get("over_budget"):
                 run.over_budget = str(over)
             if begun := wanted.kept.get("begun"):
@@ -62,11 +62,13 @@ class ToolCalls:
         return used
 
     async def _recorded(self, wanted: Wanted) -> Used:
-        desk, call = self._desk, wanted.call
-        told: dict[str, Any] = {"agent": desk.agent.name, "assignment": desk.assignment, "tool": call.name}
-        desk.run.emit(ToolCalled(**told, arguments=dict(call.arguments)))
-        attributes = self._attributes(wanted) if desk.run.tracer.records else {}
-        with desk.run.tracer.span(f"execute_tool {call.name}", parent=desk.parent, attributes=attributes) as span:
+        agent_run, call = self._agent_run, wanted.call
+        told: dict[str, Any] = {"agent": agent_run.agent.name, "assignment": agent_run.assignment, "tool": call.name}
+        agent_run.run.emit(ToolCalled(**told, arguments=dict(call.arguments)))
+        attributes = self._attributes(wanted) if agent_run.run.tracer.records else {}
+        with agent_run.run.tracer.span(
+            f"execute_tool {call.name}", parent=agent_run.parent, attributes=attributes
+        ) as span:
             result = await self._result(wanted)
             if wanted.decisions:
                 span.set({a.DECISIONS: write_decisions(wanted.decisions)})
@@ -78,14 +80,14 @@ class ToolCalls:
                 span.set({a.TOOL_STATUS: result.status})
                 span.fail(result.status, result.content)
         used = Used(result=result, span_id=span.span_id)
-        if desk.run.store is not None:
+        if agent_run.run.store is not None:
             await self._keep(wanted, used)
         if wanted.question is None:
-            desk.run.emit(ToolUsed(**told, status=result.status))
+            agent_run.run.emit(ToolUsed(**told, status=result.status))
         return used
 
     async def _keep(self, wanted: Wanted, used: Used) -> None:
-        steps, kept = self._desk.steps, used.result.model_dump(mode="json")
+        steps, kept = self._agent_run.steps, used.result.model_dump(mode="json")
         if wanted.question is not None:
             await steps.note(wanted.number, held={"result": kept, "question": wanted.question.model_dump(mode="json")})
         else:
@@ -93,9 +95,9 @@ class ToolCalls:
             await steps.note(wanted.number, result=kept, span_id=used.span_id, paid=wanted.paid, **over)
 
     async def _result(self, wanted: Wanted) -> CallResult:
-        desk, call, tool = self._desk, wanted.call, wanted.tool
+        agent_run, call, tool = self._agent_run, wanted.call, wanted.tool
         if tool is None:
-            have = ", ".join(desk.tools) or "none"
+            have = ", ".join(agent_run.tools) or "none"
             return CallResult(status="invalid", content=f"there is no tool {call.name!r}; there are: {have}")
         if wanted.released is not None:
             return self._made(wanted, wanted.released)
@@ -110,20 +112,20 @@ class ToolCalls:
             return self._made(wanted, CallResult(status="unknown", content=f"{tool.name} {unsure}"))
         try:
             if tool.counts:
-                desk.count(desk.run.ledger.reserve_tool())
+                agent_run.count(agent_run.run.ledger.reserve_tool())
         except OverBudgetError as over:
             # No failure of the agent: it may still answer with what it has.
-            desk.run.over_budget = wanted.over_budget = str(over)
+            agent_run.run.over_budget = wanted.over_budget = str(over)
             wanted.decisions.append(
-                Decision(source="budget", name=over.limit, place="call", action="deny", reason=str(over))
+                Decision(source="budget", name=over.limit, point="call", action="deny", reason=str(over))
             )
             return CallResult(status="denied", content=f"{tool.name} was not called: {over}")
         wanted.paid = tool.counts
         if not tool.idempotent:
             self._once.results[wanted.once] = None
             # In this order, as who takes a run up counts first and reads then: one of the two sees the other.
-            await desk.steps.note(wanted.number, begun=wanted.once)
-            await desk.run.check_own()
+            await agent_run.steps.note(wanted.number, begun=wanted.once)
+            await agent_run.run.check_own()
         result = await call_tool(tool, dict(call.arguments), self._context(wanted, tool))
         result = await self._guarded(wanted, tool, result)
         # What a person has not agreed to must not be told to whoever asks for the same call meanwhile.
@@ -133,7 +135,7 @@ class ToolCalls:
 
     def _made(self, wanted: Wanted, result: CallResult) -> CallResult:
         """The result of a call that was made before an interruption, which has to be paid for here too."""
-        self._desk.count(self._desk.run.ledger.count(Spent(tool_calls=1)))
+        self._agent_run.count(self._agent_run.run.ledger.count(Spent(tool_calls=1)))
         wanted.paid = True
         if wanted.kept.get("begun"):
             self._once.results[wanted.once] = result
@@ -141,49 +143,49 @@ class ToolCalls:
 
     async def _guarded(self, wanted: Wanted, tool: Tool, result: CallResult) -> CallResult:
         """The result as a model may read it; where a person must see it first, the question is in `wanted`."""
-        desk = self._desk
-        if not desk.run.guards.watch("result"):
+        agent_run = self._agent_run
+        if not agent_run.run.guards.watch("result"):
             return result
-        guarded = await desk.run.guards.check("result", result.content, agent=desk.agent.name, tool=tool.name)
+        guarded = await agent_run.run.guards.check("result", result.content, agent=agent_run.agent.name, tool=tool.name)
         wanted.decisions += guarded.decisions
         if guarded.blocked is not None:
             return withheld(tool, guarded.blocked)
         result = result.model_copy(update={"content": guarded.text})
         if guarded.ask is None:
             return result
-        if desk.run.store is None:
+        if agent_run.run.store is None:
             return withheld(tool, f"{guarded.ask}; {NOBODY}")
-        asked = f"May {desk.agent.name} read what {tool.name} gave? {guarded.ask}"
-        wanted.ask(f"{desk.steps.place}.result", "guardrail", asked, content=guarded.text)
+        asked = f"May {agent_run.agent.name} read what {tool.name} gave? {guarded.ask}"
+        wanted.ask(f"{agent_run.steps.step_key}.result", "guardrail", asked, content=guarded.text)
         return result
 
     def _attributes(self, wanted: Wanted) -> dict[str, AttributeValue | None]:
         return {
             a.OPERATION: "execute_tool",
-            **self._desk.attributes,
+            **self._agent_run.attributes,
             a.TOOL_NAME: wanted.call.name,
             a.TOOL_TYPE: "function",
             a.TOOL_DESCRIPTION: None if wanted.tool is None else wanted.tool.description or None,
-            a.TOOL_CALL_ID: self._desk.asked_by,
+            a.TOOL_CALL_ID: self._agent_run.asked_by,
             a.TOOL_CALL_ARGUMENTS: as_json(wanted.call.arguments),
         }
 
     def _context(self, wanted: Wanted, tool: Tool) -> ToolContext:
-        desk, run = self._desk, self._desk.run
+        agent_run, run = self._agent_run, self._agent_run.run
         return ToolContext(
             run_id=run.id,
             task_id=run.task.id,
             session=run.task.session,
             user=run.task.user,
-            agent=desk.agent.name,
-            assignment=desk.assignment,
+            agent=agent_run.agent.name,
+            assignment=agent_run.assignment,
             notes=run.notes,
-            key=f"{run.id}/{desk.steps.place}/{wanted.number}" if tool.idempotent else self._key(wanted),
+            key=f"{run.id}/{agent_run.steps.step_key}/{wanted.number}" if tool.idempotent else self._key(wanted),
         )
 
     def _key(self, wanted: Wanted) -> str:
         """The same for whoever asks again for a call that may be made once only."""
-        return f"{self._desk.run.id}/{self._once.place}/{sha256(wanted.once.encode()).hexdigest()[:16]}"
+        return f"{self._agent_run.run.id}/{self._once.step_key}/{sha256(wanted.once.encode()).hexdigest()[:16]}"
 
 
 def _made_before(tool: Tool, result: CallResult | None) -> CallResult:

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.recording.recording import Recording
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.exchange.receive import Receiver, engine_spans_only
 
 

@@ -11,10 +11,11 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from journeyman.agents.model import BASE
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.serving.embedded import model_digest, resolve_model
 from journeyman.runtime.serving.launch import command, environment, failure, installed_build, stage
 from journeyman.runtime.serving.process import Process, spawn
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, JourneymanError, ServerError
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from journeyman.agents.decision import Decision, Place
+from journeyman.agents.decision import Decision, Point
 from journeyman.agents.orchestrator import write_plan
 from journeyman.agents.plan import Plan
 from journeyman.traces.base import Record
@@ -17,7 +17,7 @@ QuestionKind = Literal["approve_call", "approve_plan", "guardrail", "answer"]
 
 class Question(Record):
     id: str
-    """`<place>/<number>`: the call of the run that waits."""
+    """`<step key>/<number>`: the call of the run that waits."""
     kind: QuestionKind
     agent: str
     assignment: str | None = None
@@ -31,7 +31,7 @@ class Question(Record):
     """For a guardrail's question about a text: what goes on where a person agrees."""
 
     @property
-    def place(self) -> str:
+    def step_key(self) -> str:
         return self.id.rpartition("/")[0]
 
     @property
@@ -54,9 +54,9 @@ class Consent(Record):
     def refusal(self) -> str:
         return f"a person refused it{': ' + self.reason if self.reason else ''}"
 
-    def decision(self, kind: QuestionKind, place: Place | Literal["plan"]) -> Decision:
+    def decision(self, kind: QuestionKind, point: Point | Literal["plan"]) -> Decision:
         action: Literal["allow", "deny"] = "allow" if self.approved else "deny"
-        return Decision(source="person", name=kind, place=place, action=action, reason=self.reason)
+        return Decision(source="person", name=kind, point=point, action=action, reason=self.reason)
 
 
 def about_plan(plan: Plan) -> str:

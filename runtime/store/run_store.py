@@ -95,12 +95,12 @@ class RunStore:
 
     def __init__(
         self,
-        place: Path | str,
+        address: Path | str,
         *,
         durability: Literal["async", "sync"] = "async",
         keep_days: float | None = None,
     ) -> None:
-        self._place = _place(place)
+        self._address = _address(address)
         self.durability = durability
         """Also LangGraph's: whether the graph waits for each checkpoint."""
         self._keep_days = keep_days
@@ -207,14 +207,14 @@ class RunStore:
             if done:
                 return new
 
-    async def note_step(self, run_id: str, place: str, number: int, value: Mapping[str, JsonValue]) -> None:
+    async def note_step(self, run_id: str, step_key: str, number: int, value: Mapping[str, JsonValue]) -> None:
         """Keeps what is known of one call of a run, instead of what was; it outlives a kill -9 once this returns."""
-        await self._current.steps.write((run_id, place, number), json.dumps(value, ensure_ascii=False))
+        await self._current.steps.write((run_id, step_key, number), json.dumps(value, ensure_ascii=False))
 
-    async def steps(self, run_id: str, place: str) -> dict[int, dict[str, JsonValue]]:
+    async def steps(self, run_id: str, step_key: str) -> dict[int, dict[str, JsonValue]]:
         """Number to value, of the calls made at that place of the run."""
         query = "SELECT number, value FROM journeyman_steps WHERE run_id = ? AND place = ? ORDER BY number"
-        return {number: json.loads(value) for number, value in await self._here.rows(query, run_id, place)}
+        return {number: json.loads(value) for number, value in await self._here.rows(query, run_id, step_key)}
 
     async def finish(self, record: RunRecord) -> RunRecord:
         """Keeps the record of a run that ended, and drops its steps and all but its last checkpoint."""
@@ -281,15 +281,15 @@ class RunStore:
         return _Here(database, StepWriter(database))
 
     async def _connect(self) -> Database:
-        if isinstance(self._place, Path):
+        if isinstance(self._address, Path):
             from journeyman.runtime.store.sqlite import SqliteRuns
 
-            return await SqliteRuns.open(self._place, durability=self.durability, tables=TABLES)
+            return await SqliteRuns.open(self._address, durability=self.durability, tables=TABLES)
         try:
             from journeyman.runtime.store.postgres import PostgresRuns
         except ImportError:
             raise ConfigError("runs in Postgres need the extra: pip install 'journeyman[postgres]'") from None
-        return await PostgresRuns.open(self._place, tables=TABLES)
+        return await PostgresRuns.open(self._address, tables=TABLES)
 
 
 @dataclass(frozen=True)
@@ -305,21 +305,21 @@ def taken_up(run_id: str) -> StoreError:
     return StoreError(f"run {run_id} was taken up elsewhere, after the connection that held its lock was lost")
 
 
-def _place(place: Path | str) -> Path | str:
+def _address(address: Path | str) -> Path | str:
     """A path for SQLite, which later changes of the working folder leave as it is; a URL for Postgres."""
-    if isinstance(place, Path):
-        return place.expanduser().absolute()
-    scheme, found, rest = place.partition("://")
+    if isinstance(address, Path):
+        return address.expanduser().absolute()
+    scheme, found, rest = address.partition("://")
     if scheme in ("postgres", "postgresql") and found:
-        return place
+        return address
     if scheme == "sqlite" and rest.startswith("/"):
-        return _place(Path(rest.removeprefix("/")))
-    if found or place.startswith(("postgres:", "postgresql:")):
+        return _address(Path(rest.removeprefix("/")))
+    if found or address.startswith(("postgres:", "postgresql:")):
         scheme = f"{scheme}://" if found else "postgresql:"
         raise ConfigError(f"runs cannot be kept at a {scheme} address: give a path, or postgresql://...")
-    if not place or place == ":memory:" or place.startswith("file:"):
-        raise ConfigError(f"runs cannot be kept in {place!r}: give a path of a file")
-    return _place(Path(place))
+    if not address or address == ":memory:" or address.startswith("file:"):
+        raise ConfigError(f"runs cannot be kept in {address!r}: give a path of a file")
+    return _address(Path(address))
 
 
 def _record(text: str) -> RunRecord:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 
 HOLD = """
 import sys, pathlib
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 with Workspace(pathlib.Path(sys.argv[1])).lock("train"):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from journeyman.runtime.commands.doctor import doctor
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.doctor import Check, examine
+from journeyman.runtime.workspace import Workspace
 
 
 @pytest.fixture

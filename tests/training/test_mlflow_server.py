@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from journeyman.runtime.adapters.adapter import WEIGHTS
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.recipe import load_recipe

@@ -11,11 +11,11 @@ from journeyman.agents.agent import Agent
 from journeyman.agents.model import ModelRequest
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.cli import build
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.models.routing import Router, RoutingConfig, read_classifier
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer

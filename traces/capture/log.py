@@ -25,7 +25,7 @@ __all__ = [
     "SPAN_VERSION",
     "Damage",
     "LogReader",
-    "Place",
+    "Position",
     "SpanLog",
     "SpanRecord",
     "parse_line",
@@ -204,7 +204,7 @@ class Damage(Record):
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a record lies."""
 
     path: Path
@@ -237,7 +237,7 @@ class LogReader:
     def __iter__(self) -> Iterator[SpanRecord]:
         return (span for _, span in self.scan())
 
-    def scan(self) -> Iterator[tuple[Place, SpanRecord]]:
+    def scan(self) -> Iterator[tuple[Position, SpanRecord]]:
         """Every readable span with its place; raises `StoreError` if a file cannot be read at all."""
         self.damage, self.vanished = Damage(), ()
         for path in sorted(self._directory.glob("*.jsonl")) if self._files is None else self._files:
@@ -246,21 +246,21 @@ class LogReader:
             except FileNotFoundError:
                 self.vanished += (path.name,)
 
-    def scan_file(self, path: Path, offset: int = 0) -> Iterator[tuple[Place, SpanRecord]]:
+    def scan_file(self, path: Path, offset: int = 0) -> Iterator[tuple[Position, SpanRecord]]:
         """The same for one file, from a record's place on; adds to `damage`. Raises `FileNotFoundError`."""
         days = self._replaced.get(path.name, ())
-        for place, line in _lines(path, offset):
+        for position, line in _lines(path, offset):
             if line == b"\n":  # It ends a torn record.
                 continue
             span, flaw = parse_line(line, self._texts)
             if flaw:
                 self.damage = self.damage.model_copy(update={flaw: getattr(self.damage, flaw) + 1})
             if span is not None and not (days and utc_day(span.start_ns) in days):
-                yield Place(path, place), span
+                yield Position(path, position), span
 
-    def read(self, *places: Place) -> Iterator[SpanRecord]:
+    def read(self, *positions: Position) -> Iterator[SpanRecord]:
         """The spans at places that a scan gave."""
-        for path, offset in places:
+        for path, offset in positions:
             try:
                 span, _ = parse_line(next(_lines(path, offset))[1], self._texts)
             except FileNotFoundError:

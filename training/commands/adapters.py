@@ -10,9 +10,9 @@ from rich.table import Table
 from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal, State
 from journeyman.runtime.adapters.live import Promotion, promote, rollback, swap_in
-from journeyman.runtime.config import PROJECT_FILE, Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving.server import ServerState, attach, running, status
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace, find_workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError
 from journeyman.training.evaluation.gate import Verdict, read_verdict

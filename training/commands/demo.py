@@ -10,8 +10,8 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import StoreError
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
 

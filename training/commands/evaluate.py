@@ -14,12 +14,12 @@ from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import adapter_digests
 from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.batch import read_tasks
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.server import ServerState, attach, running
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 from journeyman.training.evaluation.evaluate import Episode, Summary, Watched, evaluate, load_scorer, summarise
@@ -84,7 +84,7 @@ class Bench:
         concurrency: int,
         seed: int,
     ) -> None:
-        from journeyman.runtime.serving.backend import answering  # langchain takes a second to import.
+        from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
 
         self.crew = load_crew(crew)
         self._config = workspace.config
@@ -92,7 +92,7 @@ class Bench:
         self._workspace = workspace
         self._tasks = tasks
         self._scorer = load_scorer(scorer)
-        self._asked = answering(workspace)
+        self._asked = open_backend(workspace)
         self._models = Watched(self._asked.models)
         self._concurrency = concurrency
         self._seed = seed

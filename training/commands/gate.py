@@ -8,10 +8,10 @@ from journeyman.agents.agent import Crew
 from journeyman.runtime.adapters.adapter import find_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import AdapterServer, current_policies, swap_in, sync
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.models.routing import RoutingConfig
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.base import parse_config
 from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.commands.adapters import note_override

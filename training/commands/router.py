@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.models.routing import Classifier
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import TrainingError
 from journeyman.training.router import RouterConfig, find_tried, train_router, write_router
 

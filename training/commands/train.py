@@ -7,9 +7,9 @@ import typer
 
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.methods.recipe import load_recipe, read_override
 from journeyman.training.methods.sft import SFTRecipe, train_sft

@@ -11,12 +11,13 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE, Model, ModelTable
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import AdapterServer, current_policies, promote, swap_in, sync
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.trace import Task
 from journeyman.training.data.mine import MineConfig, mine_sft

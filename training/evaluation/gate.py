@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 from journeyman.runtime.adapters.adapter import find_adapter, load_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import AdapterServer
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.evaluation.evaluate import Episode, mean_interval

@@ -19,8 +19,8 @@ from journeyman.runtime.adapters.adapter import (
     split_policy,
     write_adapter,
 )
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.embedded import model_digest
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.training.data.samples import SFTSample, digest_samples

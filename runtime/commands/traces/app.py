@@ -29,8 +29,8 @@ from journeyman.runtime.commands.traces.scope import (
 )
 from journeyman.runtime.commands.traces.sql import sql_command
 from journeyman.runtime.commands.traces.store import compact_command, doctor_command
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import find_workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.reports.diff import diff
@@ -63,12 +63,12 @@ def list_traces(
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=0, help="How many, newest first; 0 for all")] = 20,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first: task, status, score, turns, tokens, time."""
-    place = find_workspace(workspace)
-    store = place.store
+    workspace = find_workspace(folder)
+    store = workspace.store
     asked = conditions(
         agent=agent,
         policy=policy,
@@ -86,7 +86,7 @@ def list_traces(
     more = next(found, None) is not None
     emit(summaries, as_json, lambda: out.print(table(summaries, now_ns=time_ns())) if summaries else None)
     if not summaries:
-        notes.print(f"no such traces in {place.spans}", markup=False, soft_wrap=True)
+        notes.print(f"no such traces in {workspace.spans}", markup=False, soft_wrap=True)
     elif more:
         notes.print(f"the newest {limit}: --limit 0 shows all", style="dim")
     _note_damage(store)
@@ -96,11 +96,11 @@ def list_traces(
 def show(
     trace: TraceArgument,
     full: Annotated[bool, typer.Option("--full", help="Fold nothing; show whole texts, and the prompts")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one run as a tree: agents, turns and tool calls with times, tokens and policies."""
-    store = find_workspace(workspace).store
+    store = find_workspace(folder).store
     found = store.get(trace)
     emit(found, as_json, lambda: out.print(tree(found, full=full)))
     _note_damage(store)
@@ -112,11 +112,11 @@ def tail(
     runs: Annotated[bool, typer.Option("--runs", help="Only whole runs")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the latest to begin with")] = 10,
     follow: Annotated[bool, typer.Option(help="Go on until Ctrl-C; else end after the latest")] = True,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show runs, agents, model calls and tool calls as they end, whichever process they are in."""
-    follower = Follower(find_workspace(workspace).spans)
+    follower = Follower(find_workspace(folder).spans)
 
     def wanted(span: SpanRecord) -> bool:
         of_agent = agent is None or span.attributes.get(a.AGENT_NAME) == agent
@@ -139,11 +139,11 @@ def diff_command(
     a: Annotated[str, typer.Argument(metavar="A", help="Trace id of a run, or the start of one")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another run of the same task")],
     full: Annotated[bool, typer.Option("--full", help="Also what is the same, and whole texts")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs of one task step by step: plans, turns, tool calls, and where they parted."""
-    store = find_workspace(workspace).store
+    store = find_workspace(folder).store
     found = diff(store.get(a), store.get(b))
     emit(found, as_json, lambda: out.print(diff_table(found, full=full)))
     _note_damage(store)

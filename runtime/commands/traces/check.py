@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import LogReader, SpanRecord
 from journeyman.traces.conventions import conventions

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from journeyman.runtime.commands.traces.store import told
-from journeyman.runtime.config import Workspace, find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.content import ContentPolicy
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.tombstones import Tombstones
@@ -43,7 +43,7 @@ def delete_command(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing")] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete the runs that meet every condition given, and say which datasets and adapters were made from them.
@@ -57,21 +57,21 @@ def delete_command(
     from journeyman.traces.storage.retention import GB, Deletion, delete, find_doomed, size
     from journeyman.traces.storage.segments import Segments
 
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     if not any((trace, session, user, older_than, beyond_gb is not None)):
         raise ConfigError("say which runs: --trace, --session, --user, --older-than or --beyond-gb")
-    store, segments = place.store, Segments(place.segments)
+    store, segments = workspace.store, Segments(workspace.segments)
     if beyond_gb is not None and not dry_run:
-        compact(place.spans, segments)
+        compact(workspace.spans, segments)
     runs = find_doomed(
         store,
-        ids=_ids(place, store, trace) if trace else None,
-        sessions=_names(place, session) if session else None,
-        users=_names(place, user) if user else None,
+        ids=_ids(workspace, store, trace) if trace else None,
+        sessions=_names(workspace, session) if session else None,
+        users=_names(workspace, user) if user else None,
         ended_before_ns=time_ns() - _age_ns(older_than) if older_than else None,
-        keep_share=None if beyond_gb is None else beyond_gb * GB / max(1, size(place.spans, segments)),
+        keep_share=None if beyond_gb is None else beyond_gb * GB / max(1, size(workspace.spans, segments)),
     )
-    made = uses(place, runs.trace_ids, runs.span_ids) if runs.trace_ids else ()
+    made = uses(workspace, runs.trace_ids, runs.span_ids) if runs.trace_ids else ()
     deletion = Deletion()
     forgotten = None
     if not dry_run:
@@ -79,11 +79,11 @@ def delete_command(
             _confirm(runs, made)
         reason = _reason(trace, session, user, older_than)
         with told() as tell:
-            deletion = delete(place.spans, place.labels, segments, runs, reason=reason, progress=tell)
+            deletion = delete(workspace.spans, workspace.labels, segments, runs, reason=reason, progress=tell)
         # With other conditions a user or a session is not forgotten whole.
         alone = not (trace or older_than or beyond_gb is not None)
         whole = {"user": user, "session": session} if alone else {}
-        kept, memories = asyncio.run(forget(place, runs.trace_ids, **whole))
+        kept, memories = asyncio.run(forget(workspace, runs.trace_ids, **whole))
         forgotten = {"kept_runs": kept, "memories": memories}
     found = {
         "traces": runs.trace_ids,
@@ -95,7 +95,7 @@ def delete_command(
     emit(found, as_json, lambda: _show_deletion(runs, made, None if dry_run else deletion))
     if forgotten is not None and any(forgotten.values()):
         notes.print(f"forgotten besides: {forgotten['kept_runs']} kept runs, {forgotten['memories']} memories")
-    if runs.trace_ids and place.config.traces.views:
+    if runs.trace_ids and workspace.config.traces.views:
         notes.print("What views and exports were sent is not in this workspace: delete it there too")
     if not deletion.finished:
         notes.print("a compaction was at work all the time: the spans are hidden now, and gone after the next one")
@@ -104,34 +104,36 @@ def delete_command(
 
 def lineage_command(
     name: Annotated[str, typer.Argument(metavar="ADAPTER|TRACE|SPAN", help="worker@8, or the start of an id")],
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what an adapter learned from, or what came of a run or a span."""
     from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
 
-    found = trace_lineage(find_workspace(workspace), name)
+    found = trace_lineage(find_workspace(folder), name)
     emit(found, as_json, lambda: out.print(_adapter(found) if isinstance(found, AdapterLineage) else _record(found)))
 
 
-def _ids(place: Workspace, store: "TraceStore", prefixes: Iterable[str]) -> list[str]:
+def _ids(workspace: Workspace, store: "TraceStore", prefixes: Iterable[str]) -> list[str]:
     """Whole ids; one that was deleted before is left out: deleting it again finishes what was begun."""
     ids = []
-    deleted = Tombstones(place.spans).trace_ids()
+    deleted = Tombstones(workspace.spans).trace_ids()
     for prefix in prefixes:
         query = "SELECT DISTINCT trace_id FROM spans WHERE starts_with(trace_id, ?) LIMIT 2"
         found = store.sql(query, [prefix.lower()])["trace_id"].to_pylist()
         if len(found) > 1:
             raise StoreError(f"more than one trace starts with {prefix!r}: give more of the id")
         if not found and not any(one.startswith(prefix.lower()) for one in deleted):
-            raise StoreError(f"no trace {prefix!r} in {place.spans}: `journeyman traces list` shows those there are")
+            raise StoreError(
+                f"no trace {prefix!r} in {workspace.spans}: `journeyman traces list` shows those there are"
+            )
         ids += found
     return ids
 
 
-def _names(place: Workspace, name: str) -> list[str]:
+def _names(workspace: Workspace, name: str) -> list[str]:
     """A user or a session as the record may have it."""
-    config = place.config.traces
+    config = workspace.config.traces
     return sorted({name, ContentPolicy(config.content, config.redact).key(name)})
 
 

@@ -20,8 +20,9 @@ from journeyman.runtime.commands.traces.scope import (
     UserOption,
     conditions,
 )
-from journeyman.runtime.config import Workspace, find_workspace, read_headers
+from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.exchange.export import check_name, send_spans, write_spans
@@ -59,7 +60,7 @@ def export_command(
     text: TextOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write runs to a file, or send them to an OpenTelemetry endpoint or an MLflow server.
@@ -68,7 +69,7 @@ def export_command(
     """
     if [to, otlp, mlflow].count(None) != 2:
         raise ConfigError("export to one of --to FILE, --otlp URL, --mlflow URL")
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     asked = conditions(
         agent=agent,
         policy=policy,
@@ -84,7 +85,7 @@ def export_command(
     headers = read_headers(headers_env)
     if to is not None:
         check_name(to)
-    store = place.store
+    store = workspace.store
     if trace:
         asked["ids"] = [store.get(prefix).trace_id for prefix in trace]
     exported: set[str] = set()
@@ -92,7 +93,7 @@ def export_command(
         spans = _noting(counted(store.spans(**asked)), exported)
         report = _export(spans, to, otlp, mlflow, headers)
     if mlflow is not None:
-        report["labels"] = _push_labels(place, exported, mlflow, headers)
+        report["labels"] = _push_labels(workspace, exported, mlflow, headers)
     emit(report, as_json, lambda: out.print(_told(report), markup=False, soft_wrap=True))
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False)
@@ -118,10 +119,10 @@ def _noting(spans: Iterable[SpanRecord], trace_ids: set[str]) -> Iterator[SpanRe
         yield span
 
 
-def _push_labels(place: Workspace, trace_ids: Collection[str], mlflow: str, headers: dict[str, str]) -> int:
+def _push_labels(workspace: Workspace, trace_ids: Collection[str], mlflow: str, headers: dict[str, str]) -> int:
     from journeyman.runtime.recording.assessments import push_labels
 
-    return push_labels([label for label in LabelLog(place.labels) if label.trace_id in trace_ids], mlflow, headers)
+    return push_labels([label for label in LabelLog(workspace.labels) if label.trace_id in trace_ids], mlflow, headers)
 
 
 def _endpoint(otlp: str | None, mlflow: str | None, headers: dict[str, str]) -> "Endpoint":
@@ -150,7 +151,7 @@ def import_command(
         str, typer.Option(help="Agent of chat replies whose log names none (`name` of a message)")
     ] = "assistant",
     family: Annotated[str, typer.Option(help="Task family of imported conversations")] = "default",
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take in OTLP JSON, exports of another workspace, and chat logs of OpenAI's API, LangChain and LangGraph.
@@ -164,10 +165,10 @@ def import_command(
     """
     from journeyman.runtime.recording.intake import Intake
 
-    place = find_workspace(workspace).create()
+    workspace = find_workspace(folder).create()
     formats = {file: format or detect(file) for file in files}
     broken: list[str] = []
-    with Intake(place) as intake, _counting("importing") as counted:
+    with Intake(workspace) as intake, _counting("importing") as counted:
         for file in files:
             for entry in counted(read_file(file, formats[file], agent=agent, family=family)):
                 if isinstance(entry, Broken):

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import find_workspace
 
 
 def receive_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on, on this machine; 0 for any")] = 4318,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take in spans that other programs send by OTLP over HTTP, until Ctrl-C.
@@ -24,12 +24,14 @@ def receive_command(
     from journeyman.runtime.recording.recording import Recording
     from journeyman.traces.exchange.receive import Receiver
 
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with Recording(place, compacts=True) as recording, Receiver(recording, port=port) as receiver:
-        notes.print(f"spans sent to {receiver.url}/v1/traces are kept in {place.spans}", markup=False, soft_wrap=True)
+    with Recording(workspace, compacts=True) as recording, Receiver(recording, port=port) as receiver:
+        notes.print(
+            f"spans sent to {receiver.url}/v1/traces are kept in {workspace.spans}", markup=False, soft_wrap=True
+        )
         ended.wait()
     counts = {"spans": receiver.spans, "refused_requests": receiver.refused}
     refused = f"; {receiver.refused} requests were refused" if receiver.refused else ""

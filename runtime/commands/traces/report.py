@@ -18,8 +18,8 @@ from journeyman.runtime.commands.traces.scope import (
     UserOption,
     conditions,
 )
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def report_command(
     since: SinceOption = None,
     until: UntilOption = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots")] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Report on runs: success, where it broke first, compounding errors, latency, cost for each solved task."""
@@ -61,8 +61,8 @@ def report_command(
     )
     if html is not None:
         require_plots()
-    place = find_workspace(workspace)
-    config, store = place.config.traces, place.store
+    workspace = find_workspace(folder)
+    config, store = workspace.config.traces, workspace.store
     found = report(store, Scope(**asked), prices=config.prices, currency=config.currency, watts=config.watts)
     if html is not None:
         _write(html, found)

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.workspace import find_workspace
 
 SHORT = 120
 """Characters of a cell that are shown; `--json` has them all."""
@@ -25,11 +25,11 @@ def sql_command(
             help="One SELECT, over spans, traces, trajectories, turns, tool_calls, decisions and labels",
         ),
     ],
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask the record in SQL (DuckDB's): `SELECT agent, count(*) FROM turns GROUP BY agent`."""
-    store = find_workspace(workspace).store
+    store = find_workspace(folder).store
     answer = store.sql(query)
     names = list(_distinct(answer.column_names))
     rows = answer.rename_columns(names).to_pylist()
@@ -40,8 +40,8 @@ def sql_command(
 
 def _distinct(names: Sequence[str]) -> Iterator[str]:
     """The names of columns; one that was there before, as after a join, gets a number, as DuckDB itself gives it."""
-    for place, name in enumerate(names):
-        before = names[:place].count(name)
+    for workspace, name in enumerate(names):
+        before = names[:workspace].count(name)
         yield f"{name}:{before}" if before else name
 
 

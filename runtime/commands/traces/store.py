@@ -8,29 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import TaskID
 
-from journeyman.runtime.config import find_workspace
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.workspace import find_workspace
 
 if TYPE_CHECKING:
     from journeyman.traces.storage.compact import Compaction
     from journeyman.traces.storage.doctor import Health
 
 
-def compact_command(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def compact_command(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Turn closed log files into compressed segments, join small ones, and delete what is not to be kept longer."""
     from journeyman.traces.storage.compact import compact
     from journeyman.traces.storage.retention import retain, size
     from journeyman.traces.storage.segments import Segments
 
-    place = find_workspace(workspace)
-    config, segments = place.config.traces, Segments(place.segments)
+    workspace = find_workspace(folder)
+    config, segments = workspace.config.traces, Segments(workspace.segments)
     with told() as tell:
-        done = compact(place.spans, segments, processes=min(4, os.cpu_count() or 1), progress=tell)
+        done = compact(workspace.spans, segments, processes=min(4, os.cpu_count() or 1), progress=tell)
         if config.keep_days is not None or config.keep_gb is not None:
             ended = retain(
-                place.store, place.spans, place.labels, segments, keep_days=config.keep_days, keep_gb=config.keep_gb
+                workspace.store,
+                workspace.spans,
+                workspace.labels,
+                segments,
+                keep_days=config.keep_days,
+                keep_gb=config.keep_gb,
             )
-            after = size(place.spans, segments)
+            after = size(workspace.spans, segments)
             done = done.model_copy(update={"deleted": done.deleted + ended.spans, "bytes_after": after})
     emit(done, as_json, lambda: out.print(_compacted(done), markup=False, soft_wrap=True))
 
@@ -39,16 +44,16 @@ def doctor_command(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set corrupt segments aside, and remove what nobody needs")
     ] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read the whole record against its checksums; exit code 3 where something is damaged."""
     from journeyman.traces.storage.doctor import examine
     from journeyman.traces.storage.segments import Segments
 
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     with told() as tell:
-        health = examine(place.spans, Segments(place.segments), repair=repair, progress=tell)
+        health = examine(workspace.spans, Segments(workspace.segments), repair=repair, progress=tell)
     emit(health, as_json, lambda: out.print(_health(health), markup=False, soft_wrap=True))
     for path, why in health.corrupt.items():
         notes.print(f"corrupt: {path}: {why}", style="yellow", markup=False)

@@ -18,7 +18,7 @@ from journeyman.agents.guards.checks import (
 from journeyman.agents.guards.guardrails import CheckContext, Finding, Guards
 from journeyman.traces.errors import ConfigError
 
-HERE = CheckContext(place="answer")
+HERE = CheckContext(point="answer")
 CORPUS = [
     json.loads(line) for line in (Path(__file__).parents[2] / "data" / "injections.jsonl").read_text().splitlines()
 ]
@@ -86,7 +86,7 @@ def test_length_is_limited_both_ways() -> None:
 
 
 def grounded(text: str, *evidence: str, **options: Any) -> list[str] | None:
-    finding = Groundedness(**options)(text, CheckContext(place="answer", evidence=evidence))
+    finding = Groundedness(**options)(text, CheckContext(point="answer", evidence=evidence))
     return None if finding is None else taken_out(text, finding)
 
 

@@ -41,7 +41,7 @@ async def test_what_is_blocked_goes_no_further_and_says_why() -> None:
     assert guarded.text == ""
     assert guarded.blocked == "wall: it is there"
     (decision,) = guarded.decisions
-    assert decision == Decision(source="guardrail", name="wall", place="result", action="block", reason="it is there")
+    assert decision == Decision(source="guardrail", name="wall", point="result", action="block", reason="it is there")
 
 
 async def test_what_is_found_is_taken_out_and_the_rest_stays() -> None:
@@ -141,7 +141,7 @@ async def test_a_check_is_told_where_it_is_and_what_the_text_rests_on() -> None:
     seen: list[CheckContext] = []
     watch = guards(("w", lambda text, context: seen.append(context), "block"))
     await watch.check("result", "x", agent="clerk", tool="sql", evidence=["row 1"])
-    assert seen == [CheckContext(place="result", agent="clerk", tool="sql", evidence=("row 1",))]
+    assert seen == [CheckContext(point="result", agent="clerk", tool="sql", evidence=("row 1",))]
 
 
 async def test_a_guardrail_may_be_for_some_agents_and_tools_only() -> None:

@@ -91,7 +91,7 @@ def test_a_tool_that_wants_approval_is_asked_for_where_the_table_allows_it() -> 
 def test_a_decision_says_which_row_and_why() -> None:
     table = Permissions(rows=(row("allow", agent="cook"), row("deny", tool="send", reason="ask the cook")))
     decision = table.decide("clerk", SEND, {"to": "ann"})
-    assert (decision.source, decision.name, decision.place) == ("permission", "row 2", "call")
+    assert (decision.source, decision.name, decision.point) == ("permission", "row 2", "call")
     assert decision.reason == "ask the cook"
     assert table.decide("cook", SEND, {"to": "ann"}).name == "row 1"
 

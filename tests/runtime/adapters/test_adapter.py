@@ -22,7 +22,7 @@ from journeyman.runtime.adapters.adapter import (
     read_probe,
     split_policy,
 )
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError
 
 MakeAdapter = Callable[..., Path]

@@ -9,8 +9,8 @@ import pytest
 
 from journeyman.runtime.adapters.adapter import RECORD, Adapter
 from journeyman.runtime.adapters.lineage import AdapterLineage, RecordLineage, trace_lineage, uses
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.recording.recording import Recording
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import AdapterError, StoreError
 from journeyman.traces.labels import Label

@@ -21,8 +21,8 @@ from journeyman.runtime.adapters.live import (
     swap_in,
     sync,
 )
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 
 MakeAdapter = Callable[..., Path]

@@ -12,8 +12,8 @@ import pytest
 
 from journeyman.runtime.adapters.adapter import Adapter, Probe, digest_files, read_probe, split_policy, write_adapter
 from journeyman.runtime.adapters.live import AdapterServer, current_policies, promote, rollback, swap_in
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(600)]

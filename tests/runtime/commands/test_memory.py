@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from journeyman.agents.agent import MemoryConfig
 from journeyman.runtime.commands.memory import app
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.store.memory import Memory
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 

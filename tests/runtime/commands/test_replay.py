@@ -16,11 +16,11 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.commands.replay import replay_command
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.questions import Consent
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Trace

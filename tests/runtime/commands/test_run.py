@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.batch import open_batch, read_tasks
 from journeyman.runtime.commands.run import run, show_outcome
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
 

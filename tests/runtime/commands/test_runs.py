@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.commands.run import run
 from journeyman.runtime.commands.runs import app
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.run_store import RunRecord, RunStatus
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 

@@ -13,10 +13,10 @@ from journeyman.agents.model import ModelRequest, StreamingModel
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import current_policies
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.models.endpoints import ModelConfig, model_table
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.errors import ConfigError, ModelError
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Task

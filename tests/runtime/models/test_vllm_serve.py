@@ -8,11 +8,12 @@ from langchain_core.messages import AIMessageChunk
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.models.vllm import ChatVLLM
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ModelError, ServerError
 from journeyman.traces.messages import Message
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from journeyman.runtime.commands.label import label
 from journeyman.runtime.commands.traces.exchange import export_command
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.labels import Label, LabelLog, newest
 
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore")]

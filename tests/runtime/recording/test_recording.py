@@ -9,10 +9,10 @@ import pytest
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.worker import write_answer
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.labels import Label, LabelLog

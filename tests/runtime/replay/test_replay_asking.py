@@ -10,7 +10,7 @@ import pytest
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.budget import Budget
-from journeyman.agents.decision import Place
+from journeyman.agents.decision import Point
 from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
@@ -152,14 +152,14 @@ def waits(request: ModelRequest) -> str:
     return write_answer(last) if last.startswith("menu: ") else write_call("menu", {"item": last})
 
 
-PLACES: tuple[Place, ...] = ("task", "agent", "call", "result", "output", "answer")
+POINTS: tuple[Point, ...] = ("task", "agent", "call", "result", "output", "answer")
 TEAROOM = Crew(
     name="tearoom",
     orchestrator=Agent(name="orchestrator", instructions="Plan.", approve=True),
     workers=(Agent(name="waiter", instructions="Serve.", tools=("menu",), limits=Limits(turns=2)),),
     tools={"menu": menu},
     guardrails=(
-        Guardrail(name="tea", check=lambda text, _: "again" if "tea" in text else None, at=PLACES, action="ask"),
+        Guardrail(name="tea", check=lambda text, _: "again" if "tea" in text else None, at=POINTS, action="ask"),
     ),
 )
 """A person is asked about every plan, and about every text with tea in it."""
@@ -183,10 +183,10 @@ async def decided(
 
 def subject(question: Question) -> str:
     """`call`, `plan`, `plan.1`, or the guardrail's place."""
-    return question.place.lstrip("0123456789.") or "call"
+    return question.step_key.lstrip("0123456789.") or "call"
 
 
-@pytest.mark.parametrize("refused", [(), ("plan",), ("agent", "plan.1"), *((place,) for place in PLACES)])
+@pytest.mark.parametrize("refused", [(), ("plan",), ("agent", "plan.1"), *((point,) for point in POINTS)])
 async def test_a_replay_goes_where_a_person_let_the_run_go(refused: tuple[str, ...], tmp_path: Path) -> None:
     recorded = await decided(tmp_path, refused)
     outcome, again = await run(Replay(recorded, TEAROOM))

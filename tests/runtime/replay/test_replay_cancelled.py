@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from journeyman.agents.agent import Agent, Crew, Limits
-from journeyman.agents.decision import Place
+from journeyman.agents.decision import Point
 from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
@@ -43,7 +43,7 @@ def menu(item: str) -> str:
     return f"{item}: 3 euros"
 
 
-def cafe(used: Tool, *, approve: bool = False, asks_at: tuple[Place, ...] = ()) -> Crew:
+def cafe(used: Tool, *, approve: bool = False, asks_at: tuple[Point, ...] = ()) -> Crew:
     """A crew whose waiter has one tool; a person is asked about every text with tea at these places."""
     return Crew(
         name="cafe",
@@ -51,8 +51,8 @@ def cafe(used: Tool, *, approve: bool = False, asks_at: tuple[Place, ...] = ()) 
         workers=(Agent(name="waiter", instructions="Serve.", tools=(used.name,), limits=Limits(turns=2)),),
         tools={used.name: used},
         guardrails=tuple(
-            Guardrail(name="tea", check=lambda text, _: "again" if "ea" in text else None, at=(place,), action="ask")
-            for place in asks_at
+            Guardrail(name="tea", check=lambda text, _: "again" if "ea" in text else None, at=(point,), action="ask")
+            for point in asks_at
         ),
     )
 
@@ -110,7 +110,7 @@ async def ends_alike(recorded: Trace, crew: Crew) -> None:
         cafe(menu, approve=True),
         cafe(order),
         cafe(ask().renamed("boss")),
-        *(cafe(menu, asks_at=(place,)) for place in ("task", "agent", "call", "result", "output", "answer")),
+        *(cafe(menu, asks_at=(point,)) for point in ("task", "agent", "call", "result", "output", "answer")),
     ],
 )
 async def test_one_that_waited_for_a_person(crew: Crew, tmp_path: Path) -> None:

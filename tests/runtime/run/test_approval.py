@@ -10,16 +10,16 @@ from pydantic import AfterValidator
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.budget import Budget
-from journeyman.agents.decision import Place
+from journeyman.agents.decision import Point
 from journeyman.agents.guards.guardrails import CheckContext, Finding, Guardrail
 from journeyman.agents.guards.permissions import Permission, Permissions
 from journeyman.agents.model import ModelRequest
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import RunStore
+from journeyman.runtime.workspace import Workspace
 from journeyman.tools.ask import ask
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
@@ -118,13 +118,13 @@ class Finds:
         return Finding(reason="it tells", spans=((at, at + len(self._word)),))
 
 
-def asks(place: Place, word: str = "secret") -> Guardrail:
-    return Guardrail(name="rail", check=Finds(word), at=place, action="ask")
+def asks(point: Point, word: str = "secret") -> Guardrail:
+    return Guardrail(name="rail", check=Finds(word), at=point, action="ask")
 
 
 YES, NO = Consent(approved=True), Consent(approved=False, reason="not yet")
 SEEN = "saw find the secret"
-PLACES: list[tuple[Place, str, str]] = [
+POINTS: list[tuple[Point, str, str]] = [
     ("task", TASK.prompt, "the task was refused"),
     ("agent", "find the secret", "the goal was refused"),
     ("result", SEEN, "the result of look was withheld"),
@@ -133,9 +133,9 @@ PLACES: list[tuple[Place, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("place", "content"), [(place, content) for place, content, _ in PLACES])
-async def test_a_text_waits_for_a_person_who_lets_it_through(place: Place, content: str, tmp_path: Path) -> None:
-    office = Office(tmp_path, guardrails=(asks(place),))
+@pytest.mark.parametrize(("point", "content"), [(point, content) for point, content, _ in POINTS])
+async def test_a_text_waits_for_a_person_who_lets_it_through(point: Point, content: str, tmp_path: Path) -> None:
+    office = Office(tmp_path, guardrails=(asks(point),))
     waiting = await office.run()
     (question,) = await office.asked()
     assert (waiting.status, question.kind, question.content) == ("needs_input", "guardrail", content)
@@ -144,43 +144,43 @@ async def test_a_text_waits_for_a_person_who_lets_it_through(place: Place, conte
     assert (outcome.status, outcome.answer) == ("ok", f"look: {SEEN}")
     assert (outcome.model_calls, outcome.tool_calls) == (3, 1)
     assert (len(office.model.requests), office.looked) == (3, ["find the secret"]), "nothing is done twice"
-    decided = [("guardrail", place, "ask"), ("person", place, "allow")]
+    decided = [("guardrail", point, "ask"), ("person", point, "allow")]
     assert office.decisions == decided
 
 
-@pytest.mark.parametrize(("place", "refusal"), [(place, refusal) for place, _, refusal in PLACES])
-async def test_a_text_that_a_person_refuses_goes_no_further(place: Place, refusal: str, tmp_path: Path) -> None:
-    office = Office(tmp_path, guardrails=(asks(place),))
+@pytest.mark.parametrize(("point", "refusal"), [(point, refusal) for point, _, refusal in POINTS])
+async def test_a_text_that_a_person_refuses_goes_no_further(point: Point, refusal: str, tmp_path: Path) -> None:
+    office = Office(tmp_path, guardrails=(asks(point),))
     await office.run()
     outcome = await office.run(word=NO)
     said = [outcome.error or "", *(message.content for one in office.model.requests for message in one.messages)]
     assert any(f"{refusal}: a person refused it: not yet" in text for text in said)
     assert SEEN not in outcome.answer
-    assert outcome.status == ("ok" if place == "result" else "blocked")
-    assert office.decisions == [("guardrail", place, "ask"), ("person", place, "deny")]
+    assert outcome.status == ("ok" if point == "result" else "blocked")
+    assert office.decisions == [("guardrail", point, "ask"), ("person", point, "deny")]
 
 
-@pytest.mark.parametrize(("place", "refusal"), [(place, refusal) for place, _, refusal in PLACES])
+@pytest.mark.parametrize(("point", "refusal"), [(point, refusal) for point, _, refusal in POINTS])
 async def test_where_no_run_can_wait_the_text_is_withheld_and_no_person_is_said_to_have_spoken(
-    place: Place, refusal: str, tmp_path: Path
+    point: Point, refusal: str, tmp_path: Path
 ) -> None:
-    office = Office(tmp_path, keeps=False, guardrails=(asks(place),))
+    office = Office(tmp_path, keeps=False, guardrails=(asks(point),))
     async with office.runtime() as runtime:
         outcome = await runtime.run(TASK)
     said = [outcome.error or "", *(message.content for one in office.model.requests for message in one.messages)]
     assert any(refusal in text and "keeps no runs" in text for text in said)
     assert SEEN not in outcome.answer
-    assert office.decisions == [("guardrail", place, "ask")]
+    assert office.decisions == [("guardrail", point, "ask")]
 
 
-@pytest.mark.parametrize("place", ["task", "agent", "result", "output"])
-async def test_work_that_waits_has_not_failed(place: Place, tmp_path: Path) -> None:
-    office = Office(tmp_path, guardrails=(asks(place),))
+@pytest.mark.parametrize("point", ["task", "agent", "result", "output"])
+async def test_work_that_waits_has_not_failed(point: Point, tmp_path: Path) -> None:
+    office = Office(tmp_path, guardrails=(asks(point),))
     await office.run()
     at_work = [span for span in office.spans.of("plan") + office.spans.of("invoke_agent") if waits(span)]
     assert at_work and all(span.status == "ok" for span in at_work if span.attributes[a.AGENT_NAME] != "boss")
     plan = office.spans.of("plan")[0]
-    assert (plan.status, waits(plan)) == ("ok", place == "task")
+    assert (plan.status, waits(plan)) == ("ok", point == "task")
 
 
 def waits(span: SpanRecord) -> bool:
@@ -248,23 +248,23 @@ async def test_a_list_of_values_waits_as_it_is(tmp_path: Path) -> None:
     assert (await office.run(word=YES)).answer == "a, secret"
 
 
-@pytest.mark.parametrize("place", ["task", "agent", "call", "result", "output", "answer"])
+@pytest.mark.parametrize("point", ["task", "agent", "call", "result", "output", "answer"])
 async def test_what_was_shown_to_a_person_is_what_happens_whatever_a_check_says_later(
-    place: Place, tmp_path: Path
+    point: Point, tmp_path: Path
 ) -> None:
-    cut = Guardrail(name="cut", check=Finds("secret", times=1), at=place, action="redact")
-    ask = Guardrail(name="ask", check=Finds("secret", times=1), at=place, action="ask")
+    cut = Guardrail(name="cut", check=Finds("secret", times=1), at=point, action="redact")
+    ask = Guardrail(name="ask", check=Finds("secret", times=1), at=point, action="ask")
     office = Office(tmp_path, guardrails=(cut, ask))
     await office.run()
     (question,) = await office.asked()
     outcome = await office.run(word=YES)
     assert outcome.status == "ok"
-    if place == "call":
+    if point == "call":
         assert question.arguments == {"what": "find the [redacted:cut]"}
         assert office.looked == ["find the [redacted:cut]"]
     else:
         assert "[redacted:cut]" in (question.content or "")
-    if place in ("agent", "result", "output", "answer"):
+    if point in ("agent", "result", "output", "answer"):
         assert "[redacted:cut]" in outcome.answer
 
 
@@ -362,7 +362,7 @@ async def test_a_worker_that_was_out_of_budget_before_it_waited_is_so_still(tmp_
 
 
 async def test_what_was_decided_is_counted_once_however_often_the_run_is_taken_up(tmp_path: Path) -> None:
-    rails = [asks(place).model_copy(update={"name": place}) for place in ("agent", "call", "result", "output")]
+    rails = [asks(point).model_copy(update={"name": point}) for point in ("agent", "call", "result", "output")]
     noted = Guardrail(name="note", check=Finds("secret"), at="agent", action="warn")
     office = Office(tmp_path, guardrails=(noted, *rails))
     await office.run()
@@ -370,9 +370,9 @@ async def test_what_was_decided_is_counted_once_however_often_the_run_is_taken_u
         outcome = await office.run(word=YES)
     assert outcome.status == "ok"
     assert office.decisions.count(("guardrail", "agent", "warn")) == 1
-    for place in ("agent", "call", "result", "output"):
-        assert office.decisions.count(("guardrail", place, "ask")) == 1
-        assert office.decisions.count(("person", place, "allow")) == 1
+    for point in ("agent", "call", "result", "output"):
+        assert office.decisions.count(("guardrail", point, "ask")) == 1
+        assert office.decisions.count(("person", point, "allow")) == 1
 
 
 async def test_a_plan_that_a_person_agreed_to_is_in_the_record_though_the_process_died_after_it(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from journeyman.agents.budget import Budget
 from journeyman.agents.guards.checks import PersonalData, PromptInjection, Topics
 from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.guards.permissions import Permission, Permissions
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.tools.tool import Tool
 from journeyman.traces.trace import Outcome
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from journeyman.runtime.config import ServerConfig, Workspace
+from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.launch import environment, failure, stage
 from journeyman.runtime.serving.process import Process, spawn
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
 
 FAMILY = """

@@ -25,13 +25,13 @@ from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.plan import Assignment, Plan, Report
 from journeyman.agents.worker import write_answer, write_call
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.locks import RunBusyError
 from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.run_store import RunRecord, RunStatus, RunStore
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.tools.ask import ask
 from journeyman.tools.memory import memory
 from journeyman.tools.tool import Tool

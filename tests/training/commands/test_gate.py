@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters.adapter import read_probe
 from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.models.routing import Classifier
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, JourneymanError, ServerError
 from journeyman.traces.labels import LabelLog
 from journeyman.training.commands import adapters

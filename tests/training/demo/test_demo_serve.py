@@ -8,8 +8,8 @@ import pytest
 
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import AdapterServer
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.teach import TEACHER
 from journeyman.training.demo.demo import Demo, DemoConfig, DemoResult

@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 
 from journeyman.runtime.adapters.adapter import Adapter, load_adapter, read_probe
-from journeyman.runtime.config import Workspace
 from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from journeyman.runtime.cli import build
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import LogReader, SpanLog, SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError

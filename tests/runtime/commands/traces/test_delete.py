@@ -13,11 +13,11 @@ from typer.testing import CliRunner, Result
 from journeyman.agents.agent import MemoryConfig
 from journeyman.runtime.adapters.adapter import RECORD
 from journeyman.runtime.commands.traces.app import app
-from journeyman.runtime.config import PROJECT_FILE, Workspace
 from journeyman.runtime.console import Exit
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.store.memory import Memory
 from journeyman.runtime.store.run_store import RunRecord
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.tombstones import Tombstones

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from journeyman.runtime.commands.traces.exchange import export_command, import_command
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.assemble import refusal
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError, DeliveryError

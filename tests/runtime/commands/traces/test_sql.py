@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from journeyman.runtime.cli import build
-from journeyman.runtime.config import Workspace
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 
 DATA = Path(__file__).parents[3] / "data"
