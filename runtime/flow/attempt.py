@@ -196,8 +196,8 @@ class Attempt:
 
     async def _invoked(self, run: Run) -> Mapping[str, Any]:
         try:
-            # Two engines take the same steps, because LangGraph's own take more than all else in a run with quick models
-            # (`benchmarks/overhead.py`) and its import 0.7 s. It takes them where it adds something: where a run is kept,
+            # Two engines take the same steps: LangGraph's cost more than all else in a run with quick models, see
+            # `benchmarks/overhead.py`, and its import 0.7 s. It is used where it adds something: where a run is kept,
             # or a graph is around it. A property test holds both to the same rules.
             if run.store is None and not nested():
                 return await take_steps(run)
