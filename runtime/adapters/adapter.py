@@ -1,7 +1,6 @@
 """An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
 
 import json
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from journeyman.agents.model import BASE
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError
+from journeyman.traces.files import sync
 
 RECORD = "adapter.json"
 CONFIG = "adapter_config.json"
@@ -97,8 +97,7 @@ def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
     for name in (RECORD, PROBE, CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+        sync(folder / name)
 
 
 def digest_files(folder: Path) -> str:
