@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from journeyman.agents.reply import read_json
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.files import RowFile, append_rows, is_torn, make_folder, try_lock, write_whole
 from journeyman.traces.trace import Outcome, Task
@@ -128,8 +128,7 @@ def _task(line: str, number: int) -> Task:
     try:
         task = Task.model_validate({"id": str(number), **values})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(first_mistake(error, Task)) from None
     if not task.prompt.strip():
         raise ValueError("the prompt is empty: write what is to be done")
     check_text("it", task)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import sync
 
@@ -210,9 +210,7 @@ def _read(record: type[R], path: Path) -> R:
     try:
         return record.model_validate_json(_existing(path).read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {where}: {first['msg']}") from None
+        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {first_mistake(error, record)}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
