@@ -261,7 +261,8 @@ ELSEWHERE = (
     "demo", "evaluate", "gate", "mcp", "model", "run", "server", "train", "train-router",
     "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
-    "replay TRACE --crew crew.toml --from", "label --from-mlflow", "traces export --otlp", "traces receive", "traces tail",
+    "replay TRACE --crew crew.toml --from", "label --from-mlflow",
+    "traces export --otlp", "traces receive", "traces tail",
 )  # fmt: skip
 """Commands that need a server, train, or do not end by themselves: tests of their own run them."""
 ALONE = [
