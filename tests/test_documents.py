@@ -35,7 +35,8 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.server import ServerState, attach
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import parse_config, read_toml
-from journeyman.training.methods.recipe import SFTRecipe, load_recipe
+from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.sft import SFTRecipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
