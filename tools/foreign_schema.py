@@ -57,7 +57,11 @@ def readable(schema: Any) -> tuple[dict[str, Any], list[str]]:
 def outlined(schema: dict[str, Any]) -> dict[str, Any]:
     """The outermost parameters of a schema that is too large to be shown."""
     named = schema.get("properties", {}).items()
-    told = {name: {key: one[key] for key in ("type", "description") if key in one} for name, one in named if one}
+    told = {
+        name: {key: one[key] for key in ("type", "description") if key in one}
+        for name, one in named
+        if isinstance(one, dict)
+    }
     return {"type": "object", "properties": told, "required": schema.get("required", [])}
 
 
