@@ -29,7 +29,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-class Verdict(Record):
+class Judgement(Record):
     sufficient: bool
     reason: str
 
@@ -44,7 +44,7 @@ def judge_of(crew: Crew) -> Agent | None:
 
 async def judge(
     agent: Agent, prompt: str, plan: Plan, reports: Mapping[str, Report], answer: str, calls: Calls
-) -> Verdict:
+) -> Judgement:
     """Whether `answer` does what `prompt` asks; raises `ModelError`, and `UnreadableReplyError` for a second bad reply.
 
     The judge is told what was not found out, but never the text of an error.
@@ -56,11 +56,11 @@ async def judge(
         raise UnreadableReplyError(str(cut)) from None
 
 
-def read_verdict(text: str) -> Verdict:
+def read_verdict(text: str) -> Judgement:
     """The verdict in a reply; raises `UnreadableReplyError`."""
     said = read_json(text)
     try:
-        return Verdict.model_validate(said, strict=True)
+        return Judgement.model_validate(said, strict=True)
     except ValidationError:
         form = '{"reason": "...", "sufficient": true or false}'
         raise UnreadableReplyError(f"it must be a JSON object {form}") from None

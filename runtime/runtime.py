@@ -20,6 +20,7 @@ from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import check_prices
 from journeyman.runtime.run.limiter import Limiter
+from journeyman.runtime.run.setting import Setting
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.store.memory import Memory
 from journeyman.runtime.store.questions import Consent, Question
@@ -80,7 +81,7 @@ class Runtime:
         """Where runs are kept; None for a runtime whose runs end with the process."""
         self._graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._recording: Recording | None = None
-        self._executor = Executor(
+        setting = Setting(
             crew=crew,
             crew_path=None if crew_path is None else str(crew_path.resolve()),
             models=self._models,
@@ -95,8 +96,8 @@ class Runtime:
             memory=memory or Memory(runs, crew.memory),
             runs=runs,
             words=words,
-            graph=self._graph,
         )
+        self._executor = Executor(setting=setting, graph=self._graph)
 
     @classmethod
     def open(
@@ -223,7 +224,7 @@ class Runtime:
         """Ends a run, wherever it is: within a second if it is at work in another process, at once if it waits."""
         if self.runs is None:
             raise ConfigError("this runtime keeps no runs: cancel the task that awaits `run`")
-        await interventions.cancel(await self.runs.open(self), run_id, self._executor.tracer)
+        await interventions.cancel(await self.runs.open(self), run_id, self._executor.setting.tracer)
 
     def drain(self, reason: str = "drained") -> None:
         """Stops every run at its next step, where nothing is lost; they end `paused`, for another runtime to resume.

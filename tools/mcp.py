@@ -93,7 +93,7 @@ def mcp(
     except ToolError as error:
         raise ConfigError(str(error)) from None
     if not offered:
-        raise ConfigError("the MCP server has no tools")
+        raise ConfigError("the MCP server has no tools: name another command or address")
     if missing := [name for name in tools or () if name not in offered]:
         raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered)}")
     names: dict[str, str] = {}

@@ -3,37 +3,30 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from journeyman.agents.agent import Crew
 from journeyman.agents.decision import Point, write_decisions
 from journeyman.agents.guards.guardrails import Guards
-from journeyman.agents.model import ModelTable
 from journeyman.runtime.flow.in_memory import take_steps
 from journeyman.runtime.flow.nesting import invoke, nested
 from journeyman.runtime.loops import stop
-from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.endings import CancelledRunError
 from journeyman.runtime.run.events import Ended, Event
 from journeyman.runtime.run.ledger import Ledger
-from journeyman.runtime.run.limiter import Limiter
 from journeyman.runtime.run.run import Run
-from journeyman.runtime.store.questions import Consent, Question
+from journeyman.runtime.run.setting import Setting
+from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore, taken_up
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.energy import read_counters
-from journeyman.traces.capture.tracer import Span, Tracer
+from journeyman.traces.capture.tracer import Span
 from journeyman.traces.errors import StoreError
-from journeyman.traces.prices import Price
 from journeyman.traces.trace import Outcome, Status, Task
 
 if TYPE_CHECKING:
     from langgraph.runtime import RunControl
 
-    from journeyman.runtime.models.routing import Router
-    from journeyman.runtime.store.memory import Memory
 
 CANCEL_POLL_S = 0.5
 """How often a run that is kept looks whether somebody cancelled it."""
@@ -46,35 +39,13 @@ SPOKEN: tuple[Point, ...] = ("call", "output", "answer")
 CANCELLED: Mapping[str, Any] = {"status": "cancelled", "error": "it was cancelled"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Everything that the runs of one runtime have in common."""
-
-    crew: Crew
-    crew_path: str | None
-    models: ModelTable
-    tracer: Tracer
-    policies: Callable[[], PolicyTable]
-    router: "Router | None"
-    prices: Mapping[str, Price]
-    base_digest: str | None
-    limiter: Limiter
-    """One limit on model calls in flight for all of them."""
-    seed: int
-    temperature: float
-    memory: "Memory"
-    runs: RunStore | None
-    words: Callable[[Question], Consent | None] | None
-    graph: Callable[[], Any]
-    """The compiled graph, with the run store's checkpoints where there is one."""
-
-
 class Attempt:
-    """One task of a runtime, for as long as a process is at work on it."""
+    """One task, for as long as a process is at work on it. `graph` gives the compiled graph that keeps its steps."""
 
     def __init__(
         self,
         setting: Setting,
+        graph: Callable[[], Any],
         task: Task,
         *,
         control: "RunControl | None",
@@ -82,6 +53,7 @@ class Attempt:
         shows_tokens: bool,
     ) -> None:
         self._setting = setting
+        self._graph = graph
         self._task = task
         self._control = control
         self._emit = emit
@@ -137,26 +109,13 @@ class Attempt:
         spent = state.get("spent")
         guards = Guards(setting.crew.guardrails)
         return Run(
-            id=record.id,
-            task=self._task,
-            crew=setting.crew,
-            models=setting.models,
-            tracer=setting.tracer,
-            policies=record.policies,
-            router=setting.router,
-            limiter=setting.limiter,
+            setting=setting,
+            record=record,
             guards=guards,
             ledger=Ledger(setting.crew.budget, setting.prices, spent=spent, seconds=record.seconds),
             decisions=list(state.get("decisions", ())),
             over_budget=state.get("over_budget"),
-            store=setting.runs,
-            attempt=record.attempt,
-            base_digest=setting.base_digest,
-            seed=record.seed,
-            temperature=record.temperature,
             history=await setting.memory.turns(self._task),
-            notes=setting.memory.notes(self._task),
-            words=setting.words,
             shows_tokens=self._shows_tokens and not any(map(guards.stopping.watch, SPOKEN)),
             emit=self._emit,
             root=workflow,
@@ -166,7 +125,7 @@ class Attempt:
         """What the last checkpoint holds of a run that was interrupted."""
         if record.attempt == 1:
             return {}
-        snapshot = await self._setting.graph().aget_state(_config(record.id))
+        snapshot = await self._graph().aget_state(_config(record.id))
         return dict(snapshot.values)
 
     async def _state(self, run: Run) -> Mapping[str, Any]:
@@ -237,6 +196,9 @@ class Attempt:
 
     async def _invoked(self, run: Run) -> Mapping[str, Any]:
         try:
+            # Two engines take the same steps: LangGraph's cost more than all else in a run with quick models, see
+            # `benchmarks/overhead.py`, and its import 0.7 s. It is used where it adds something: where a run is kept,
+            # or a graph is around it. A property test holds both to the same rules.
             if run.store is None and not nested():
                 return await take_steps(run)
             return await self._through_graph(run)
@@ -253,7 +215,7 @@ class Attempt:
 
         from journeyman.runtime.flow.graph import most_steps
 
-        graph = self._setting.graph()
+        graph = self._graph()
         begun: Any = {}
         options: dict[str, Any] = {}
         if run.store is not None:

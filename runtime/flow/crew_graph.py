@@ -76,7 +76,7 @@ class Asking(TypedDict):
     """Why what was said before is no answer."""
 
 
-class _State(CrewState, total=False):
+class _GraphState(CrewState, total=False):
     """Of a task nothing stays for the next one on the same thread."""
 
     prompt: Annotated[str, EphemeralValue(str)]
@@ -90,7 +90,7 @@ class _Going(TypedDict, total=False):
     problem: str
 
 
-CrewGraph = CompiledStateGraph[_State, None, CrewInput, CrewOutput]
+CrewGraph = CompiledStateGraph[_GraphState, None, CrewInput, CrewOutput]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Embedded:
     def graph(self, checkpointer: Checkpointer) -> CrewGraph:
         """The node `name` runs the crew, and a second one asks what a run that waits wants to know."""
         asks = f"{self.name}_asks"
-        graph = StateGraph(_State, input_schema=CrewInput, output_schema=CrewOutput)
+        graph = StateGraph(_GraphState, input_schema=CrewInput, output_schema=CrewOutput)
         graph.add_node(self.name, _either_way(self.name, self._work, self.aclose), destinations=(asks, END))
         graph.add_node(asks, _either_way(asks, self._ask, self.aclose), destinations=(self.name, asks))
         graph.add_edge(START, self.name)
@@ -133,7 +133,7 @@ class Embedded:
         if self.runs is not None and (waited := state.get("run_id")) is not None:
             known = await (await self.runs.open()).get(waited)
             if known is None:
-                raise ConfigError(f"run {waited!r} was deleted while it waited")
+                raise ConfigError(f"run {waited!r} was deleted while it waited: begin it again with a new thread")
             return known.task, waited
         here = config.get("configurable", {})
         thread = here.get("thread_id")

@@ -1,13 +1,14 @@
-"""Execution: one task carried out, kept while it goes on, and taken up again where it was left."""
+"""The executor: one task carried out, kept while it goes on, and taken up again where it was left."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from journeyman.runtime.flow.attempt import Attempt, Setting
+from journeyman.runtime.flow.attempt import Attempt
 from journeyman.runtime.run.events import Ended, Event
+from journeyman.runtime.run.setting import Setting
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome, Task
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Executor(Setting):
+class Executor:
     """Carries out the tasks of one runtime."""
+
+    setting: Setting
+    graph: Callable[[], Any]
+    """The compiled graph, with the run store's checkpoints where there is one."""
 
     async def run(
         self,
@@ -30,14 +35,15 @@ class Executor(Setting):
         shows_tokens: bool,
     ) -> Outcome:
         """A run that ended before gives back how; one that was interrupted goes on; else it is a new one."""
-        attempt = Attempt(self, task, control=control, emit=emit, shows_tokens=shows_tokens)
-        if self.runs is None:
+        attempt = Attempt(self.setting, self.graph, task, control=control, emit=emit, shows_tokens=shows_tokens)
+        runs = self.setting.runs
+        if runs is None:
             return await attempt.carry_out(None, uuid4().hex)
         run_id = uuid4().hex if run_id is None else run_id
-        async with self.runs.lock(run_id):
-            known = await self.runs.get(run_id)
+        async with runs.lock(run_id):
+            known = await runs.get(run_id)
             if known is not None:
-                known = await self._taken_up(self.runs, known, task)
+                known = await self._taken_up(runs, known, task)
                 if known.outcome is not None and known.status not in WAITING:
                     emit(Ended(outcome=known.outcome))
                     return known.outcome
@@ -45,7 +51,7 @@ class Executor(Setting):
 
     async def _taken_up(self, runs: RunStore, known: RunRecord, task: Task) -> RunRecord:
         """The record of a run that goes on; what a person said lies where the call that asked will look for it."""
-        if (known.task, known.crew) != (task, self.crew.name):
+        if (known.task, known.crew) != (task, self.setting.crew.name):
             raise ConfigError(f"run {known.id} is of another task or crew: give this one another run id")
         if known.status not in WAITING:
             return known

@@ -40,3 +40,15 @@ class Work(TypedDict):
     assignment: Assignment
     tried: tuple[str, ...]
     """Work in whose place it is done, the first of it first."""
+
+
+def merged(state: State, update: State) -> State:
+    """The state after an update, by the rules that are written at its keys, as LangGraph merges it."""
+    merged: State = {**state, **update}
+    if "reports" in state and "reports" in update:
+        merged["reports"] = state["reports"] | update["reports"]
+    if "spent" in state and "spent" in update:
+        merged["spent"] = state["spent"] + update["spent"]
+    if "over_budget" in state and "over_budget" in update:
+        merged["over_budget"] = _first(state["over_budget"], update["over_budget"])
+    return merged

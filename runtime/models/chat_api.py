@@ -73,7 +73,7 @@ class ChatAPI:
         except httpx.InvalidURL as error:
             raise ConfigError(f"{base_url!r} is no URL: {error}") from None
         if url.scheme not in {"http", "https"} or not url.host:
-            raise ConfigError(f"{base_url!r} is no server's URL: write it as http://host:port")
+            raise ConfigError(f"{base_url!r} isn't a server's URL: write it as http://host:port")
         self.shown = f"{url.scheme}://{url.netloc.decode()}"
         """The address without user, password or path: for messages."""
         self._url = f"{str(url).rstrip('/')}{'' if VERSION.search(url.path) else '/v1'}{PATH}"

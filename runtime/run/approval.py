@@ -45,7 +45,7 @@ def may_wait(span: Span) -> Iterator[Span]:
 def consent(run: Run, steps: Steps, question: Question) -> Consent | None:
     """A person's yes or no, None where nobody can be asked; `AskedError` where there is no word yet."""
     if run.store is None:
-        return None if run.words is None else run.words(question)
+        return None if run.setting.words is None else run.setting.words(question)
     word = steps.kept(question.number).get("answer")
     if word is None:
         put(run, [question])

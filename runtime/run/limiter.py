@@ -11,7 +11,7 @@ class Limiter:
 
     def __init__(self, number: int) -> None:
         self._free = number
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._lock = threading.Lock()
 
     async def __aenter__(self) -> None:
@@ -19,7 +19,7 @@ class Limiter:
             if self._free:
                 self._free -= 1
                 return
-            turn = _Turn()
+            turn = _Waiter()
             self._waiting.append(turn)
         try:
             await turn.came
@@ -45,7 +45,7 @@ class Limiter:
                 return
             turn.has_turn = False
 
-    def _give_up(self, turn: "_Turn") -> None:
+    def _give_up(self, turn: "_Waiter") -> None:
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
@@ -53,7 +53,7 @@ class Limiter:
             self._hand_on()
 
 
-class _Turn:
+class _Waiter:
     """Of one who waits."""
 
     def __init__(self) -> None:

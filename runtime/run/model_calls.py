@@ -85,7 +85,7 @@ class ModelCalls:
         # What may have to wait for its own run's budget must not take a turn that other runs wait for.
         reservation = await self._reserved(asked, policy)
         try:
-            async with self._agent_run.run.limiter:
+            async with self._agent_run.run.setting.limiter:
                 return await self._made(asked, policy, reason, behind, reservation)
         finally:
             reservation.release()
@@ -119,8 +119,8 @@ class ModelCalls:
             tool_choice=asked.tool_choice,
             parallel_calls=agent.parallel_calls > 1,
             max_tokens=agent.limits.tokens,
-            temperature=run.temperature,
-            seed=run.seed,
+            temperature=run.record.temperature,
+            seed=run.record.seed,
             timeout_s=agent.limits.seconds,
             traceparent=span.traceparent,
         )
@@ -160,7 +160,7 @@ class ModelCalls:
             raise ModelError(late, kind="timeout") from None
 
     async def _reply(self, request: ModelRequest, call: str) -> ModelReply:
-        model = self._agent_run.run.models[request.policy]
+        model = self._agent_run.run.setting.models[request.policy]
         if not self._agent_run.run.shows_tokens:
             return await model.complete(request)
         shown = _Shown(self._agent_run, call)
@@ -177,15 +177,15 @@ class ModelCalls:
     def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
         run = self._agent_run.run
         # A policy with a row of its own is another model's, and what a person wrote is no model's.
-        elsewhere = request.policy in run.models or run.models[request.policy].demonstrates
+        elsewhere = request.policy in run.setting.models or run.setting.models[request.policy].demonstrates
         prompt = prompt_attributes(request.messages)
         return {
             **self._agent_run.attributes,
-            **_request_attributes(request, run.models[request.policy]),
+            **_request_attributes(request, run.setting.models[request.policy]),
             **prompt,
             a.PROMPT_DIGEST: _digest(prompt.values()),
-            a.ADAPTER_DIGEST: run.policies.digests.get(request.policy),
-            a.BASE_DIGEST: None if elsewhere else run.base_digest,
+            a.ADAPTER_DIGEST: run.record.policies.digests.get(request.policy),
+            a.BASE_DIGEST: None if elsewhere else run.setting.base_digest,
             a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.guards.guardrails import Guards
-from journeyman.agents.model import ModelTable
 from journeyman.agents.plan import Report
-from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import Ledger
-from journeyman.runtime.run.limiter import Limiter
+from journeyman.runtime.run.setting import Setting
 from journeyman.runtime.run.steps import Steps
 from journeyman.tools.call import CallResult
 from journeyman.tools.context import Notes
@@ -23,9 +21,7 @@ from journeyman.traces.messages import Message, as_json
 from journeyman.traces.trace import Task
 
 if TYPE_CHECKING:
-    from journeyman.runtime.models.routing import Router
-    from journeyman.runtime.store.questions import Consent, Question
-    from journeyman.runtime.store.run_store import RunStore
+    from journeyman.runtime.store.run_store import RunRecord, RunStore
 
 
 @dataclass
@@ -42,25 +38,11 @@ class Once:
 class Run:
     """What the graph's nodes share while one task is on its way."""
 
-    id: str
-    task: Task
-    crew: Crew
-    models: ModelTable
-    tracer: Tracer
-    policies: PolicyTable
-    router: "Router | None"
-    limiter: Limiter
-    """One limit on model calls in flight for the whole runtime: LangGraph's is per graph."""
+    setting: Setting
+    record: "RunRecord"
+    """What is kept of the run, as this attempt at it began: its id, task and policies."""
     guards: Guards
     ledger: Ledger
-    store: "RunStore | None"
-    """Where the run is kept; None for one that lives in memory only and cannot wait for anybody."""
-    attempt: int
-    """1 where the run begins, one more each time that it is taken up again."""
-    base_digest: str | None
-    """Of the base model that the server has; None where it is not known."""
-    seed: int
-    temperature: float
     history: tuple[Message, ...]
     """Earlier turns of the session, as the agent that the task goes to is shown them."""
     shows_tokens: bool
@@ -68,10 +50,6 @@ class Run:
     emit: Callable[[Event], None]
     root: Span
     """The span under which agents work: the orchestrator's, or the workflow's in a crew without one."""
-    notes: Notes | None
-    """What tools may remember beyond the run."""
-    words: "Callable[[Question], Consent | None] | None" = None
-    """What a person said to each question about a plan or a text, in a run that is repeated and waits for nobody."""
     decisions: list[Decision] = field(default_factory=list)
     over_budget: str | None = None
     """Which limit stopped work, in words."""
@@ -81,6 +59,36 @@ class Run:
     """What tools said, by the id of the call's span: what the answer may rest on."""
     offered: dict[str, str] = field(default_factory=dict)
     """By agent, the tools that it may call, as the conventions write them down."""
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def task(self) -> Task:
+        return self.record.task
+
+    @property
+    def crew(self) -> Crew:
+        return self.setting.crew
+
+    @property
+    def tracer(self) -> Tracer:
+        return self.setting.tracer
+
+    @property
+    def store(self) -> "RunStore | None":
+        return self.setting.runs
+
+    @property
+    def attempt(self) -> int:
+        """1 where the run begins, one more each time that it is taken up again."""
+        return self.record.attempt
+
+    @cached_property
+    def notes(self) -> Notes | None:
+        """What tools may remember beyond the run."""
+        return self.setting.memory.notes(self.task)
 
     @cached_property
     def attributes(self) -> dict[str, AttributeValue | None]:
@@ -146,8 +154,8 @@ class Run:
 
     def chain(self, agent: Agent, goal: str) -> list[tuple[str, str]]:
         """The policies to ask for an agent's calls, in order, each with why, from the route and the fallbacks."""
-        route = None if self.router is None else self.router.choose(agent, goal, self.task)
-        first, *others = self.policies.chain(agent, None if route is None else route.policy)
+        route = None if (router := self.setting.router) is None else router.choose(agent, goal, self.task)
+        first, *others = self.record.policies.chain(agent, None if route is None else route.policy)
         return [(first, "" if route is None else str(route)), *((policy, "") for policy in others)]
 
 

@@ -1,6 +1,7 @@
 """An agent's tool calls: permitted, checked, agreed to, recorded, and kept so that none is made twice."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -11,8 +12,20 @@ from journeyman.runtime.loops import side_by_side
 from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.approval import NOBODY, put
 from journeyman.runtime.run.events import ToolCalled, ToolUsed
-from journeyman.runtime.run.permission import Wanted, decide, withheld
+from journeyman.runtime.run.permission import (
+    Allow,
+    Answer,
+    Ask,
+    Deny,
+    Release,
+    Ruling,
+    WantedCall,
+    not_called,
+    rule,
+    withheld,
+)
 from journeyman.runtime.run.run import Once
+from journeyman.runtime.store.questions import Question
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.context import ToolContext
 from journeyman.tools.tool import Tool
@@ -22,6 +35,19 @@ from journeyman.traces.errors import OverBudgetError
 from journeyman.traces.messages import ToolCall, as_json, write_result
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What came of a call."""
+
+    result: CallResult
+    decisions: tuple[Decision, ...]
+    paid: bool = False
+    over_budget: str | None = None
+    """Which limit stood in the way."""
+    question: Question | None = None
+    """A person must see the result before a model reads it."""
+
+
 class ToolCalls:
     def __init__(self, agent_run: AgentRun) -> None:
         self._agent_run = agent_run
@@ -29,137 +55,154 @@ class ToolCalls:
 
     async def use(self, wanted: Sequence[ToolCall]) -> list[Used]:
         """All of `wanted` at once, after everything that a person must say about any of them."""
-        calls = [Wanted(self._agent_run, call) for call in wanted]
-        firsts: dict[str, Wanted] = {}
-        for one in calls:
-            if one.needs_one_word:
-                one.first = firsts.setdefault(one.once, one)
-            if not one.done:
-                await decide(self._agent_run, one, self._once.results)
-        self._put(calls)
-        used = await side_by_side(self._use(one) for one in calls)
+        calls = [self._numbered(call) for call in wanted]
+        rulings = await self._rulings(calls)
+        results = await side_by_side(map(self._use, calls, rulings))
         # Once all are made: a guardrail may want a person to see a result before a model reads it.
-        self._put(calls)
-        return used
+        put(self._agent_run.run, [question for _, question in results if question is not None])
+        return [used for used, _ in results]
 
-    def _put(self, calls: Sequence[Wanted]) -> None:
-        put(self._agent_run.run, [one.question for one in calls if one.question is not None and one.first is one])
+    def _numbered(self, call: ToolCall) -> WantedCall:
+        number = self._agent_run.steps.take()
+        kept = self._agent_run.steps.kept(number)
+        return WantedCall(number=number, kept=kept, call=call, tool=self._agent_run.tools.get(call.name))
 
-    async def _use(self, wanted: Wanted) -> Used:
-        agent_run, run = self._agent_run, self._agent_run.run
-        if wanted.done:
-            used = Used(result=CallResult.model_validate(wanted.kept["result"]), span_id=str(wanted.kept["span_id"]))
-            if wanted.kept.get("paid"):
-                agent_run.count(run.ledger.count(Spent(tool_calls=1)))
-            if over := wanted.kept.get("over_budget"):
-                run.over_budget = str(over)
-            if begun := wanted.kept.get("begun"):
-                self._once.results[str(begun)] = used.result
-        else:
-            used = await self._recorded(wanted)
+    async def _rulings(self, calls: Sequence[WantedCall]) -> list[Ruling | None]:
+        """None for a call that was done before; raises `AskedError` where a person must be asked about one."""
+        firsts: dict[str, WantedCall] = {}
+        rulings: list[Ruling | None] = []
+        questions: list[Question] = []
+        for wanted in calls:
+            first = firsts.setdefault(wanted.once, wanted) if wanted.needs_one_word else wanted
+            ruling = None if wanted.done else await rule(self._agent_run, wanted, first, self._once.results)
+            if isinstance(ruling, Ask) and first is wanted:
+                questions.append(ruling.question)
+            rulings.append(ruling)
+        put(self._agent_run.run, questions)
+        return rulings
+
+    async def _use(self, wanted: WantedCall, ruling: Ruling | None) -> tuple[Used, Question | None]:
+        used, question = (self._kept(wanted), None) if ruling is None else await self._recorded(ruling)
         if used.result.status == "ok":
-            run.evidence[used.span_id] = used.result.content
+            self._agent_run.run.evidence[used.span_id] = used.result.content
+        return used, question
+
+    def _kept(self, wanted: WantedCall) -> Used:
+        """The result from before an interruption, counted as it was then."""
+        agent_run, kept = self._agent_run, wanted.kept
+        used = Used(result=CallResult.model_validate(kept["result"]), span_id=str(kept["span_id"]))
+        if kept.get("paid"):
+            agent_run.count(agent_run.run.ledger.count(Spent(tool_calls=1)))
+        if over := kept.get("over_budget"):
+            agent_run.run.over_budget = str(over)
+        if begun := kept.get("begun"):
+            self._once.results[str(begun)] = used.result
         return used
 
-    async def _recorded(self, wanted: Wanted) -> Used:
-        agent_run, call = self._agent_run, wanted.call
+    async def _recorded(self, ruling: Ruling) -> tuple[Used, Question | None]:
+        agent_run, wanted = self._agent_run, ruling.wanted
+        run, call = agent_run.run, wanted.call
         told: dict[str, Any] = {"agent": agent_run.agent.name, "assignment": agent_run.assignment, "tool": call.name}
-        agent_run.run.emit(ToolCalled(**told, arguments=dict(call.arguments)))
-        attributes = self._attributes(wanted) if agent_run.run.tracer.records else {}
-        with agent_run.run.tracer.span(
-            f"execute_tool {call.name}", parent=agent_run.parent, attributes=attributes
-        ) as span:
-            result = await self._result(wanted)
-            if wanted.decisions:
-                span.set({a.DECISIONS: write_decisions(wanted.decisions)})
-            if wanted.question is not None:
-                span.fail("needs_input", wanted.question.text)
+        run.emit(ToolCalled(**told, arguments=dict(call.arguments)))
+        attributes = self._attributes(wanted) if run.tracer.records else {}
+        with run.tracer.span(f"execute_tool {call.name}", parent=agent_run.parent, attributes=attributes) as span:
+            made = await self._carried_out(ruling)
+            result = made.result
+            if made.decisions:
+                span.set({a.DECISIONS: write_decisions(made.decisions)})
+            if made.question is not None:
+                span.fail("needs_input", made.question.text)
             elif result.status == "ok":
                 span.set({a.TOOL_STATUS: "ok", a.TOOL_CALL_RESULT: write_result(result.content)})
             else:
                 span.set({a.TOOL_STATUS: result.status})
                 span.fail(result.status, result.content)
         used = Used(result=result, span_id=span.span_id)
-        if agent_run.run.store is not None:
-            await self._keep(wanted, used)
-        if wanted.question is None:
-            agent_run.run.emit(ToolUsed(**told, status=result.status))
-        return used
+        if run.store is not None:
+            await self._keep(wanted, made, span.span_id)
+        if made.question is None:
+            run.emit(ToolUsed(**told, status=result.status))
+        return used, made.question
 
-    async def _keep(self, wanted: Wanted, used: Used) -> None:
-        steps, kept = self._agent_run.steps, used.result.model_dump(mode="json")
-        if wanted.question is not None:
-            await steps.note(wanted.number, held={"result": kept, "question": wanted.question.model_dump(mode="json")})
+    async def _keep(self, wanted: WantedCall, made: _Made, span_id: str) -> None:
+        steps, result = self._agent_run.steps, made.result.model_dump(mode="json")
+        if made.question is not None:
+            await steps.note(wanted.number, held={"result": result, "question": made.question.model_dump(mode="json")})
         else:
-            over = {} if wanted.over_budget is None else {"over_budget": wanted.over_budget}
-            await steps.note(wanted.number, result=kept, span_id=used.span_id, paid=wanted.paid, **over)
+            over = {} if made.over_budget is None else {"over_budget": made.over_budget}
+            await steps.note(wanted.number, result=result, span_id=span_id, paid=made.paid, **over)
 
-    async def _result(self, wanted: Wanted) -> CallResult:
-        agent_run, call, tool = self._agent_run, wanted.call, wanted.tool
-        if tool is None:
-            have = ", ".join(agent_run.tools) or "none"
-            return CallResult(status="invalid", content=f"there is no tool {call.name!r}; there are: {have}")
-        if wanted.released is not None:
-            return self._made(wanted, wanted.released)
-        if wanted.denied is not None:
-            return CallResult(status="denied", content=f"{tool.name} was not called: {wanted.denied}")
-        if wanted.answer is not None:
-            return CallResult(status="ok", content=wanted.answer)
+    async def _carried_out(self, ruling: Ruling) -> _Made:
+        match ruling:
+            case Allow():
+                return await self._allowed(ruling)
+            case Deny(result=result):
+                return _Made(result=result, decisions=ruling.decisions)
+            case Answer(text=text):
+                return _Made(result=CallResult(status="ok", content=text), decisions=ruling.decisions)
+            case Release(result=result):
+                return self._made_before(ruling, result)
+            case Ask():
+                raise AssertionError("the run stops at a question before any call of the turn is made")
+
+    async def _allowed(self, ruling: Allow) -> _Made:
+        agent_run, wanted, decisions = self._agent_run, ruling.wanted, ruling.decisions
+        run, tool = agent_run.run, wanted.tool
+        assert tool is not None, "a call of no tool is denied"
         if not tool.idempotent and wanted.once in self._once.results:
-            return _made_before(tool, self._once.results[wanted.once])
+            return _Made(result=_told_again(tool, self._once.results[wanted.once]), decisions=decisions)
         if wanted.kept.get("begun"):
             unsure = "was begun before an interruption and may have taken effect: it is not called again"
-            return self._made(wanted, CallResult(status="unknown", content=f"{tool.name} {unsure}"))
+            return self._made_before(ruling, CallResult(status="unknown", content=f"{tool.name} {unsure}"))
         try:
             if tool.counts:
-                agent_run.count(agent_run.run.ledger.reserve_tool())
+                agent_run.count(run.ledger.reserve_tool())
         except OverBudgetError as over:
             # No failure of the agent: it may still answer with what it has.
-            agent_run.run.over_budget = wanted.over_budget = str(over)
-            wanted.decisions.append(
-                Decision(source="budget", name=over.limit, point="call", action="deny", reason=str(over))
-            )
-            return CallResult(status="denied", content=f"{tool.name} was not called: {over}")
-        wanted.paid = tool.counts
+            run.over_budget = str(over)
+            denied = Decision(source="budget", name=over.limit, point="call", action="deny", reason=str(over))
+            return _Made(result=not_called(tool, str(over)), decisions=(*decisions, denied), over_budget=str(over))
         if not tool.idempotent:
             self._once.results[wanted.once] = None
             # In this order, as who takes a run up counts first and reads then: one of the two sees the other.
             await agent_run.steps.note(wanted.number, begun=wanted.once)
-            await agent_run.run.check_own()
-        result = await call_tool(tool, dict(call.arguments), self._context(wanted, tool))
-        result = await self._guarded(wanted, tool, result)
+            await run.check_own()
+        result = await call_tool(tool, dict(wanted.call.arguments), self._context(wanted, tool))
+        made = await self._guarded(wanted, tool, result, decisions)
         # What a person has not agreed to must not be told to whoever asks for the same call meanwhile.
-        if not tool.idempotent and wanted.question is None:
-            self._once.results[wanted.once] = result
-        return result
+        if not tool.idempotent and made.question is None:
+            self._once.results[wanted.once] = made.result
+        return made
 
-    def _made(self, wanted: Wanted, result: CallResult) -> CallResult:
+    def _made_before(self, ruling: Release | Allow, result: CallResult) -> _Made:
         """The result of a call that was made before an interruption, which has to be paid for here too."""
         self._agent_run.count(self._agent_run.run.ledger.count(Spent(tool_calls=1)))
-        wanted.paid = True
-        if wanted.kept.get("begun"):
-            self._once.results[wanted.once] = result
-        return result
+        if ruling.wanted.kept.get("begun"):
+            self._once.results[ruling.wanted.once] = result
+        return _Made(result=result, decisions=ruling.decisions, paid=True)
 
-    async def _guarded(self, wanted: Wanted, tool: Tool, result: CallResult) -> CallResult:
-        """The result as a model may read it; where a person must see it first, the question is in `wanted`."""
-        agent_run = self._agent_run
-        if not agent_run.run.guards.watch("result"):
-            return result
-        guarded = await agent_run.run.guards.check("result", result.content, agent=agent_run.agent.name, tool=tool.name)
-        wanted.decisions += guarded.decisions
+    async def _guarded(
+        self, wanted: WantedCall, tool: Tool, result: CallResult, decisions: tuple[Decision, ...]
+    ) -> _Made:
+        """The result as a model may read it, or with the question of a person who must see it first."""
+        agent_run, paid = self._agent_run, tool.counts
+        run, agent = agent_run.run, agent_run.agent.name
+        if not run.guards.watch("result"):
+            return _Made(result=result, decisions=decisions, paid=paid)
+        guarded = await run.guards.check("result", result.content, agent=agent, tool=tool.name)
+        decisions = (*decisions, *guarded.decisions)
         if guarded.blocked is not None:
-            return withheld(tool, guarded.blocked)
+            return _Made(result=withheld(tool, guarded.blocked), decisions=decisions, paid=paid)
         result = result.model_copy(update={"content": guarded.text})
-        if guarded.ask is None:
-            return result
-        if agent_run.run.store is None:
-            return withheld(tool, f"{guarded.ask}; {NOBODY}")
-        asked = f"May {agent_run.agent.name} read what {tool.name} gave? {guarded.ask}"
-        wanted.ask(f"{agent_run.steps.step_key}.result", "guardrail", asked, content=guarded.text)
-        return result
+        question: Question | None = None
+        if guarded.ask is not None and run.store is None:
+            result = withheld(tool, f"{guarded.ask}; {NOBODY}")
+        elif guarded.ask is not None:
+            text = f"May {agent} read what {tool.name} gave? {guarded.ask}"
+            question = wanted.question(agent_run, "guardrail", text, decisions, content=guarded.text)
+        return _Made(result=result, decisions=decisions, paid=paid, question=question)
 
-    def _attributes(self, wanted: Wanted) -> dict[str, AttributeValue | None]:
+    def _attributes(self, wanted: WantedCall) -> dict[str, AttributeValue | None]:
         return {
             a.OPERATION: "execute_tool",
             **self._agent_run.attributes,
@@ -170,7 +213,7 @@ class ToolCalls:
             a.TOOL_CALL_ARGUMENTS: as_json(wanted.call.arguments),
         }
 
-    def _context(self, wanted: Wanted, tool: Tool) -> ToolContext:
+    def _context(self, wanted: WantedCall, tool: Tool) -> ToolContext:
         agent_run, run = self._agent_run, self._agent_run.run
         return ToolContext(
             run_id=run.id,
@@ -183,12 +226,12 @@ class ToolCalls:
             key=f"{run.id}/{agent_run.steps.step_key}/{wanted.number}" if tool.idempotent else self._key(wanted),
         )
 
-    def _key(self, wanted: Wanted) -> str:
+    def _key(self, wanted: WantedCall) -> str:
         """The same for whoever asks again for a call that may be made once only."""
         return f"{self._agent_run.run.id}/{self._once.step_key}/{sha256(wanted.once.encode()).hexdigest()[:16]}"
 
 
-def _made_before(tool: Tool, result: CallResult | None) -> CallResult:
+def _told_again(tool: Tool, result: CallResult | None) -> CallResult:
     """The answer to a call that was made before, of a tool that is called once only."""
     told = f"{tool.name} was called with these arguments before and is not called again"
     if result is not None and result.status in ("ok", "invalid"):

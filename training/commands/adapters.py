@@ -10,7 +10,7 @@ from rich.table import Table
 from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal, State
 from journeyman.runtime.adapters.live import Promotion, promote, rollback, swap_in
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving.server import ServerState, attach, running, status
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace, find_workspace
 from journeyman.traces.base import Record
@@ -22,7 +22,6 @@ from journeyman.training.tracking import run_of
 app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
 
 PolicyArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="As in worker@8")]
-AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
 MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow (default: the workspace's)")]
 
 
@@ -43,7 +42,10 @@ class Row(Record):
 
 @app.command("list")
 def list_command(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List every adapter with its state, data, verdict and MLflow version."""
+    """List every adapter with its state, data, verdict and MLflow version.
+
+    Example: journeyman adapters list
+    """
     ws = find_workspace(workspace)
     states = Journal(ws.journal).states()
     rows = [_row(folder, states.get(folder.name, "candidate")) for folder in adapter_folders(ws.adapters)]
@@ -54,7 +56,10 @@ def list_command(workspace: WorkspaceOption = None, as_json: JsonOption = False)
 def register_command(
     policy: PolicyArgument, mlflow: MlflowOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Register an adapter in MLflow with its lineage; doing so again changes nothing."""
+    """Register an adapter in MLflow with its lineage; doing so again changes nothing.
+
+    Example: journeyman adapters register clerk@2
+    """
     ws = find_workspace(workspace)
     registration = _register(find_adapter(ws.adapters, policy), mlflow or ws.mlflow_uri)
     emit(registration, as_json, lambda: out.print(f"{policy} is version {registration.version} of {registration.name}"))
@@ -69,7 +74,10 @@ def promote_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put an adapter in service: loaded into the live server, proved by a probe, written into the journal."""
+    """Put an adapter in service: loaded into the live server, proved by a probe, written into the journal.
+
+    Example: journeyman adapters promote clerk@2
+    """
     ws = find_workspace(workspace)
     verdict = read_verdict(find_adapter(ws.adapters, policy))
     doubt = _doubt(verdict, Journal(ws.journal).in_service(split_policy(policy)[0]))
@@ -86,7 +94,10 @@ def promote_command(
 def swap_command(
     policy: PolicyArgument, attach: AttachOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Load an adapter into the live server and probe it, without putting it in service."""
+    """Load an adapter into the live server and probe it, without putting it in service.
+
+    Example: journeyman adapters swap clerk@2
+    """
     ws = find_workspace(workspace)
     server = _server(ws, attach) or running(ws)
     with ws.lock("swap"):
@@ -109,7 +120,10 @@ def rollback_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the policy back in service that the present one replaced."""
+    """Put the policy back in service that the present one replaced.
+
+    Example: journeyman adapters rollback clerk --reason "slower than before"
+    """
     ws = find_workspace(workspace)
     promotion = rollback(ws, agent, reason=reason, server=_server(ws, attach))
     _mirror(ws, promotion)
@@ -141,7 +155,9 @@ def _server(workspace: Workspace, url: str | None) -> ServerState | None:
 def note_override(workspace: Workspace, agent: str) -> None:
     chosen = workspace.config.agents.get(agent)
     if chosen is not None and chosen.policy is not None:
-        notes.print(f"{PROJECT_FILE} has {chosen.policy} answer {agent}, whatever is promoted", markup=False)
+        notes.print(
+            f"{PROJECT_FILE} has {chosen.policy} answer {agent}; a promotion changes nothing there", markup=False
+        )
 
 
 def _mirror(workspace: Workspace, promotion: Promotion) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import StoreError
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
@@ -21,13 +21,15 @@ def demo(
     model: Annotated[
         str | None, typer.Option("--model", help="Base model: a folder or hub id (default: embedded)")
     ] = None,
-    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    attach: AttachOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on a real task set: teach, record, mine, train, gate, swap; then show what it was worth.
 
     The tasks are FanOutQA's as closed look-up. What is finished is kept: a second call goes on from there.
+
+    Example: journeyman demo --full
     """
     place = find_workspace(workspace).create()
     config = FULL if full else DemoConfig()

@@ -14,7 +14,7 @@ from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import adapter_digests
 from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.batch import read_tasks
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
@@ -30,7 +30,6 @@ ScorerOption = Annotated[
     str, typer.Option("--scorer", metavar="MODULE:FUNCTION", help="Takes a task and an answer, gives 0..1")
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")]
-AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")]
 
 SCORER = "journeyman.training.rewards:answer_in_text"
@@ -54,6 +53,8 @@ def evaluate_command(
 
     Tasks that were evaluated before are not run again, where crew, policies, endpoints, routes, seed and scorer are the
     same.
+
+    Example: journeyman evaluate --crew crew.toml --tasks test.jsonl --policy clerk=clerk@2
     """
     ws = find_workspace(workspace)
     if attach is not None:
@@ -168,7 +169,7 @@ def find_tasks(path: Path) -> list[Task]:
     for line in broken:
         notes.print(f"{path}, line {line.number}: {line.reason}: left out", markup=False)
     if not tasks:
-        raise ConfigError(f"{path}: holds no task")
+        raise ConfigError(f'{path}: holds no task: write one a line, as {{"id": "q1", "prompt": "..."}}')
     return tasks
 
 

@@ -8,7 +8,7 @@ from journeyman.agents.agent import Crew
 from journeyman.runtime.adapters.adapter import find_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import AdapterServer, current_policies, swap_in, sync
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.models.routing import RoutingConfig
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace, find_workspace
@@ -17,7 +17,6 @@ from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.commands.adapters import note_override
 from journeyman.training.commands.evaluate import (
     SCORER,
-    AttachOption,
     Bench,
     ConcurrencyOption,
     CrewOption,
@@ -51,6 +50,8 @@ def gate_command(
 
     The verdict is kept beside the adapter, for `journeyman adapters promote`. Exit code: 0 promote, 1 reject,
     3 inconclusive.
+
+    Example: journeyman gate clerk@2 --crew crew.toml --tasks gate.jsonl
     """
     ws = find_workspace(workspace)
     config = _config(margin=margin, confidence=confidence, min_tasks=min_tasks)

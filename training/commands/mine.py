@@ -26,7 +26,10 @@ def mine_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn recorded runs into training data for one agent, and say what was refused and why."""
+    """Turn recorded runs into training data for one agent, and say what was refused and why.
+
+    Example: journeyman mine --agent clerk --min-score 1
+    """
     place = find_workspace(workspace)
     store = place.store
     config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)

@@ -29,6 +29,8 @@ def train_router_command(
 
     It is tested on tasks that it was not trained on, and written only where that beats one answer for all. The runtime
     asks it where the routing table of journeyman.toml says classifier = true.
+
+    Example: journeyman train-router --agent clerk
     """
     place = find_workspace(workspace)
     routing = place.config.routing

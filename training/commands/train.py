@@ -31,7 +31,10 @@ def train(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an adapter for one agent; a run that was killed goes on where it was."""
+    """Train an adapter for one agent; a run that was killed goes on where it was.
+
+    Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
+    """
     place = find_workspace(workspace)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     samples = read_samples(data)

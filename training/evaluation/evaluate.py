@@ -150,7 +150,7 @@ def finished(path: Path, tasks: Sequence[Task]) -> list[Episode] | None:
 
 def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
     if not episodes:
-        raise ConfigError(f"{name}: there are no episodes to sum up")
+        raise ConfigError(f"{name}: there are no episodes to sum up: evaluate some tasks first")
     scores = [episode.score for episode in episodes]
     low, high = mean_interval(scores, confidence=0.95)
     seconds = np.array([episode.seconds for episode in episodes])

@@ -94,7 +94,7 @@ def decide(
     if odd := sorted(ours.keys() ^ theirs.keys()):
         raise ConfigError(f"the gate compares task by task, and only one side has {odd[0]!r} ({len(odd)} such tasks)")
     if not ours:
-        raise ConfigError("the gate has no task to compare on")
+        raise ConfigError("the gate has no task to compare on: name a file with tasks")
     # In the order of the ids: the same episodes in another order give the same numbers.
     deltas = {task: ours[task].score - theirs[task].score for task in sorted(ours)}
     low, high = mean_interval(list(deltas.values()), confidence=config.confidence, seed=config.seed)

@@ -101,7 +101,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"{key!r} can't be set: {name!r} is no table")
+                raise ConfigError(f"{key!r} can't be set: {name!r} isn't a table")
         table[last] = value
     return parse_config(SFTRecipe, values, str(path))
 

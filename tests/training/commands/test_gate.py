@@ -369,7 +369,7 @@ def test_a_gate_of_what_the_project_overrides_says_so(
     project(workspace, url, '[agents.worker]\npolicy = "big"\n')
     Path(files[3]).write_text('{"id": "q1", "prompt": "1", "reference": "word1"}\n')
     gated = run("gate", "worker@1", *files, "--attach", url)
-    assert "journeyman.toml has big answer worker, whatever is promoted" in gated.stderr
+    assert "journeyman.toml has big answer worker; a promotion changes nothing there" in gated.stderr
     assert gated.stdout.startswith("inconclusive  worker@1 against base over 1 tasks\ngain +1.000")
 
 
@@ -379,4 +379,4 @@ def test_a_promotion_that_the_project_overrides_says_so(
     make_adapter("worker@1")
     (workspace.root.parent / PROJECT_FILE).write_text('[agents.worker]\npolicy = "base"\n')
     promoted = run("adapters", "promote", "worker@1", "--force")
-    assert "journeyman.toml has base answer worker, whatever is promoted" in promoted.stderr
+    assert "journeyman.toml has base answer worker; a promotion changes nothing there" in promoted.stderr

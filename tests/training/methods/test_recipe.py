@@ -55,5 +55,5 @@ def test_an_override_without_key_or_value_is_refused(text: str) -> None:
 
 
 def test_a_value_is_no_table() -> None:
-    with pytest.raises(ConfigError, match="'method' is no table"):
+    with pytest.raises(ConfigError, match="'method' isn't a table"):
         load_recipe("sft", {"method.kind": 1})
