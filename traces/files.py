@@ -34,8 +34,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     make_folder(path.parent)
     hidden = path.with_name(f".{path.name}{PARTIAL}")
     with BufferedWriter(lock(hidden)) as file:
-        file.seek(0)
-        file.truncate()
+        if file.tell():
+            file.truncate(file.seek(0))
         try:
             yield file
             file.flush()
@@ -110,7 +110,7 @@ class RowFile:
 
 
 def append_rows(file: FileIO, rows: bytes) -> None:
-    """What `RowFile.append` does, to a file that the caller has locked."""
+    """What `RowFile.append` does, to a file that the caller has locked; without rows it mends the end."""
     end = file.seek(0, os.SEEK_END)
     if end == 0:
         sync(Path(file.name).parent)
@@ -120,6 +120,8 @@ def append_rows(file: FileIO, rows: bytes) -> None:
             end = file.truncate(start)
         else:
             rows = b"\n" + rows
+    if not rows:
+        return
     try:
         rest = memoryview(rows)
         while rest:
