@@ -24,6 +24,8 @@ RESAMPLES = 10_000
 OUTAGES = PASSING - {"timeout"}
 """How a model call fails of its server, and not of what the policy is like."""
 
+NOT_FOUND = 404
+
 
 class Episode(Record):
     """One task, run once and scored."""
@@ -205,7 +207,8 @@ class _WatchedModel:
         try:
             return await self._model.complete(request)
         except ModelError as error:
-            if error.kind in OUTAGES and request.traceparent is not None:
+            missing = error.status == NOT_FOUND  # The policy is not loaded there.
+            if (missing or error.kind in OUTAGES) and request.traceparent is not None:
                 self._outages[request.traceparent.split("-")[1]] = error
             raise
 

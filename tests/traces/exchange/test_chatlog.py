@@ -134,7 +134,7 @@ def test_the_old_form_of_a_call_is_read_too() -> None:
         ),
         (
             [{"type": "ai", "content": "", "invalid_tool_calls": [{"name": "search", "args": "{"}]}],
-            "message 1 has a tool call whose arguments could not be read",
+            "message 1 has a tool call whose arguments couldn't be read",
         ),
         ([], "no conversation"),
         (["x"], "no conversation"),
