@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -204,7 +204,7 @@ def _read_parts(role: Role, parts: Sequence[JsonValue]) -> Message:
             tool_call_id=cast(str | None, answers[0].get("id")) if answers else None,
         )
     except ValidationError as error:
-        raise ValueError(f"a message is unusable: {error.errors()[0]['msg']}") from None
+        raise ValueError(f"a message is unusable: {first_mistake(error)}") from None
 
 
 def _chat_call(call: ToolCall, parsed: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from journeyman.runtime.models.routing import BUCKETS, Classifier, features
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ModelFailure, TrainingError
+from journeyman.traces.files import write_whole
 from journeyman.traces.storage.store import TraceStore
 
 HELD_OUT = 20
@@ -78,9 +79,7 @@ def train_router(tried: Sequence[Tried]) -> Classifier:
 
 
 def write_router(classifier: Classifier, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(classifier.model_dump_json(), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, classifier.model_dump_json())
 
 
 OUTAGES = (*get_args(ModelFailure), "ModelError")

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
 
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
+from journeyman.traces.files import make_folder, publish
 from journeyman.traces.messages import Message, ToolCall
 
 BUFFER_BYTES = 2**20
@@ -73,16 +74,14 @@ def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]
     hashed, rows = sha256(), 0
     partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with partial.open("wb", buffering=BUFFER_BYTES) as file:
             for line in lines:
                 hashed.update(line)
                 file.write(line)
                 rows += 1
-            file.flush()
-            os.fsync(file.fileno())
         path = folder / name(hashed.hexdigest())
-        partial.replace(path)
+        publish(partial, path)
     except OSError as error:
         raise StoreError(f"a dataset in {folder} was not written: {error.strerror or error}") from error
     finally:
@@ -135,6 +134,4 @@ def _read_line(line: str, number: int, path: Path) -> SFTSample:
     try:
         return SFTSample.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TrainingError(f"{path}: line {number}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise TrainingError(f"{path}: line {number}: {first_mistake(error, SFTSample)}") from None

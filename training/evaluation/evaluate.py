@@ -1,7 +1,6 @@
 """Evaluation: a crew at work on tasks with known answers, one scored episode a task."""
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +13,7 @@ from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
 from journeyman.runtime.runtime import Runtime
 from journeyman.traces.base import Record
 from journeyman.traces.errors import PASSING, ConfigError, ModelError, ServerError, StoreError
+from journeyman.traces.files import RowFile, is_torn
 from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Outcome, Status, Task
@@ -130,15 +130,9 @@ async def evaluate(
 
 
 def read_episodes(path: Path) -> list[Episode]:
-    """The episodes in a file; a line that a crash cut short is cut off, so that its task runs again."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes()
-    whole = lines[: lines.rfind(b"\n") + 1]
-    if whole != lines:
-        os.truncate(path, len(whole))
+    """The episodes in a file; a line that a crash cut short is none, so that its task runs again."""
     try:
-        return [Episode.model_validate_json(line) for line in whole.splitlines()]
+        return [Episode.model_validate_json(line) for line in RowFile(path) if not is_torn(line)]
     except ValidationError:
         raise ConfigError(f"{path} holds something other than episodes: name another file") from None
 
@@ -238,11 +232,7 @@ def _label(episode: Episode, scorer: Scorer) -> Label:
 
 def _append(path: Path, episode: Episode) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(episode.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        RowFile(path).append(episode.model_dump_json().encode() + b"\n")
     except OSError as error:
         raise StoreError(f"{path} was not written: {error.strerror}") from error
 

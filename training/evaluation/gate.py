@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
+from journeyman.traces.files import write_whole
 from journeyman.training.evaluation.evaluate import Episode, mean_interval
 
 VERDICT = "verdict.json"
@@ -111,9 +112,7 @@ def decide(
 
 def write_verdict(folder: Path, verdict: Verdict) -> None:
     """Lays the verdict beside the adapter, in place of an earlier one."""
-    partial = folder / f"{VERDICT}.partial"
-    partial.write_text(verdict.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / VERDICT)
+    write_whole(folder / VERDICT, verdict.model_dump_json(indent=2) + "\n")
 
 
 def read_verdict(folder: Path) -> Verdict | None:

@@ -26,6 +26,7 @@ from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
+from journeyman.traces.files import publish
 from journeyman.training.data.samples import SFTSample, digest_samples
 from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
@@ -115,7 +116,7 @@ def train_adapter(
         _reserve(partial, job)
         with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
             adapter = _fitted(samples, recipe, base_model, partial, policy, job, _told(run, on_step))
-            partial.joinpath("adapter").rename(workspace.adapters / policy)
+            publish(partial / "adapter", workspace.adapters / policy)
             run.finish(adapter)
         shutil.rmtree(partial, ignore_errors=True)
         return adapter
