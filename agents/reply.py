@@ -30,7 +30,7 @@ def read_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise UnreadableReplyError(f"it is not valid JSON ({error.msg})") from None
     except UnicodeEncodeError:
-        raise UnreadableReplyError("it holds half a surrogate pair, which is no character") from None
+        raise UnreadableReplyError("it holds half a surrogate pair, which isn't a character") from None
     except RecursionError:
         deep = True
     except ValueError:

@@ -48,7 +48,7 @@ def read_output(value: Any, agent: Agent) -> JsonValue:
 def _without_null(text: str) -> str:
     if "\0" in text:
         # Postgres, where runs may be kept, has no text with it.
-        raise UnreadableReplyError("answer holds a null character, which is no text")
+        raise UnreadableReplyError("answer holds a null character, which isn't text")
     return text
 
 

@@ -55,7 +55,7 @@ def _check_names(verifiers: tuple[str | Verifier, ...]) -> tuple[str | Verifier,
         found = find_verifier(one)
         if inspect.iscoroutinefunction(found) or not _takes_two(found):
             raise ConfigError(
-                f"verifier {verifier_name(one)!r} must be a plain function of an output and its assignment"
+                f"verifier {verifier_name(one)!r} must be a plain function of two: an output and its assignment"
             )
     return verifiers
 
@@ -139,7 +139,7 @@ def _pattern(pattern: str) -> ValueCheck:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"verifier {f'pattern:{pattern}'!r} is no regular expression: {error}") from None
+        raise ConfigError(f"verifier {f'pattern:{pattern}'!r} isn't a regular expression: {error}") from None
     return lambda value: None if compiled.fullmatch(value) else f"{_shown(value)} does not match {pattern}"
 
 

@@ -234,5 +234,5 @@ def _call(said: Any, tools: Mapping[str, Tool]) -> ToolCall:
     if name not in tools:
         raise UnreadableReplyError(f"there is no tool {name!r}; there are: {', '.join(tools) or 'none'}")
     if not isinstance(arguments, dict):
-        raise UnreadableReplyError(f"the arguments of {name} must be a JSON object")
+        raise UnreadableReplyError(f"the arguments of {name} must be a JSON object, as training wrote it")
     return ToolCall(id="", name=name, arguments=arguments)

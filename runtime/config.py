@@ -156,7 +156,7 @@ def read_headers(variable: str | None) -> dict[str, str]:
         return {}
     text = os.environ.get(variable)
     if text is None:
-        raise ConfigError(f"the environment variable {variable} with the endpoint's headers is not set")
+        raise ConfigError(f"the environment variable {variable} is not set: write the headers there as name=value")
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise ConfigError(f"{variable} holds no headers: write them as name=value,name=value")

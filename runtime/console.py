@@ -29,6 +29,7 @@ class Exit(IntEnum):
 WorkspaceOption = Annotated[
     Path | None, typer.Option("-C", "--workspace", metavar="DIR", help="Workspace folder (default: .journeyman)")
 ]
+AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 
 out = Console(highlight=False)

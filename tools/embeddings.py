@@ -26,7 +26,7 @@ def embeddings_endpoint(url: str, model: str, key_env: str | None = None) -> Emb
     `key_env` names the variable that holds its key. A failure is a `ToolError`.
     """
     if not re.match(r"https?://[^/]", url):
-        raise ConfigError(f"embeddings_url: {url!r} is no server's URL: write it as http://host:port/v1")
+        raise ConfigError(f"embeddings_url: {url!r} isn't a server's URL: write it as http://host:port/v1")
     headers: dict[str, str] = {}
     if key_env is not None:
         if key_env not in os.environ:

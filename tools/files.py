@@ -38,7 +38,7 @@ def files(path: Path, *, write: bool = False, max_bytes: Count = 1_000_000) -> t
     can be read in parts. A crew gives them the folder's name: `toolbox("notes", files(Path("notes")))`.
     """
     if not Path(path).is_dir():
-        raise ConfigError(f"{path} is not a folder")
+        raise ConfigError(f"{path} is not a folder: name one")
     folder = _Folder(Path(path).resolve(), max_bytes)
 
     def list_(path: str = ".") -> str:

@@ -51,7 +51,7 @@ def memory_tools(*, k: int = 4, embed: Embed | None = None) -> tuple[Tool, ...]:
         if not any(character.isalnum() for character in note):
             raise ToolError("there is nothing to remember in it; write one fact in words")
         if "\0" in note:
-            raise ToolError("the note holds a null character, which is no text; write it without")
+            raise ToolError("the note holds a null character, which isn't text; write it without")
         if len(note) > MAX_CHARS:
             raise ToolError(f"the note has {len(note):,} characters; write at most {MAX_CHARS:,}")
         await _notes(context).add(note)

@@ -89,7 +89,7 @@ def _open(path: Path, max_seconds: float) -> _Database:
         return _DuckDB(path, max_seconds)
     if head == b"SQLite format 3\0":
         return _SQLite(path, max_seconds)
-    raise ConfigError(f"{path} is neither an SQLite nor a DuckDB file")
+    raise ConfigError(f"{path} is neither an SQLite nor a DuckDB file: name one of those")
 
 
 class _SQLite:

@@ -139,7 +139,7 @@ def toolbox(name: str, tools: Iterable[Tool]) -> dict[str, Tool]:
     for one in tools:
         named = one.renamed(f"{name}_{one.name}")
         if named.name in box:
-            raise ConfigError(f"tools.{name}: two tools of the name {named.name!r}")
+            raise ConfigError(f"tools.{name}: two tools of the name {named.name!r}: rename one")
         box[named.name] = named
     return box
 
@@ -154,7 +154,7 @@ def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _checked(name: str) -> str:
     if not name.isidentifier() or name == "answer":
-        raise ConfigError(f"tool name {name!r} must be a Python identifier other than 'answer'")
+        raise ConfigError(f"tool name {name!r} must be a Python identifier other than 'answer', such as look_up")
     return name
 
 

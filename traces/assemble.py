@@ -44,7 +44,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
     """
     known = _distinct(spans)
     if not known:
-        raise StoreError("a trace needs at least one span")
+        raise StoreError("there are no spans: a trace needs at least one")
     ordered = sorted(known.values(), key=_rank)
     parts = [span for span in ordered if _operation(span) == "invoke_workflow"]
     root = max(parts, key=_end_rank, default=None)

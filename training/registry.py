@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.training.evaluation.gate import Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from journeyman.training.evaluation.gate import Verdict
 
 ACTIVE = "active"
 """The alias of the version in service."""
@@ -35,7 +36,7 @@ class Registration(Record):
 
 
 def register(
-    adapter: Adapter, folder: Path, *, uri: str, run_id: str | None = None, verdict: Verdict | None = None
+    adapter: Adapter, folder: Path, *, uri: str, run_id: str | None = None, verdict: "Verdict | None" = None
 ) -> Registration:
     """The adapter's version of the registered model `journeyman-{agent}`; the same digest always gives the same one.
 
@@ -120,7 +121,7 @@ def _tags(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _note(client: "MlflowClient", version: "ModelVersion", verdict: Verdict) -> None:
+def _note(client: "MlflowClient", version: "ModelVersion", verdict: "Verdict") -> None:
     low, high = verdict.interval
     tags = {
         "verdict": verdict.decision,

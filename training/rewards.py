@@ -39,7 +39,7 @@ def answer_in_text(task: Task, answer: str) -> float:
     """
     strings = [string for text in _strings(task.reference) if (string := _normalise(text))]
     if not strings:
-        raise ConfigError(f"task {task.id!r} has no reference to compare an answer with")
+        raise ConfigError(f"task {task.id!r} has no reference to compare an answer with: add `reference` to its line")
     text = _normalise(answer)
     recall = sum(_stands_in(string, text) for string in strings) / len(strings)
     allowed = ALLOWED_TIMES * sum(len(string.split()) for string in set(strings)) + ALLOWED_SLACK

@@ -122,7 +122,7 @@ def check_fits(adapter: Adapter, *, base_digest: str | None, max_rank: int) -> N
     if base_digest is not None and adapter.base_digest != base_digest:
         raise AdapterError(
             f"{adapter.policy} was trained on base model {adapter.base_digest[:12]}, "
-            f"the server has {base_digest[:12]}: start the server with the adapter's base, or train anew"
+            f"the server has {base_digest[:12]}: start the server with the adapter's base, or train on that one"
         )
     if adapter.rank > max_rank:
         raise AdapterError(
@@ -186,7 +186,7 @@ def _check_servable(folder: Path, config: dict[str, Any], tensors: list[str]) ->
     if kinds := [kind for kind, present in refused.items() if present]:
         raise AdapterError(f"{folder}: vLLM can't serve an adapter with {kinds[0]}: train plain LoRA on linear layers")
     if not tensors:
-        raise AdapterError(f"{folder / WEIGHTS}: holds no weights")
+        raise AdapterError(f"{folder / WEIGHTS}: holds no weights: train the adapter again")
 
 
 def _rank(config: dict[str, Any]) -> int:
@@ -233,12 +233,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise AdapterError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(values, dict):
-        raise AdapterError(f"{path}: must be a JSON object")
+        raise AdapterError(f"{path}: must be a JSON object, as training wrote it")
     return values
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
         missing = path if path.parent.is_dir() else path.parent
-        raise AdapterError(f"{missing}: there is no such {'file' if missing is path else 'folder'}")
+        kind = "file" if missing is path else "folder"
+        raise AdapterError(f"{missing}: there is no such {kind}; `journeyman adapters list` shows what there is")
     return path

@@ -132,7 +132,7 @@ class Journal:
         if policy == BASE:
             return
         if split_policy(policy)[0] != agent:
-            raise AdapterError(f"{policy} is not an adapter of {agent}")
+            raise AdapterError(f"{policy} is not an adapter of {agent}: name one, as in {agent}@1")
         state = self.state(policy)
         if BECOMES[action] not in NEXT[state]:
             raise AdapterError(f"{policy} is {state}: it can't become {BECOMES[action]}")

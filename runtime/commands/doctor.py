@@ -11,7 +11,10 @@ STYLES: dict[Condition, str] = {"ok": "green", "warn": "yellow", "missing": "cya
 
 
 def doctor(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Show versions, machine, model, server and workspace, and what to do where something is not right."""
+    """Show versions, machine, model, server and workspace, and what to do where something is not right.
+
+    Example: journeyman doctor --json
+    """
     checks = examine(find_workspace(folder))
     works = all(check.condition != "broken" for check in checks)
     emit({"works": works, "checks": checks}, as_json, lambda: out.print(_table(checks)))

@@ -55,7 +55,7 @@ def label(
 ) -> None:
     """Say something of a run or of one span of it; the record itself is never edited.
 
-    journeyman label 3fa9 score 0.5  ·  journeyman label 3fa9 --down --comment "wrong river"
+    Example: journeyman label 3fa9 --down --comment "wrong river"
     """
     workspace = find_workspace(folder)
     if [trace, file, from_mlflow].count(None) != 2:
@@ -63,7 +63,7 @@ def label(
     if trace is None and any(said is not None for said in (up, edit, comment, span, source)):
         raise ConfigError("--up, --down, --edit, --comment, --span and --source are said of one TRACE: name it")
     if headers_env is not None and from_mlflow is None:
-        raise ConfigError("--headers-env is for --from-mlflow")
+        raise ConfigError("--headers-env is for --from-mlflow: leave it out, or name an MLflow server")
     if file is not None:
         _label_from_file(workspace, file, as_json)
     elif from_mlflow is not None:

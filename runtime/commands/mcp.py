@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes
+from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes
 from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.errors import ConfigError
 
@@ -19,14 +19,16 @@ def mcp_command(
         int | None, typer.Option("--http", metavar="PORT", min=0, max=65535, help="Serve over HTTP; 0 for a free port")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; there is no login")] = "127.0.0.1",
-    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    attach: AttachOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Offer the crew to MCP clients: over standard input and output, or with --http over HTTP.
 
-    A client's entry is a command, such as: journeyman mcp --crew /path/to/crew.toml -C /path/to/.journeyman
+    A client's entry is such a command, with whole paths.
+
+    Example: journeyman mcp --crew crew.toml -C .journeyman
     """
     if as_json and http is None:
         raise ConfigError("--json prints the address of --http: without it standard output is the client's")

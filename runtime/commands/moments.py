@@ -16,4 +16,4 @@ def moment_ns(text: str, *, now_ns: int) -> int:
     try:
         return round(datetime.fromisoformat(text.strip()).astimezone().timestamp() * 1e9)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{text!r} is no time: give 30m, 12h, 7d or 2w, or a date such as 2026-11-23") from None
+        raise ConfigError(f"{text!r} isn't a time: give 30m, 12h, 7d or 2w, or a date such as 2026-11-23") from None

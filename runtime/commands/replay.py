@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from journeyman.runtime.commands.run import exit_code
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
@@ -39,7 +39,7 @@ def replay_command(
         bool, typer.Option("--approve", help="Say yes to what a person would be asked then: plans, texts, tool calls")
     ] = False,
     crew: Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")] = Path("crew.toml"),
-    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    attach: AttachOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of live model calls")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Also what is the same, and whole texts")] = False,
     folder: WorkspaceOption = None,
@@ -50,6 +50,8 @@ def replay_command(
     Model and tools answer from the record; nothing is called, and it ends with 1 where the runs parted. With --from,
     what began later than that step is asked of the model server and the tools, and the end is the run's own. What a
     person said of a plan holds for that very plan.
+
+    Example: journeyman replay 3fa9 --crew crew.toml
     """
     from journeyman.agents.crew_file import load_crew
     from journeyman.runtime.replay.replay import find_fork

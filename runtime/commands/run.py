@@ -9,7 +9,7 @@ import typer
 
 from journeyman.runtime.api.draining import drains
 from journeyman.runtime.batch import BrokenLine, open_batch, read_tasks
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.run.events import Ended, Event, PlanMade, ReportFiled
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.run_store import WAITING
@@ -25,7 +25,7 @@ def run(
     tasks: Annotated[Path | None, typer.Option("--tasks", metavar="FILE", help="Tasks as JSON lines")] = None,
     results: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where outcomes go, JSON lines")] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")] = 8,
-    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
+    attach: AttachOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")] = 0,
     run_id: Annotated[str | None, typer.Option("--run-id", help="The same id never runs twice: it goes on")] = None,
     session: Annotated[str | None, typer.Option("--session", help="The conversation it is part of")] = None,
@@ -37,6 +37,8 @@ def run(
 
     With --tasks and --out, tasks whose outcomes are already in the file are not run again, and what was interrupted
     goes on; a new file is a new batch. SIGTERM stops where nothing is lost.
+
+    Example: journeyman run --crew crew.toml "Who wrote to us today?"
     """
     if (question is None) == (tasks is None):
         raise ConfigError(
@@ -53,7 +55,7 @@ def run(
         emit(outcome, as_json, lambda: show_outcome(outcome))
         raise typer.Exit(exit_code([outcome], []))
     if results is None:
-        raise ConfigError("--tasks needs --out FILE for the outcomes")
+        raise ConfigError("--tasks needs a file for the outcomes: add --out FILE")
     if run_id is not None or session is not None or user is not None:
         raise ConfigError("--run-id, --session and --user are for a single question: in a task file they are keys")
     found, broken = read_tasks(tasks)

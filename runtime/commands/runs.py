@@ -15,7 +15,7 @@ from rich.text import Text
 
 from journeyman.runtime.commands.moments import moment_ns
 from journeyman.runtime.commands.run import exit_code, show_outcome
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.flow.control import answer, cancel, decide
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStatus, RunStore
@@ -43,7 +43,6 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run
 CrewOption = Annotated[
     Path | None, typer.Option("--crew", metavar="FILE", help="The crew's TOML file (default: the run's own)")
 ]
-AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
 
 
 @app.command("list")
@@ -53,7 +52,10 @@ def list_runs(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List runs, newest first; `interrupted` are those whose process died."""
+    """List runs, newest first; `interrupted` are those whose process died.
+
+    Example: journeyman runs list
+    """
 
     async def found(runs: RunStore) -> list[tuple[RunRecord, str]]:
         if status != "running" and status != "interrupted":
@@ -71,7 +73,10 @@ def list_runs(
 
 @app.command()
 def show(run: RunArgument, folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Show one run: what it is, what it asks, how it ended."""
+    """Show one run: what it is, what it asks, how it ended.
+
+    Example: journeyman runs show 7c1e
+    """
 
     async def found(runs: RunStore) -> tuple[RunRecord, str]:
         record = await _record(runs, run)
@@ -92,7 +97,10 @@ def approve(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say yes to what a run wants to do, or no with --deny. It takes that up when it is resumed."""
+    """Say yes to what a run wants to do, or no with --deny. It takes that up when it is resumed.
+
+    Example: journeyman runs approve 7c1e --resume
+    """
     word = Consent(approved=deny is None, reason=deny or "")
 
     async def said(runs: RunStore) -> RunRecord:
@@ -112,7 +120,10 @@ def answer_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer what a run asks. It takes that up when it is resumed."""
+    """Answer what a run asks. It takes that up when it is resumed.
+
+    Example: journeyman runs answer 7c1e "the blue one" --resume
+    """
 
     async def said(runs: RunStore) -> RunRecord:
         return await answer(runs, await runs.complete_id(run), text, question_id=question)
@@ -122,7 +133,10 @@ def answer_command(
 
 @app.command("cancel")
 def cancel_command(run: RunArgument, folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """End a run: one that waits at once, one at work in another process as soon as that looks."""
+    """End a run: one that waits at once, one at work in another process as soon as that looks.
+
+    Example: journeyman runs cancel 7c1e
+    """
 
     from journeyman.runtime.recording.recording import Recording
 
@@ -146,7 +160,10 @@ def resume(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a run that was interrupted, stopped, or has its answers; what was done is not done again."""
+    """Go on with a run that was interrupted, stopped, or has its answers; what was done is not done again.
+
+    Example: journeyman runs resume 7c1e
+    """
     workspace = find_workspace(folder)
 
     async def found(runs: RunStore) -> RunRecord:
@@ -171,7 +188,10 @@ def prune(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget runs that ended; their traces stay. Runs that can be taken up again stay too: cancel them first."""
+    """Forget runs that ended; their traces stay. Runs that can be taken up again stay too: cancel them first.
+
+    Example: journeyman runs prune --older-than 30d
+    """
     workspace = find_workspace(folder)
     days = workspace.config.runs.keep_days
     if older_than is not None:
@@ -203,7 +223,7 @@ def _with_runs(workspace: Workspace, work: Callable[[RunStore], Awaitable[T]]) -
 async def _record(runs: RunStore, prefix: str) -> RunRecord:
     record = await runs.get(await runs.complete_id(prefix))
     if record is None:
-        raise ConfigError(f"run {prefix!r} was pruned just now")
+        raise ConfigError(f"run {prefix!r} was pruned just now: nothing is left to show")
     return record
 
 

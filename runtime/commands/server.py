@@ -11,7 +11,7 @@ import typer
 
 from journeyman.runtime.adapters.live import sync
 from journeyman.runtime.config import ServerConfig
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving import server
 from journeyman.runtime.serving.launch import tail
 from journeyman.runtime.serving.server import OnProgress, ServerState, ServerStatus
@@ -24,9 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Start, watch and stop the vLLM ser
 
 @app.command()
 def start(
-    attach: Annotated[
-        str | None, typer.Option("--attach", metavar="URL", help="Use a server someone else runs")
-    ] = None,
+    attach: AttachOption = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedded model, local folder or hub id")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port to listen on")] = None,
     folder: WorkspaceOption = None,
@@ -35,6 +33,8 @@ def start(
     """Start vLLM and wait until it answers; it goes on when this command ends.
 
     Every adapter in service is loaded into it and proved.
+
+    Example: journeyman server start --port 8731
     """
     workspace = find_workspace(folder)
     config = _config(workspace, model, port)
@@ -61,7 +61,10 @@ def _sync(workspace: Workspace, state: ServerState) -> None:
 
 @app.command()
 def status(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """How the server is, and which policies it answers to. Ends with 1 where none answers."""
+    """How the server is, and which policies it answers to. Ends with 1 where none answers.
+
+    Example: journeyman server status
+    """
     found = server.status(find_workspace(folder))
     emit(found, as_json, lambda: _print_status(found))
     if found.condition != "running":
@@ -70,7 +73,10 @@ def status(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def stop(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Stop the server and all its processes; one that was attached is forgotten and goes on."""
+    """Stop the server and all its processes; one that was attached is forgotten and goes on.
+
+    Example: journeyman server stop
+    """
     stopped = server.stop(find_workspace(folder))
     emit({"stopped": stopped}, as_json, lambda: out.print(_farewell(stopped), soft_wrap=True))
 
@@ -82,10 +88,13 @@ def logs(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The end of the server's log."""
+    """The end of the server's log.
+
+    Example: journeyman server logs --follow
+    """
     workspace = find_workspace(folder)
     if not workspace.server_log.exists():
-        raise ConfigError(f"there is no log in {workspace.root}: no server was started there")
+        raise ConfigError(f"there is no log in {workspace.root}: start a server there with `journeyman server start`")
     if follow and as_json:
         raise ConfigError("--json prints one value: leave out --follow")
     text = tail(workspace.server_log, lines)

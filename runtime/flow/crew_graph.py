@@ -133,7 +133,7 @@ class Embedded:
         if self.runs is not None and (waited := state.get("run_id")) is not None:
             known = await (await self.runs.open()).get(waited)
             if known is None:
-                raise ConfigError(f"run {waited!r} was deleted while it waited")
+                raise ConfigError(f"run {waited!r} was deleted while it waited: begin it again with a new thread")
             return known.task, waited
         here = config.get("configurable", {})
         thread = here.get("thread_id")

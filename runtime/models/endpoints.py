@@ -89,7 +89,9 @@ def _endpoint(name: str, config: ModelConfig, environment: Mapping[str, str]) ->
 
     key = None if config.api_key_env is None else environment.get(config.api_key_env)
     if config.api_key_env is not None and not key:
-        raise ConfigError(f"models.{name}: the environment variable {config.api_key_env} is not set")
+        raise ConfigError(
+            f"models.{name}: export the key in {config.api_key_env}; that environment variable is not set"
+        )
     try:
         chat = ChatVLLM(
             base_url=config.url,

@@ -47,7 +47,7 @@ class Rule(Config):
         try:
             re.compile(goal or "")
         except re.error as error:
-            raise ValueError(f"{goal!r} is no regular expression: {error}") from None
+            raise ValueError(f"{goal!r} isn't a regular expression: {error}") from None
         return goal
 
     def fits(self, agent: Agent, goal: str, task: Task) -> bool:
@@ -208,7 +208,7 @@ def read_classifier(path: Path) -> Classifier:
     try:
         return Classifier.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        raise ConfigError(f"{path} is no classifier: journeyman train-router writes one") from None
+        raise ConfigError(f"{path} isn't a classifier: `journeyman train-router` writes one") from None
 
 
 def _grams(words: list[str]) -> Iterator[str]:

@@ -71,9 +71,9 @@ def check_text(name: str, value: object) -> None:
     try:
         text = to_json(value)
     except PydanticSerializationError:
-        raise ConfigError(f"{name} holds half a surrogate pair, which is no character: take it out") from None
+        raise ConfigError(f"{name} holds half a surrogate pair, which isn't a character: take it out") from None
     if NULL.search(text):
-        raise ConfigError(f"{name} holds a null character, which is no text: take it out")
+        raise ConfigError(f"{name} holds a null character, which isn't text: take it out")
 
 
 async def prune_runs(database: Database, older_than_days: float, *, keep: Sequence[str]) -> int:

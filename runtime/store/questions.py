@@ -73,5 +73,5 @@ def read_word(word: object) -> str | Consent:
         return Consent.model_validate(said)
     except ValidationError:
         raise ConfigError(
-            f'{word!r} is no answer: give a text, or yes or no as true, false or {{"approved": true, "reason": "..."}}'
+            f'{word!r} answers nothing: give a text, or yes or no as true, false, {{"approved": true, "reason": "..."}}'
         ) from None

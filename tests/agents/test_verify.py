@@ -76,15 +76,15 @@ def test_a_verifier_may_be_named_by_its_module() -> None:
         ("nowhere:check", "cannot be imported"),
         ("json:nothing", "cannot be imported"),
         ("string:digits", "is a str, not a function"),
-        ("pattern:[", "is no regular expression"),
+        ("pattern:[", "isn't a regular expression"),
         ("json_schema:{", "holds no JSON schema"),
         ('json_schema:{"type": 3}', "holds no JSON schema"),
         ("unit:", "needs a unit"),
         ("pattern:", "needs a regular expression"),
         ("one_of:yes|", "has an empty choice"),
         ("..:check", "cannot be imported"),
-        ("json:loads", "must be a plain function of an output and its assignment"),
-        ("asyncio:sleep", "must be a plain function of an output and its assignment"),
+        ("json:loads", "must be a plain function of two: an output and its assignment"),
+        ("asyncio:sleep", "must be a plain function of two: an output and its assignment"),
     ],
 )
 def test_a_verifier_that_is_none_is_refused_when_the_agent_is_made(verifier: str, reason: str) -> None:

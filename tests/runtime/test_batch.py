@@ -29,5 +29,5 @@ def test_a_line_whose_text_cannot_be_kept_is_broken_and_takes_no_other_with_it(t
     path.write_text('{"prompt": "a\\u0000b"}\n{"prompt": "\\ud800"}\n{"prompt": "\\\\u0000"}\n')
     tasks, broken = read_tasks(path)
     assert [task.prompt for task in tasks] == [r"\u0000"]
-    assert broken[0].reason == "it holds a null character, which is no text: take it out"
+    assert broken[0].reason == "it holds a null character, which isn't text: take it out"
     assert "surrogate" in broken[1].reason

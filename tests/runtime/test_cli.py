@@ -37,7 +37,7 @@ def test_the_help_reads_like_a_map_of_the_loop(tmp_path: Path) -> None:
         (["train", "--agent", "lookup", "--data", "none.jsonl"], 2, "none.jsonl"),
         (["adapters", "promote", "lookup@1"], 1, "there is no adapter lookup@1"),
         (["adapters", "rollback", "lookup"], 1, "lookup"),
-        (["server", "logs"], 2, "no server was started there"),
+        (["server", "logs"], 2, "start a server there with `journeyman server start`"),
         (["run", " "], 2, "the question is empty"),
         (["run", "caf\udce9"], 2, "is not valid UTF-8"),
         (["run", "--attach", "http://127.0.0.1:9", "--crew", ".", "hi"], 2, "Is a directory"),

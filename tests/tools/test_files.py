@@ -154,5 +154,5 @@ async def test_sizes_are_limited(folder: Path) -> None:
 
 def test_a_crew_gives_them_the_name_of_the_folder(folder: Path) -> None:
     assert list(toolbox("notes", files(folder))) == ["notes_list", "notes_read", "notes_search"]
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="is not a folder: name one"):
         files(folder / "none")

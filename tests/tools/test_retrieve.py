@@ -179,7 +179,7 @@ async def test_an_endpoint_of_openai_s_api_is_such_a_model(
         retrieve_from(facts, embeddings_url=endpoint)
     with pytest.raises(ConfigError, match="no variable 'NOT_THERE'"):
         retrieve_from(facts, embeddings_url=endpoint, embeddings_model="x", embeddings_key_env="NOT_THERE")
-    with pytest.raises(ConfigError, match="embeddings_url: 'localhost:8000' is no server's URL"):
+    with pytest.raises(ConfigError, match="embeddings_url: 'localhost:8000' isn't a server's URL"):
         retrieve_from(facts, embeddings_url="localhost:8000", embeddings_model="letters")
     monkeypatch.setenv("EMBEDDING_KEY", "hush\nhush")
     with pytest.raises(ConfigError, match="EMBEDDING_KEY holds a character that no header can") as refused:

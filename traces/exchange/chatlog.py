@@ -112,7 +112,7 @@ def _response(log: Mapping[str, Any], number: int) -> list[Entry]:
     if not choices:
         return []
     if not isinstance(choices, list) or not isinstance(choices[0], dict) or not _is_message(choices[0].get("message")):
-        raise StoreError("`choices` must be a list whose first entry has a `message`")
+        raise StoreError("`choices` must be a list, and its first entry must have a `message`")
     entry = _entry(choices[0]["message"], number)
     known = {
         "model": _text(response, "model"),
@@ -127,7 +127,7 @@ def _entry(row: Mapping[str, Any], number: int) -> Entry:
     message = _unwrapped(row)
     role = ROLES.get(str(message.get("role", message.get("type"))))
     if role is None:
-        raise StoreError(f"message {number} has the unknown role {message.get('role', message.get('type'))!r}")
+        raise StoreError(f"message {number} has an unknown role: {message.get('role', message.get('type'))!r}")
     about = _table(message.get("response_metadata"))
     name = _text(message, "name")
     try:
@@ -184,10 +184,10 @@ def _content(message: Mapping[str, Any]) -> str:
 
 def _tool_calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
     if message.get("invalid_tool_calls"):
-        raise StoreError("has a tool call whose arguments could not be read when it was made")
+        raise StoreError("has a tool call whose arguments couldn't be read when it was made: leave it out")
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
-        raise StoreError("has `tool_calls` that are no list")
+        raise StoreError("has `tool_calls` that must be a list")
     if isinstance(message.get("function_call"), dict):
         calls = [{"function": message["function_call"]}]
     for call in calls:
@@ -199,7 +199,7 @@ def _tool_calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
             except ValueError:
                 arguments = None
         if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise StoreError(f"calls {name!r} with arguments that are no JSON object")
+            raise StoreError(f"calls {name!r} with arguments that must be a JSON object")
         yield ToolCall(id=str(call.get("id") or ""), name=name, arguments=arguments)
 
 

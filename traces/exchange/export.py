@@ -66,7 +66,7 @@ def send_spans(spans: Iterable[SpanRecord], endpoint: SpanEndpoint, *, pauses_s:
 def check_name(path: Path) -> Callable[[Iterable[SpanRecord], Path], int]:
     """What writes a file of that name; raises `ConfigError` where its ending names no format."""
     if path.suffix not in _WRITERS:
-        raise ConfigError(f"{path}: a file to export to ends in one of {', '.join(_WRITERS)}")
+        raise ConfigError(f"{path}: to export, name a file that ends in one of {', '.join(_WRITERS)}")
     return _WRITERS[path.suffix]
 
 

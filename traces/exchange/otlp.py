@@ -246,7 +246,7 @@ def _id(text: str, size: int) -> bytes:
     except ValueError:
         found = b""
     if len(found) != size:
-        raise StoreError(f"{text!r} is no id of OpenTelemetry: it wants {2 * size} hex digits")
+        raise StoreError(f"{text!r} isn't an OpenTelemetry id: it wants {2 * size} hex digits")
     return found
 
 

@@ -160,7 +160,9 @@ class Database:
             except FileNotFoundError:
                 continue  # Compacted since it was listed.
             return snapshot, table if changed or not self._seen else None
-        raise StoreError(f"the files of {self._spans} vanish faster than they can be read")
+        raise StoreError(
+            f"the files of {self._spans} vanish faster than they can be read: try again after the deletion"
+        )
 
     def _read_labels(self) -> None:
         by_trace: dict[str, list[Label]] = defaultdict(list)

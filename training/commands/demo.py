@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import StoreError
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
@@ -21,19 +21,21 @@ def demo(
     model: Annotated[
         str | None, typer.Option("--model", help="Base model: a folder or hub id (default: embedded)")
     ] = None,
-    attach: Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")] = None,
-    workspace: WorkspaceOption = None,
+    attach: AttachOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on a real task set: teach, record, mine, train, gate, swap; then show what it was worth.
 
     The tasks are FanOutQA's as closed look-up. What is finished is kept: a second call goes on from there.
+
+    Example: journeyman demo --full
     """
-    place = find_workspace(workspace).create()
+    workspace = find_workspace(folder).create()
     config = FULL if full else DemoConfig()
-    with place.lock("demo"):
-        result = _run(place, config, model, attach)
-    path = place.root / "demo.json"
+    with workspace.lock("demo"):
+        result = _run(workspace, config, model, attach)
+    path = workspace.root / "demo.json"
     _write(path, result)
     emit(result, as_json, lambda: _show(result, path))
 
@@ -53,7 +55,6 @@ def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str |
         with OnDemand(workspace, server, url=url, on_start=starting) as on_demand:
             demo = Demo(workspace, config, base_model=base_model, server=on_demand, progress=stages)
             result = demo.run().model_copy(update={"server_starts": on_demand.starts})
-            demo.close()
     notes.print(f"done in {_duration((perf_counter() - started) / 60)}")
     return result
 

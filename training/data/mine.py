@@ -17,7 +17,7 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import plain_messages, read_prompt
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.samples import BUFFER_BYTES, Dataset, SFTSample, plain_line, write_lines
+from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
 
@@ -55,7 +55,7 @@ def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collecti
     return Mined(samples=samples, refused=mining.refused)
 
 
-def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
+def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
     """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as first_ones:
         first_ones.writelines(mining)

@@ -51,7 +51,7 @@ class SFTSample(Record):
         return len(self.span_ids)
 
 
-class Dataset(NamedTuple):
+class DatasetFile(NamedTuple):
     path: Path
     digest: str
     """SHA-256 over the contents."""
@@ -63,7 +63,7 @@ def write_samples(samples: Iterable[SFTSample], path: Path) -> str:
     return write_lines(map(sample_line, samples), path.parent, lambda digest: path.name).digest
 
 
-def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> Dataset:
+def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> DatasetFile:
     """The same for lines as `sample_line` gives them, one at a time, into a file that `name` names by its digest."""
     hashed, rows = sha256(), 0
     partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
@@ -83,7 +83,7 @@ def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return Dataset(path, hashed.hexdigest(), rows)
+    return DatasetFile(path, hashed.hexdigest(), rows)
 
 
 def sample_line(sample: SFTSample) -> bytes:

@@ -24,6 +24,8 @@ RESAMPLES = 10_000
 OUTAGES = PASSING - {"timeout"}
 """How a model call fails of its server, and not of what the policy is like."""
 
+NOT_FOUND = 404
+
 
 class Episode(Record):
     """One task, run once and scored."""
@@ -150,7 +152,7 @@ def finished(path: Path, tasks: Sequence[Task]) -> list[Episode] | None:
 
 def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
     if not episodes:
-        raise ConfigError(f"{name}: there are no episodes to sum up")
+        raise ConfigError(f"{name}: there are no episodes to sum up: evaluate some tasks first")
     scores = [episode.score for episode in episodes]
     low, high = mean_interval(scores, confidence=0.95)
     seconds = np.array([episode.seconds for episode in episodes])
@@ -205,7 +207,8 @@ class _WatchedModel:
         try:
             return await self._model.complete(request)
         except ModelError as error:
-            if error.kind in OUTAGES and request.traceparent is not None:
+            missing = error.status == NOT_FOUND  # The policy is not loaded there.
+            if (missing or error.kind in OUTAGES) and request.traceparent is not None:
                 self._outages[request.traceparent.split("-")[1]] = error
             raise
 

@@ -9,11 +9,6 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from journeyman.runtime.adapters.adapter import find_adapter, load_adapter, split_policy
-from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.adapters.live import AdapterServer
-from journeyman.runtime.serving.server import ServerState
-from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.evaluation.evaluate import Episode, mean_interval
@@ -94,7 +89,7 @@ def decide(
     if odd := sorted(ours.keys() ^ theirs.keys()):
         raise ConfigError(f"the gate compares task by task, and only one side has {odd[0]!r} ({len(odd)} such tasks)")
     if not ours:
-        raise ConfigError("the gate has no task to compare on")
+        raise ConfigError("the gate has no task to compare on: name a file with tasks")
     # In the order of the ids: the same episodes in another order give the same numbers.
     deltas = {task: ours[task].score - theirs[task].score for task in sorted(ours)}
     low, high = mean_interval(list(deltas.values()), confidence=config.confidence, seed=config.seed)
@@ -119,21 +114,6 @@ def write_verdict(folder: Path, verdict: Verdict) -> None:
     partial = folder / f"{VERDICT}.partial"
     partial.write_text(verdict.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / VERDICT)
-
-
-def settle(workspace: Workspace, server: ServerState, verdict: Verdict) -> None:
-    """What follows from a verdict at once: a candidate that won stays loaded, ready to be promoted; one that did not
-    gives its place in the server back, and one that was rejected is journalled as such, for good."""
-    if verdict.decision == "promote":
-        return
-    agent, _ = split_policy(verdict.candidate)
-    journal = Journal(workspace.journal)
-    if verdict.decision == "reject" and journal.states().get(verdict.candidate) != "rejected":
-        digest = load_adapter(find_adapter(workspace.adapters, verdict.candidate)).digest
-        reason = "; ".join(verdict.reasons)
-        journal.append(agent, "reject", verdict.candidate, expected=verdict.incumbent, digest=digest, reason=reason)
-    with AdapterServer(server.url) as live:
-        live.unload(verdict.candidate)
 
 
 def read_verdict(folder: Path) -> Verdict | None:

@@ -33,7 +33,8 @@ from journeyman.runtime.adapters.adapter import CONFIG, Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.recipe import OnStep, SFTRecipe
+from journeyman.training.methods.recipe import OnStep
+from journeyman.training.methods.sft import SFTRecipe
 
 WHOLE = "whole.json"
 """Written into a checkpoint last: one without it was torn by a kill."""

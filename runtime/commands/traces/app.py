@@ -66,7 +66,10 @@ def list_traces(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List runs, newest first: task, status, score, turns, tokens, time."""
+    """List runs, newest first: task, status, score, turns, tokens, time.
+
+    Example: journeyman traces list --status failed
+    """
     workspace = find_workspace(folder)
     store = workspace.store
     asked = conditions(
@@ -99,7 +102,10 @@ def show(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one run as a tree: agents, turns and tool calls with times, tokens and policies."""
+    """Show one run as a tree: agents, turns and tool calls with times, tokens and policies.
+
+    Example: journeyman traces show 3fa9
+    """
     store = find_workspace(folder).store
     found = store.get(trace)
     emit(found, as_json, lambda: out.print(tree(found, full=full)))
@@ -115,7 +121,10 @@ def tail(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show runs, agents, model calls and tool calls as they end, whichever process they are in."""
+    """Show runs, agents, model calls and tool calls as they end, whichever process they are in.
+
+    Example: journeyman traces tail
+    """
     follower = Follower(find_workspace(folder).spans)
 
     def wanted(span: SpanRecord) -> bool:
@@ -142,7 +151,10 @@ def diff_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs of one task step by step: plans, turns, tool calls, and where they parted."""
+    """Compare two runs of one task step by step: plans, turns, tool calls, and where they parted.
+
+    Example: journeyman traces diff 3fa9 8b02
+    """
     store = find_workspace(folder).store
     found = diff(store.get(a), store.get(b))
     emit(found, as_json, lambda: out.print(diff_table(found, full=full)))

@@ -50,6 +50,8 @@ def check_command(
     It ends with 0 if all spans conform, with 3 if something was found.
 
     It needs no network. With nothing to check it ends with 1.
+
+    Example: journeyman traces check --all
     """
     if sum((bool(trace), all_runs, file is not None)) > 1:
         raise ConfigError("name runs, or --all, or --file FILE: only one of them")

@@ -50,6 +50,8 @@ def delete_command(
 
     What is kept to resume those runs goes too, and with nothing but --user or --session what is remembered of them.
     What a crash cut short is finished by the next deletion.
+
+    Example: journeyman traces delete --older-than 90d
     """
     from journeyman.runtime.adapters.lineage import uses
     from journeyman.runtime.recording.forgetting import forget
@@ -107,7 +109,10 @@ def lineage_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an adapter learned from, or what came of a run or a span."""
+    """Show what an adapter learned from, or what came of a run or a span.
+
+    Example: journeyman traces lineage clerk@2
+    """
     from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
 
     found = trace_lineage(find_workspace(folder), name)
@@ -165,7 +170,7 @@ def _show_deletion(runs: "Doomed", made: "tuple[Use, ...]", deletion: "Deletion 
         out.print(_dataset(use))
     if made:
         out.print(
-            "Datasets and adapters stay as they are: remove them, or train anew, where what they learned must go."
+            "Datasets and adapters stay as they are: remove them, or train again, where what they learned must go."
         )
     if deletion is not None and deletion.live:
         out.print(f"{deletion.live} log files are still being written: what they hold of deleted runs goes later")

@@ -66,6 +66,8 @@ def export_command(
     """Write runs to a file, or send them to an OpenTelemetry endpoint or an MLflow server.
 
     A file has all spans or is not there. An MLflow server has a run and a label once, however often it is sent.
+
+    Example: journeyman traces export --to runs.jsonl
     """
     if [to, otlp, mlflow].count(None) != 2:
         raise ConfigError("export to one of --to FILE, --otlp URL, --mlflow URL")
@@ -162,6 +164,8 @@ def import_command(
     demonstrations, which training learns from as text.
 
     What is imported twice is there once. Redaction applies as in a run.
+
+    Example: journeyman traces import chat.jsonl
     """
     from journeyman.runtime.recording.intake import Intake
 

@@ -20,6 +20,8 @@ def receive_command(
     A program sends them here with OTEL_EXPORTER_OTLP_ENDPOINT set to the address that is shown, a vLLM server that
     someone else runs with --otlp-traces-endpoint and OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf: its spans join
     the runs that asked it. The content policy applies as in a run.
+
+    Example: journeyman traces receive --port 4318
     """
     from journeyman.runtime.recording.recording import Recording
     from journeyman.traces.exchange.receive import Receiver

@@ -41,7 +41,10 @@ def report_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report on runs: success, where it broke first, compounding errors, latency, cost for each solved task."""
+    """Report on runs: success, where it broke first, compounding errors, latency, cost for each solved task.
+
+    Example: journeyman traces report --html report.html
+    """
     from journeyman.traces.reports.report import report
     from journeyman.traces.reports.scope import Scope
     from journeyman.traces.reports.shown.plots import require_plots

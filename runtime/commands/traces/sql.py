@@ -28,7 +28,10 @@ def sql_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the record in SQL (DuckDB's): `SELECT agent, count(*) FROM turns GROUP BY agent`."""
+    """Ask the record in SQL, as DuckDB speaks it.
+
+    Example: journeyman traces sql "SELECT agent, count(*) FROM turns GROUP BY agent"
+    """
     store = find_workspace(folder).store
     answer = store.sql(query)
     names = list(_distinct(answer.column_names))

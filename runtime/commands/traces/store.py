@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def compact_command(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Turn closed log files into compressed segments, join small ones, and delete what is not to be kept longer."""
+    """Turn closed log files into compressed segments, join small ones, and delete what is not to be kept longer.
+
+    Example: journeyman traces compact
+    """
     from journeyman.traces.storage.compact import compact
     from journeyman.traces.storage.retention import retain, size
     from journeyman.traces.storage.segments import Segments
@@ -47,7 +50,10 @@ def doctor_command(
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the whole record against its checksums; exit code 3 where something is damaged."""
+    """Read the whole record against its checksums; exit code 3 where something is damaged.
+
+    Example: journeyman traces doctor
+    """
     from journeyman.traces.storage.doctor import examine
     from journeyman.traces.storage.segments import Segments
 

@@ -44,7 +44,9 @@ def test_a_whole_folder_is_loaded(make_adapter: MakeAdapter) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "worker@1").endswith("worker@1: there is no such folder")
+    assert refusal(tmp_path / "worker@1").endswith(
+        "worker@1: there is no such folder; `journeyman adapters list` shows what there is"
+    )
 
 
 @pytest.mark.parametrize("name", [RECORD, PROBE, CONFIG, WEIGHTS])

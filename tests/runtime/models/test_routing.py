@@ -111,5 +111,5 @@ def test_a_classifier_that_was_never_trained_or_is_damaged_is_a_config_error(tmp
     with pytest.raises(ConfigError, match="journeyman train-router"):
         Router.open(RoutingConfig(large="big", classifier=True), tmp_path / "router.json")
     (tmp_path / "router.json").write_text("{}")
-    with pytest.raises(ConfigError, match="is no classifier"):
+    with pytest.raises(ConfigError, match="isn't a classifier"):
         read_classifier(tmp_path / "router.json")

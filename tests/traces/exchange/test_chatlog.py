@@ -125,16 +125,16 @@ def test_the_old_form_of_a_call_is_read_too() -> None:
     ("messages", "reason"),
     [
         ([{"role": "user", "content": "x"}], "nobody replies"),
-        ([{"role": "judge", "content": "x"}], "message 1 has the unknown role 'judge'"),
+        ([{"role": "judge", "content": "x"}], "message 1 has an unknown role: 'judge'"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "message 1 has a part of type 'image_url'"),
         ([{"role": "user", "content": 7}], "message 1 has a content that is neither text nor parts: int"),
         (
             [{"role": "assistant", "tool_calls": [{"function": {"name": "search", "arguments": "{"}}]}],
-            "message 1 calls 'search' with arguments that are no JSON object",
+            "message 1 calls 'search' with arguments that must be a JSON object",
         ),
         (
             [{"type": "ai", "content": "", "invalid_tool_calls": [{"name": "search", "args": "{"}]}],
-            "message 1 has a tool call whose arguments could not be read",
+            "message 1 has a tool call whose arguments couldn't be read",
         ),
         ([], "no conversation"),
         (["x"], "no conversation"),

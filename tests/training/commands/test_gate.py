@@ -1,10 +1,7 @@
 """`journeyman gate`, `evaluate` and `adapters` from end to end, on a server of the test's own that plays vLLM."""
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,6 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from journeyman.agents.worker import write_answer
-from journeyman.runtime.adapters.adapter import read_probe
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import Exit
 from journeyman.runtime.models.routing import Classifier
@@ -28,98 +23,6 @@ from journeyman.training.evaluation.gate import VERDICT, read_verdict
 MakeAdapter = Callable[..., Path]
 
 TASKS = 24
-CREW = """
-name = "echo"
-
-[workers.worker]
-instructions = "Answer."
-"""
-
-
-class Peer(BaseHTTPRequestHandler):
-    """vLLM with an adapter that knows the answers, worker@1, and one that knows none, worker@2. The base knows half.
-
-    It is also the endpoint of another model, which knows everything.
-    """
-
-    loaded: dict[str, str]
-    chats: list[str]
-    ailing: bool
-    """Whether the base model's requests are refused."""
-
-    def do_GET(self) -> None:
-        cards = [{"id": name, "root": root, "parent": "base"} for name, root in self.loaded.items()]
-        self._answer({"data": [{"id": "base", "root": "model", "parent": None}, *cards]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        match self.path:
-            case "/v1/load_lora_adapter":
-                self.loaded[body["lora_name"]] = body["lora_path"]
-                self._answer("Success")
-            case "/v1/unload_lora_adapter":
-                del self.loaded[body["lora_name"]]
-                self._answer("Success")
-            case "/v1/completions":
-                learned = read_probe(Path(self.loaded[body["model"]])).adapter_logprobs
-                logprobs = {"token_logprobs": [learned[len(body["prompt"]) - 1]]}
-                choice = {"token_ids": body["allowed_token_ids"], "logprobs": logprobs}
-                self._answer({"model": body["model"], "choices": [choice]})
-            case "/v1/chat/completions":
-                self.chats.append(body["model"])
-                if self.ailing and body["model"] == "base":
-                    self.send_error(400)
-                    return
-                # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
-                time.sleep(0.1)
-                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"])))
-
-    def _chat(self, policy: str, number: int) -> dict[str, Any]:
-        knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
-        choice = {
-            "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
-            "finish_reason": "stop",
-            "token_ids": [1, 2],
-            "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.5}]},
-        }
-        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-        return {"id": "1", "model": policy, "choices": [choice], "usage": usage, "prompt_token_ids": [1, 2, 3, 4, 5]}
-
-    def _answer(self, body: object) -> None:
-        text = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def peer() -> type[Peer]:
-    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], "ailing": False})
-
-
-@pytest.fixture
-def url(peer: type[Peer]) -> Iterator[str]:
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), peer)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.server_address[1]}"
-    listener.shutdown()
-    thread.join()
-    listener.server_close()
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    """Options that name a crew and its tasks."""
-    (tmp_path / "crew.toml").write_text(CREW)
-    rows = [{"id": f"q{number}", "prompt": str(number), "reference": f"word{number}"} for number in range(TASKS)]
-    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["--crew", str(tmp_path / "crew.toml"), "--tasks", str(tmp_path / "tasks.jsonl")]
 
 
 def project(workspace: Workspace, url: str, more: str = "") -> None:
@@ -161,7 +64,7 @@ def run(workspace: Workspace) -> Commands:
 
 
 def test_a_better_adapter_passes_the_gate_and_goes_into_service_and_out_again(
-    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: type[Peer], workspace: Workspace
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any, workspace: Workspace
 ) -> None:
     folder = make_adapter("worker@1")
     gate = run("gate", "worker@1", *files, "--attach", url)
@@ -188,7 +91,7 @@ def test_a_better_adapter_passes_the_gate_and_goes_into_service_and_out_again(
 
 
 def test_a_worse_adapter_is_rejected_unloaded_and_never_promoted(
-    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: type[Peer]
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any
 ) -> None:
     make_adapter("worker@2")
     gate = run("gate", "worker@2", *files, "--attach", url)
@@ -210,7 +113,7 @@ def test_too_few_tasks_leave_a_candidate_a_candidate(
 
 
 def test_what_was_evaluated_is_not_run_again(
-    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: type[Peer]
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any
 ) -> None:
     make_adapter("worker@1")
     run("gate", "worker@1", *files, "--attach", url, "--min-tasks", "50")
@@ -241,7 +144,7 @@ def test_without_a_verdict_only_force_promotes(run: Commands, make_adapter: Make
 
 
 def test_swap_loads_without_promoting(
-    run: Commands, make_adapter: MakeAdapter, url: str, peer: type[Peer], workspace: Workspace
+    run: Commands, make_adapter: MakeAdapter, url: str, peer: Any, workspace: Workspace
 ) -> None:
     make_adapter("worker@1")
     assert isinstance(run.error("adapters", "swap", "worker@1"), ServerError)
@@ -255,6 +158,51 @@ def test_a_damaged_adapter_is_listed_with_what_is_wrong(run: Commands, make_adap
     whole, damaged = run.json("adapters", "list")
     assert whole["error"] is None and "no such file" in damaged["error"]
     assert "no such file" in run("adapters", "list").stderr
+
+
+def test_an_adapter_that_is_not_loaded_is_loaded_and_proved_before_it_is_evaluated(
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any
+) -> None:
+    make_adapter("worker@1")
+    assert peer.loaded == {}
+    assert run.json("evaluate", *files, "--policy", "worker=worker@1", "--attach", url)["score"] == 1.0
+    assert list(peer.loaded) == ["worker@1"]
+
+
+def test_an_adapter_that_is_nowhere_is_refused_before_any_run(
+    run: Commands, files: list[str], url: str, peer: Any
+) -> None:
+    told = str(run.error("evaluate", *files, "--policy", "worker=worker@7", "--attach", url))
+    assert "there is no adapter worker@7" in told and peer.chats == []
+
+
+def test_a_run_whose_policy_the_server_does_not_know_is_no_episode(
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any, workspace: Workspace
+) -> None:
+    make_adapter("worker@1")
+    peer.forgets = True
+    assert "says nothing" in str(run.error("evaluate", *files, "--policy", "worker=worker@1", "--attach", url))
+    assert list(LabelLog(workspace.labels)) == []
+    peer.forgets = False
+    assert run.json("evaluate", *files, "--policy", "worker=worker@1", "--attach", url)["score"] == 1.0
+
+
+def test_again_measures_anew(run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any) -> None:
+    make_adapter("worker@1")
+    for expected in (TASKS, TASKS, 2 * TASKS):
+        more = ["--again"] if expected > TASKS else []
+        run("evaluate", *files, "--policy", "worker=worker@1", "--attach", url, *more)
+        assert len(peer.chats) == expected
+
+
+def test_an_evaluation_in_which_nothing_was_measured_fails(
+    run: Commands, files: list[str], url: str, workspace: Workspace
+) -> None:
+    budget = "\n[budget]\ntokens = 1\n"
+    crew = Path(files[1])
+    crew.write_text(crew.read_text() + budget)
+    evaluated = run("evaluate", *files, "--attach", url)
+    assert evaluated.exit_code == Exit.FAILED and "nothing was measured" in evaluated.stderr
 
 
 def test_evaluate_prints_the_mean_score_of_the_policies_asked_for(
@@ -277,7 +225,7 @@ def test_an_endpoint_answers_the_agent_that_names_it_without_any_server(
 
 
 def test_an_endpoint_stands_in_where_an_agent_s_own_policy_fails(
-    run: Commands, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+    run: Commands, files: list[str], url: str, workspace: Workspace, peer: Any
 ) -> None:
     project(workspace, url, '[agents.worker]\npolicy = "worker@7"\nfallback = ["big"]\n')
     assert "there is no adapter worker@7" in str(run.error("evaluate", *files, "--attach", url))
@@ -287,7 +235,7 @@ def test_an_endpoint_stands_in_where_an_agent_s_own_policy_fails(
 
 
 def test_the_gate_leaves_to_the_large_model_what_is_routed_to_it(
-    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+    run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace, peer: Any
 ) -> None:
     make_adapter("worker@1")
     project(workspace, url, '[routing]\nlarge = "big"\nrules = [{ to = "large", goal = "1" }]\n')
@@ -298,7 +246,7 @@ def test_the_gate_leaves_to_the_large_model_what_is_routed_to_it(
 
 
 def test_a_server_that_is_down_gives_no_score_and_none_is_kept(
-    run: Commands, files: list[str], url: str, workspace: Workspace, peer: type[Peer]
+    run: Commands, files: list[str], url: str, workspace: Workspace, peer: Any
 ) -> None:
     project(workspace, url.rpartition(":")[0] + ":9", '[agents.worker]\npolicy = "big"\n')
     Path(files[3]).write_text('{"id": "q1", "prompt": "1", "reference": "word1"}\n')
@@ -323,11 +271,12 @@ def test_a_candidate_that_would_never_be_asked_is_not_gated(
     run: Commands, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace
 ) -> None:
     make_adapter("worker@1")
-    Path(files[1]).write_text(CREW + 'model = "big"\n')
+    crew = Path(files[1]).read_text()
+    Path(files[1]).write_text(crew + 'model = "big"\n')
     assert "unknown policy 'big'" in str(run.error("gate", "worker@1", *files, "--attach", url))
     project(workspace, url)
     assert "gives 'worker' the model 'big'" in str(run.error("gate", "worker@1", *files, "--attach", url))
-    Path(files[1]).write_text(CREW)
+    Path(files[1]).write_text(crew)
     project(workspace, url, '[routing]\nlarge = "big"\nsmall = "base"\nclassifier = true\n')
     classifier = Classifier(intercept=0.0, weights={}, rows=1, held_out=1, accuracy=1.0, majority=0.5)
     workspace.router.write_text(classifier.model_dump_json())
@@ -369,7 +318,7 @@ def test_a_gate_of_what_the_project_overrides_says_so(
     project(workspace, url, '[agents.worker]\npolicy = "big"\n')
     Path(files[3]).write_text('{"id": "q1", "prompt": "1", "reference": "word1"}\n')
     gated = run("gate", "worker@1", *files, "--attach", url)
-    assert "journeyman.toml has big answer worker, whatever is promoted" in gated.stderr
+    assert "journeyman.toml has big answer worker; a promotion changes nothing there" in gated.stderr
     assert gated.stdout.startswith("inconclusive  worker@1 against base over 1 tasks\ngain +1.000")
 
 
@@ -379,4 +328,4 @@ def test_a_promotion_that_the_project_overrides_says_so(
     make_adapter("worker@1")
     (workspace.root.parent / PROJECT_FILE).write_text('[agents.worker]\npolicy = "base"\n')
     promoted = run("adapters", "promote", "worker@1", "--force")
-    assert "journeyman.toml has base answer worker, whatever is promoted" in promoted.stderr
+    assert "journeyman.toml has base answer worker; a promotion changes nothing there" in promoted.stderr

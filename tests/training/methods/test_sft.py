@@ -20,8 +20,9 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.recipe import load_recipe
-from journeyman.training.methods.sft import SFTRecipe, train_sft
+from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import run_of
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Cuba": "Havana"}
@@ -48,12 +49,14 @@ def samples(**changes: Any) -> list[SFTSample]:
 
 def short(**changes: Any) -> SFTRecipe:
     settings = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 2} | changes
-    return load_recipe("sft", {f"trl.{key}": value for key, value in settings.items()})
+    recipe = load_recipe("sft", {f"trl.{key}": value for key, value in settings.items()})
+    assert isinstance(recipe, SFTRecipe)
+    return recipe
 
 
-def train(place: Path, base_model: Path, rows: list[SFTSample], recipe: SFTRecipe, **more: Any) -> Adapter:
+def train(place: Path, base_model: Path, rows: list[SFTSample], recipe: Recipe, **more: Any) -> Adapter:
     workspace = Workspace(place / ".journeyman")
-    return train_sft(rows, agent="worker", recipe=recipe, base_model=base_model, workspace=workspace, **more)
+    return train_adapter(rows, agent="worker", recipe=recipe, base_model=base_model, workspace=workspace, **more)
 
 
 @contextmanager
