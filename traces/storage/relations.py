@@ -221,7 +221,8 @@ TRAJECTORIES = """
 CREATE OR REPLACE VIEW trajectories AS
 WITH counted AS (
     SELECT trace_id, trajectory_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
-        min_by(agent, start_ns) AS agent, min_by(policy, start_ns) FILTER (operation = 'chat') AS policy,
+        min_by(agent, start_ns) AS agent, min_by(assignment, start_ns) AS assignment,
+        min_by(policy, start_ns) FILTER (operation = 'chat') AS policy,
         count(*) FILTER (operation = 'chat') AS turns,
         coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
         coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens
@@ -229,7 +230,8 @@ WITH counted AS (
 )
 SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,
     coalesce(agents.span_id, counted.trajectory_id) AS span_id, agents.parent_id,
-    coalesce(agents.agent, counted.agent) AS agent, assignment, goal, run_status AS status, error, policy,
+    coalesce(agents.agent, counted.agent) AS agent, coalesce(agents.assignment, counted.assignment) AS assignment,
+    goal, run_status AS status, error, policy,
     coalesce(turns, 0) AS turns, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
     coalesce(start_ns, first_ns) AS started_ns, coalesce(end_ns, last_ns) AS ended_ns,
     (ended_ns - started_ns) / 1e9 AS seconds
