@@ -21,7 +21,7 @@ ScorerOption = Annotated[
     str, typer.Option("--scorer", metavar="MODULE:FUNCTION", help="Takes a task and an answer, gives 0..1")
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")]
-AgainOption = Annotated[bool, typer.Option("--again", help="Measure anew, also what was measured before")]
+AgainOption = Annotated[bool, typer.Option("--again", help="Measure again what was measured before")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")]
 
 SCORER = "journeyman.training.rewards:answer_in_text"

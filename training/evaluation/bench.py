@@ -95,7 +95,7 @@ class Bench:
         on_episode: Callable[[Episode], None] = lambda episode: None,
         again: bool = False,
     ) -> list[Episode]:
-        """The tasks run under those policies, in their order; what was run before is read, but `again` measures anew.
+        """The tasks run under those policies, in their order; what was run before is read, unless `again`.
 
         Every adapter that the crew may ask for is loaded and proved first. Raises `AdapterError` or `ServerError` where
         one can't be, before any run is made, and `ServerError` where a run failed of its server: that is no episode.

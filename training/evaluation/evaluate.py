@@ -99,18 +99,18 @@ async def evaluate(
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
 
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
-    moment it is there, and tasks that the file has episodes of are not run again; whoever names a file names it for one
+    moment it is there, and tasks that the file has episodes of are not run again; a file is for one
     crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
 
     With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
-    places = asyncio.Semaphore(concurrency)
+    limit = asyncio.Semaphore(concurrency)
 
-    async def one(task: Task) -> Episode:
+    async def episode_of(task: Task) -> Episode:
         episode = done.get((task.id, _digest(task)))
         if episode is None:
-            async with places:
+            async with limit:
                 episode = _score(task, await runtime.run(task), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
                 raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
@@ -123,7 +123,7 @@ async def evaluate(
 
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(task)) for task in tasks]
+            running = [group.create_task(episode_of(task)) for task in tasks]
     except ExceptionGroup as failures:  # The first of them stopped the others.
         raise failures.exceptions[0] from None
     return [task.result() for task in running]

@@ -37,7 +37,7 @@ class GateConfig(Config):
     """Of the resampling."""
 
 
-class Cost(Record):
+class PolicyCost(Record):
     """What one policy's episodes took, a task."""
 
     score: float
@@ -58,8 +58,8 @@ class Verdict(Record):
     reasons: tuple[str, ...]
     tasks_needed: int | None
     """For an inconclusive verdict: about how many tasks would decide; None where no number would."""
-    candidate_cost: Cost
-    incumbent_cost: Cost
+    candidate_cost: PolicyCost
+    incumbent_cost: PolicyCost
     config: GateConfig
 
     @property
@@ -141,7 +141,7 @@ def _decision(
     return "inconclusive", (f"not told apart: {gain}",)
 
 
-def _blow_ups(candidate: Cost, incumbent: Cost, config: GateConfig) -> list[str]:
+def _blow_ups(candidate: PolicyCost, incumbent: PolicyCost, config: GateConfig) -> list[str]:
     kinds = [
         ("generated tokens", candidate.tokens, incumbent.tokens, config.max_tokens_ratio),
         ("seconds", candidate.seconds, incumbent.seconds, config.max_latency_ratio),
@@ -164,14 +164,14 @@ def _tasks_needed(deltas: list[float], config: GateConfig) -> int | None:
 
 
 def _by_task(episodes: Sequence[Episode], name: str) -> dict[str, Episode]:
-    found = {episode.task_id: episode for episode in episodes}
-    if len(found) != len(episodes):
+    by_task = {episode.task_id: episode for episode in episodes}
+    if len(by_task) != len(episodes):
         raise ConfigError(f"{name} has two episodes of one task: the gate takes one a task")
-    return found
+    return by_task
 
 
-def _cost(episodes: Sequence[Episode]) -> Cost:
-    return Cost(
+def _cost(episodes: Sequence[Episode]) -> PolicyCost:
+    return PolicyCost(
         score=float(np.mean([episode.score for episode in episodes])),
         tokens=float(np.mean([episode.output_tokens for episode in episodes])),
         seconds=float(np.mean([episode.seconds for episode in episodes])),

@@ -203,7 +203,7 @@ def _fitted(
             )
             write_adapter(partial / "adapter", adapter, probe)
         except (OSError, RuntimeError, SafetensorError) as error:
-            # A full disk is an error of whoever was writing; torch has RuntimeError for that and for lack of memory.
+            # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
             cause = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainingError(
                 f"training {policy} stopped after step {done}: {cause}; run it again to go on from its last checkpoint"
