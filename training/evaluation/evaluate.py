@@ -24,7 +24,8 @@ RESAMPLES = 10_000
 OUTAGES = PASSING - {"timeout"}
 """How a model call fails of its server, and not of what the policy is like."""
 
-NOT_FOUND = 404
+UNSERVED = frozenset({401, 403, 404})
+"""HTTP statuses of a server that has no such policy, or won't let us ask it."""
 
 
 class Episode(Record):
@@ -170,6 +171,11 @@ def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
     )
 
 
+def measured(episodes: Sequence[Episode]) -> bool:
+    """Whether a model answered in any of the runs."""
+    return any(episode.model_calls for episode in episodes)
+
+
 def mean_interval(values: Sequence[float], *, confidence: float, seed: int = 0) -> tuple[float, float]:
     """Two-sided percentile bootstrap of the mean (Efron 1979), from 10,000 resamples with a seed of their own."""
     sample = np.asarray(values, dtype=np.float64)
@@ -207,8 +213,7 @@ class _WatchedModel:
         try:
             return await self._model.complete(request)
         except ModelError as error:
-            missing = error.status == NOT_FOUND  # The policy is not loaded there.
-            if (missing or error.kind in OUTAGES) and request.traceparent is not None:
+            if (error.status in UNSERVED or error.kind in OUTAGES) and request.traceparent is not None:
                 self._outages[request.traceparent.split("-")[1]] = error
             raise
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
-from journeyman.training.evaluation.evaluate import Episode, mean_interval
+from journeyman.training.evaluation.evaluate import Episode, mean_interval, measured
 
 VERDICT = "verdict.json"
 
@@ -46,6 +46,19 @@ class PolicyCost(Record):
     seconds: float
 
 
+class Setup(Record):
+    """What the two sides of a comparison had in common."""
+
+    crew: str
+    tasks: str
+    """Where they are from, such as the name of a file."""
+    tasks_digest: str
+    """SHA-256 over the tasks, references included."""
+    scorer: str
+    seed: int
+    """Of every model call's sampling."""
+
+
 class Verdict(Record):
     version: int = 1
     candidate: str
@@ -61,6 +74,8 @@ class Verdict(Record):
     candidate_cost: PolicyCost
     incumbent_cost: PolicyCost
     config: GateConfig
+    setup: Setup | None = None
+    """None in a verdict that no bench gave, or from before it was written down."""
 
     @property
     def tasks(self) -> int:
@@ -72,7 +87,12 @@ class Verdict(Record):
 
 
 def decide(
-    candidate: Sequence[Episode], incumbent: Sequence[Episode], config: GateConfig, *, names: tuple[str, str]
+    candidate: Sequence[Episode],
+    incumbent: Sequence[Episode],
+    config: GateConfig,
+    *,
+    names: tuple[str, str],
+    setup: Setup | None = None,
 ) -> Verdict:
     """The verdict on two sets of episodes of the same tasks; `names` are the candidate's policy and the incumbent's.
 
@@ -83,7 +103,7 @@ def decide(
     (the cost of all tasks over the sum of their scores) costs more than the incumbent's. So a candidate that works
     longer because it now solves what the other gave up on is not punished; one that rambles is.
 
-    Raises `ConfigError` if the two sets are not of the same tasks.
+    Raises `ConfigError` if the two sets are not of the same tasks, or if no model was asked in any run of one of them.
     """
     ours, theirs = _by_task(candidate, names[0]), _by_task(incumbent, names[1])
     if odd := sorted(ours.keys() ^ theirs.keys()):
@@ -106,6 +126,7 @@ def decide(
         candidate_cost=costs[0],
         incumbent_cost=costs[1],
         config=config,
+        setup=setup,
     )
 
 
@@ -167,6 +188,8 @@ def _by_task(episodes: Sequence[Episode], name: str) -> dict[str, Episode]:
     by_task = {episode.task_id: episode for episode in episodes}
     if len(by_task) != len(episodes):
         raise ConfigError(f"{name} has two episodes of one task: the gate takes one a task")
+    if episodes and not measured(episodes):
+        raise ConfigError(f"nothing was measured of {name}: no model answered in any run; first: {episodes[0].error}")
     return by_task
 
 

@@ -49,6 +49,19 @@ def test_again_measures_anew(run: Any, make_adapter: MakeAdapter, files: list[st
         assert len(peer.chats) == expected
 
 
+def test_again_keeps_what_was_measured_where_nothing_can_be_measured_now(
+    run: Any, make_adapter: MakeAdapter, files: list[str], url: str, peer: Any
+) -> None:
+    folder = make_adapter("worker@1")
+    evaluate = ("evaluate", *files, "--policy", "worker=worker@1", "--attach", url)
+    assert run.json(*evaluate)["score"] == 1.0
+    peer.loaded.clear()
+    (folder / "probe.json").rename(folder / "aside")
+    run.error(*evaluate, "--again")
+    (folder / "aside").rename(folder / "probe.json")
+    assert run.json(*evaluate)["score"] == 1.0 and len(peer.chats) == TASKS
+
+
 def test_an_evaluation_in_which_nothing_was_measured_fails(run: Any, files: list[str], url: str) -> None:
     budget = "\n[budget]\ntokens = 1\n"
     crew = Path(files[1])
@@ -113,7 +126,11 @@ def test_an_evaluation_under_other_routes_is_another_one(
     [
         (["evaluate", "--policy", "worker"], ConfigError, "write AGENT=POLICY"),
         (["evaluate", "--policy", "wroker=worker@1"], ConfigError, "no agent 'wroker'; it has: worker"),
-        (["evaluate", "--policy", "worker=bgi"], ConfigError, "unknown policy 'bgi'; have base, and adapters"),
+        (
+            ["evaluate", "--policy", "worker=bgi"],
+            ConfigError,
+            "unknown policy 'bgi'; have base, and adapters planner@1",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
