@@ -25,8 +25,12 @@ class Workspace:
         self.root = root
 
     @property
+    def config_file(self) -> Path:
+        return self.root.parent / PROJECT_FILE
+
+    @property
     def config(self) -> ProjectConfig:
-        path = self.root.parent / PROJECT_FILE
+        path = self.config_file
         return parse_config(ProjectConfig, read_toml(path), str(path)) if path.exists() else ProjectConfig()
 
     @property

@@ -7,27 +7,35 @@ repeated only if the server calls its tool read-only or idempotent: of any other
 What it protects from: arguments are held to the server's own schema before anything is sent; calls, connecting and
 reconnecting have time limits; a server started by `command` gets a handful of environment variables and those named.
 
+No tool makes its server unusable. What cannot be read of a tool's schema is left out of it, for the server to check,
+and the log names the tool; a schema that cannot be read at all lets everything through. A tool without a name is left
+out. Results are held to no schema.
+
 What it does not: a server started by `command` is a program with your rights, not a sandbox. The descriptions of its
 tools go into the prompt, and its results are read by the model: connect only to servers that you trust with both.
 """
 
 import asyncio
 import json
+import logging
 import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from journeyman.tools.foreign_schema import outlined, readable
+from journeyman.tools.mcp_wire import AS_LISTED
 from journeyman.tools.secret import header_text
 from journeyman.tools.tool import Seconds, Tool
-from journeyman.traces.errors import ConfigError, ToolError
+from journeyman.traces.errors import ConfigError, ToolError, in_one_line
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -42,6 +50,8 @@ PAUSES_S = (0.2, 0.5, 0.0)
 """After each attempt to connect, the last of which ends it."""
 MAX_PAGES = 100
 SECONDS_TO_CLOSE = 6.0
+
+_logger = logging.getLogger(__name__)
 
 
 def mcp(
@@ -60,8 +70,8 @@ def mcp(
     `env` names variables of this process that the started server gets besides PATH, HOME and the like; in a value of
     `headers`, `${TOKEN}` stands for such a variable, so that no secret is written down. What a started server writes
     to its standard error goes to the file `log`. `max_seconds` is for a call, `connect_seconds` for all attempts
-    to connect, and for the list of tools. A name that is no Python identifier gets `_` for what does not fit. Raises
-    `ConfigError` where the server cannot be reached, lacks a tool or describes one that cannot be used.
+    to connect, and for the list of tools. A name that is no Python identifier gets `_` for what does not fit, and a
+    number where another tool has that name. Raises `ConfigError` where the server cannot be reached or lacks a tool.
     """
     if tools is not None and not tools:
         raise ConfigError("tools is empty: name some, or leave it out to get all")
@@ -86,25 +96,46 @@ def mcp(
         raise ConfigError("the MCP server has no tools: name another command or address")
     if missing := [name for name in tools or () if name not in offered]:
         raise ConfigError(f"the MCP server has no tool {missing[0]!r}; it has: {', '.join(offered)}")
-    return tuple(_tool(server, offered[name], max_seconds) for name in tools or offered)
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(tools or offered):
+        names[_unlike(_identifier(name), names)] = name
+    return tuple(_tool(server, offered[name], called, max_seconds) for called, name in names.items())
 
 
-def _tool(server: "_Server", offered: "Offered", max_seconds: float) -> Tool:
+def _tool(server: "_Server", offered: "Offered", name: str, max_seconds: float) -> Tool:
     hints = offered.annotations
     again = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
 
     async def call(**arguments: Any) -> str:
         return _text(await server.call(offered.name, arguments, max_seconds, again))
 
-    return Tool(
+    listed = (offered.meta or {}).get(AS_LISTED, offered.input_schema)
+    tool = partial(
+        Tool,
         call,
-        name=_identifier(offered.name),
+        name=name,
         description=offered.description or offered.title or offered.name,
         timeout_s=max_seconds + 5,
-        parameters=offered.input_schema,
         writes=hints is None or not hints.read_only_hint,
         idempotent=again,
     )
+    return _with_schema(tool, listed, offered.name)
+
+
+def _with_schema(tool: Callable[..., Tool], listed: Any, name: str) -> Tool:
+    """The tool with as much of its schema as can be read; what is left out is told."""
+    try:
+        schema, left = readable(listed)
+    except Exception as error:  # Nobody can say what a schema of somebody else's does to those who read it.
+        _logger.warning("MCP tool %r: its schema cannot be read, so it takes anything: %s", name, in_one_line(error))
+        return tool(parameters={"type": "object"})
+    if left:
+        _logger.warning("MCP tool %r: left to the server, as it cannot be read here: %s", name, "; ".join(left))
+    try:
+        return tool(parameters=schema)
+    except (ConfigError, RecursionError) as error:
+        _logger.warning("MCP tool %r is shown by its outermost parameters: %s", name, in_one_line(error))
+        return tool(parameters=outlined(schema))
 
 
 class _Server:
@@ -125,7 +156,7 @@ class _Server:
 class _Link:
     """The connection, in a loop and thread of its own; its coroutines run there."""
 
-    def __init__(self, where: str, client: "Callable[[asyncio.Event], Client]", connect_seconds: float) -> None:
+    def __init__(self, where: str, client: "Callable[[Session], Client]", connect_seconds: float) -> None:
         self.loop = asyncio.new_event_loop()
         self._where = where
         self._client = client
@@ -203,9 +234,9 @@ async def _all_tools(client: "Client") -> "list[Offered]":
     for _ in range(MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         found += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
+        if not page.next_cursor or page.next_cursor == cursor:
             break
+        cursor = page.next_cursor
     return found
 
 
@@ -213,6 +244,11 @@ def _identifier(name: str) -> str:
     """A tool's name as a crew can use it."""
     written = re.sub(r"\W", "_", name)
     return written if written.isidentifier() and written != "answer" else f"_{written}"
+
+
+def _unlike(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}_{number}" for number in count(2))
+    return next(one for one in chain((name,), numbered) if one not in taken)
 
 
 def _text(result: "CallToolResult") -> str:

@@ -11,9 +11,12 @@ from typing import Any, Self, TypeVar
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
+from mcp.shared.message import SessionMessage
+from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, JSONRPCResponse
 from pydantic import ValidationError
 
+from journeyman.tools.last_words import LastWords, secrets_of
+from journeyman.tools.mcp_wire import mend
 from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ToolError
 
@@ -39,15 +42,17 @@ class BrokenError(Exception):
 
 
 class Session:
-    def __init__(self, make: Callable[[asyncio.Event], Client]) -> None:
+    def __init__(self, make: "Callable[[Session], Client]") -> None:
         self.over = asyncio.Event()
         """Set when the session shall end, or the server has ended it."""
-        self.client = make(self.over)
+        self.words: LastWords | None = None
+        """Of a server that was started."""
+        self.client = make(self)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep())
 
     @classmethod
-    async def opened(cls, make: Callable[[asyncio.Event], Client], seconds: float) -> Self:
+    async def opened(cls, make: "Callable[[Session], Client]", seconds: float) -> Self:
         """A session that is ready; raises `ToolError` with the reason where there is none."""
         session = cls(make)
         try:
@@ -55,7 +60,10 @@ class Session:
                 await asyncio.shield(session._ready)
         except TimeoutError:
             await session.close()
-            raise ToolError(f"no answer in {seconds:.2g} s") from None
+            raise ToolError(f"no answer in {seconds:.2g} s{session._last_words()}") from None
+        except ToolError as error:
+            await session.close()
+            raise ToolError(f"{error}{session._last_words()}") from None
         except BaseException:
             await session.close()
             raise
@@ -90,6 +98,10 @@ class Session:
         if not done:
             self._keeper.cancel()
 
+    def _last_words(self) -> str:
+        words = "" if self.words is None else self.words.shown()
+        return f"; the last that it wrote: {words}" if words else ""
+
     async def _keep(self) -> None:
         try:
             async with self.client:
@@ -104,38 +116,42 @@ class Session:
                 self._ready.cancel()
 
 
-def web_client(url: str, headers: dict[str, str], over: asyncio.Event) -> Client:
+def web_client(url: str, headers: dict[str, str], session: Session) -> Client:
     return Client(_web(url, headers))
 
 
-def process_client(command: tuple[str, ...], env: dict[str, str], log: Path, over: asyncio.Event) -> Client:
-    """Starts `command` when it is entered; sets `over` when the process goes away, so that no call is sent in vain."""
-    return Client(_process(StdioServerParameters(command=command[0], args=list(command[1:]), env=env), log, over))
+def process_client(command: tuple[str, ...], env: dict[str, str], log: Path, session: Session) -> Client:
+    """Starts `command` when it is entered; the session is over when the process goes away: no call is sent in vain."""
+    return Client(_process(StdioServerParameters(command=command[0], args=list(command[1:]), env=env), log, session))
 
 
 @asynccontextmanager
 async def _web(url: str, headers: dict[str, str]) -> AsyncIterator[tuple[Any, Any]]:
     async with (
         httpx2.AsyncClient(headers=headers, timeout=TIMEOUT) as http,
-        streamable_http_client(url, http_client=http) as streams,
+        streamable_http_client(url, http_client=http) as (read, write),
     ):
-        yield streams
+        yield _Watched(read), write
 
 
 @asynccontextmanager
-async def _process(server: StdioServerParameters, log: Path, over: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
-    with log.open("a", encoding="utf-8") as file:
-        async with stdio_client(server, errlog=file) as (read, write):
-            yield _Watched(read, over), write
+async def _process(server: StdioServerParameters, log: Path, session: Session) -> AsyncIterator[tuple[Any, Any]]:
+    session.words = LastWords(log, secrets_of([server.command, *server.args], (server.env or {}).values()))
+    with session.words.pipe as pipe:
+        async with stdio_client(server, errlog=pipe) as (read, write):
+            pipe.close()
+            yield _Watched(read, session.over), write
 
 
 class _Watched:
-    def __init__(self, stream: Any, over: asyncio.Event) -> None:
+    """What comes from a server, mended; sets `over` at the end of it."""
+
+    def __init__(self, stream: Any, over: asyncio.Event | None = None) -> None:
         self._stream = stream
-        self._over = over
+        self._over = over or asyncio.Event()
 
     async def receive(self) -> Any:
-        return await self._stream.receive()
+        return _mended(await self._stream.receive())
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -145,7 +161,7 @@ class _Watched:
 
     async def __anext__(self) -> Any:
         try:
-            return await self._stream.__anext__()
+            return _mended(await self._stream.__anext__())
         except StopAsyncIteration:
             self._over.set()
             raise
@@ -159,6 +175,12 @@ class _Watched:
     ) -> bool | None:
         left: bool | None = await self._stream.__aexit__(kind, error, trace)
         return left
+
+
+def _mended(message: Any) -> Any:
+    if isinstance(message, SessionMessage) and isinstance(message.message, JSONRPCResponse):
+        mend(message.message.result)
+    return message
 
 
 def _reason(error: BaseException) -> str:

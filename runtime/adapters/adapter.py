@@ -69,11 +69,7 @@ class Probe(Record):
 
 def load_adapter(folder: Path) -> Adapter:
     """The adapter in `folder`, once its files have been found whole, unaltered and of a form that vLLM serves."""
-    adapter = _read(Adapter, folder / RECORD)
-    if adapter.policy != folder.name:
-        raise AdapterError(
-            f"{folder}: holds {adapter.policy}, not {folder.name}: a folder keeps the name it was made with"
-        )
+    adapter = read_adapter(folder)
     read_probe(folder)
     config = _read_json(folder / CONFIG)
     _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
@@ -84,6 +80,16 @@ def load_adapter(folder: Path) -> Adapter:
     if (digest := digest_files(folder)) != adapter.digest:
         raise AdapterError(
             f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
+        )
+    return adapter
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """The adapter's own account of itself; its weights aren't read, and may be damaged."""
+    adapter = _read(Adapter, folder / RECORD)
+    if adapter.policy != folder.name:
+        raise AdapterError(
+            f"{folder}: holds {adapter.policy}, not {folder.name}: a folder keeps the name it was made with"
         )
     return adapter
 
@@ -143,8 +149,11 @@ def find_adapter(adapters: Path, policy: str) -> Path:
 
 
 def adapter_digests(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
-    """By policy, the digest of each of `policies` that is an adapter; raises `AdapterError` where one isn't there."""
-    return {policy: load_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
+    """By policy, the recorded digest of each of `policies` that is an adapter; weights are hashed when they are loaded.
+
+    Raises `AdapterError` where one isn't there.
+    """
+    return {policy: read_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
 
 
 def adapter_folders(adapters: Path) -> list[Path]:
@@ -210,6 +219,8 @@ R = TypeVar("R", Adapter, Probe)
 def _read(record: type[R], path: Path) -> R:
     try:
         return record.model_validate_json(_existing(path).read_bytes())
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -2,11 +2,11 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import time_ns
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -45,23 +45,32 @@ class Entry(Record):
     reason: str
 
 
+class _Known(NamedTuple):
+    """What was read of the file."""
+
+    inode: int = 0
+    size: int = 0
+    """Bytes of whole lines."""
+    last: bytes = b""
+    entries: tuple[Entry, ...] = ()
+    latest: Mapping[str, Entry] = {}
+    """For each agent, the entry that put its policy in service."""
+
+
 class Journal:
     """An append-only file. An append is a compare-and-swap: of two processes at once, one wins."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known = _Known()
 
     def entries(self) -> list[Entry]:
         """Every entry, oldest first; a last line torn by a crash was never acknowledged and is left out."""
-        try:
-            lines = self._path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        return [self._entry(number, line) for number, line in enumerate(lines[:-1], start=1)]
+        return list(self._read().entries)
 
     def latest(self) -> dict[str, Entry]:
         """For each agent that the journal knows, the entry that put its policy in service."""
-        return {entry.agent: entry for entry in self.entries() if entry.action != "reject"}
+        return dict(self._read().latest)
 
     def active(self) -> dict[str, str]:
         """The policy in service for each agent that was ever promoted; any other agent has `base`."""
@@ -127,6 +136,32 @@ class Journal:
         state = self.state(policy)
         if BECOMES[action] not in NEXT[state]:
             raise AdapterError(f"{policy} is {state}: it can't become {BECOMES[action]}")
+
+    def _read(self) -> _Known:
+        """What was read before isn't read again, save for the last line, which shows that the file only grew."""
+        try:
+            with self._path.open("rb") as file:
+                self._known = self._read_on(file, self._known)
+        except FileNotFoundError:
+            self._known = _Known()
+        return self._known
+
+    def _read_on(self, file: BinaryIO, known: _Known) -> _Known:
+        inode = os.fstat(file.fileno()).st_ino
+        file.seek(known.size - len(known.last))
+        if (inode, file.read(len(known.last))) != (known.inode, known.last):
+            known = _Known(inode=inode)
+            file.seek(0)
+        if not (lines := [line for line in file if line.endswith(b"\n")]):
+            return known
+        new = [self._entry(number, line) for number, line in enumerate(lines, start=len(known.entries) + 1)]
+        return _Known(
+            inode=inode,
+            size=known.size + sum(map(len, lines)),
+            last=lines[-1],
+            entries=(*known.entries, *new),
+            latest={**known.latest, **{entry.agent: entry for entry in new if entry.action != "reject"}},
+        )
 
     def _entry(self, number: int, line: bytes) -> Entry:
         try:

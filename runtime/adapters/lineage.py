@@ -10,9 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from journeyman.runtime.adapters.adapter import RECORD, Adapter, adapter_folders, find_adapter
+from journeyman.runtime.adapters.adapter import Adapter, adapter_folders, find_adapter, read_adapter
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
@@ -109,7 +107,7 @@ def trace_lineage(workspace: Workspace, name: str) -> AdapterLineage | RecordLin
     """
     family = _Family(workspace)
     if "@" in name:
-        return family.of_adapter(_read(find_adapter(workspace.adapters, name)))
+        return family.of_adapter(read_adapter(find_adapter(workspace.adapters, name)))
     return family.of_record(name.lower())
 
 
@@ -253,17 +251,9 @@ class _Family:
 def _adapters(folder: Path) -> Iterator[Adapter]:
     for one in adapter_folders(folder):
         try:
-            yield _read(one)
+            yield read_adapter(one)
         except AdapterError:
             continue  # `journeyman adapters` says what is wrong with it.
-
-
-def _read(folder: Path) -> Adapter:
-    """An adapter's own account of itself; its weights may be damaged."""
-    try:
-        return Adapter.model_validate_json((folder / RECORD).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise AdapterError(f"{folder / RECORD} cannot be read: {type(error).__name__}") from None
 
 
 def _datasets(folder: Path) -> Iterator[Dataset]:

@@ -1,4 +1,7 @@
-"""An MCP server by hand, over stdio, that does one thing wrong: the one that its argument names."""
+"""An MCP server by hand, over stdio, that does one thing wrong: the one that its argument names.
+
+Where the argument is JSON, its `tools` are listed and its `result` answers each call.
+"""
 
 import json
 import sys
@@ -17,16 +20,24 @@ def tool(name: str) -> dict[str, Any]:
     return {"name": name, "annotations": {"readOnlyHint": True}, "inputSchema": {"type": "object"}}
 
 
+if WRONG.startswith("{"):
+    SCRIPT = json.loads(WRONG)
+    CALLS[WRONG] = {"result": SCRIPT.get("result", {"content": [{"type": "text", "text": "done"}]})}
+pages = 0
+
+
 def listed() -> dict[str, Any]:
+    global pages
+    if WRONG.startswith("{"):
+        return {"tools": SCRIPT["tools"]}
     if WRONG == "named":
         return {"tools": [tool("2fa"), tool("answer"), tool("a-b")]}
     if WRONG == "bare":
         return {"tools": []}
-    if WRONG == "untyped":
-        return {"tools": [{"name": "shop"}]}
     if WRONG == "endless":
         time.sleep(0.2)
-        return {"tools": [tool("shop")], "nextCursor": "more"}
+        pages += 1
+        return {"tools": [tool("shop")], "nextCursor": f"page {pages}"}
     return {"tools": [tool("shop")]}
 
 

@@ -111,10 +111,16 @@ async def test_every_reference_within_a_ready_schema_is_replaced() -> None:
     }
 
 
-async def test_a_schema_that_leads_in_circles_fails_the_call_and_not_the_run() -> None:
+async def test_a_schema_that_leads_in_circles_says_nothing_of_the_arguments() -> None:
     circle = ready(properties={"a": {"$ref": "#/properties/a"}})
     assert circle.parameters["properties"] == {"a": {}}
-    assert (await call_tool(circle, {"a": 1})).status == "failed"
+    assert (await call_tool(circle, {"a": 1})).status == "ok"
+
+
+def test_a_reference_into_a_list_is_replaced_too() -> None:
+    number = {"type": "integer"}
+    either = ready(properties={"a": {"$ref": "#/properties/b/anyOf/0"}, "b": {"anyOf": [number]}})
+    assert either.parameters["properties"]["a"] == number
 
 
 def test_a_schema_that_unfolds_without_end_is_refused() -> None:

@@ -213,7 +213,8 @@ def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) ->
 
 
 def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
-    """The line with all its spans in place of the first's. No text can hold the key: there its quotes are escaped."""
+    """The line with all its spans in the place of the first. No text can hold the key: there its quotes are escaped."""
+    # Parsed and dumped instead, in as many lines, a merged row costs 40 µs (8 kB) to 340 µs (69 kB); this 2 to 10 µs.
     if len(span_ids) == 1:
         return line
     return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)
