@@ -35,11 +35,9 @@ from journeyman.runtime.adapters.adapter import CONFIG, Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message, chat_message, chat_tool
 from journeyman.training.data.samples import SFTSample
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
 from journeyman.training.methods.recipe import OnStep
 from journeyman.training.methods.sft import SFTRecipe
-
-WHOLE = "whole.json"
-"""Written into a checkpoint last: one without it was torn by a kill."""
 
 PROBE_TOKENS = 96
 
@@ -48,21 +46,25 @@ EAGER_TOKENS = 512
 
 
 def fit(
-    samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path, partial: Path, on_step: OnStep
+    samples: Sequence[SFTSample],
+    recipe: SFTRecipe,
+    base_model: Path,
+    partial: Path,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep,
 ) -> tuple[float, Probe]:
-    """Trains in `partial`, from its last whole checkpoint, and leaves PEFT's two files in `partial/adapter`.
+    """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
 
     Returns the seconds spent in training, those before a kill included, and the probe.
     """
-    checkpoint, seconds = _last_whole(partial / "checkpoints")
-    watch = _Watch(on_step, seconds)
-    trainer = prepare(samples, recipe, base_model, partial / "checkpoints")
+    watch = _Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
+    trainer = prepare(samples, recipe, base_model, partial / CHECKPOINTS)
     trainer.add_callback(watch)
     model = trainer.model
     assert isinstance(model, PeftModel)
     # Autocast makes LoRA's float32 weights bfloat16 for each product; PEFT would make the far larger inputs float32.
     with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     _save(model, partial / "adapter")
     rows = cast(Sequence[dict[str, Any]], trainer.train_dataset)
     return watch.seconds, _probe(model, rows[0]["input_ids"][-PROBE_TOKENS:])
@@ -161,8 +163,7 @@ class _Watch(TrainerCallback):
         self._on_step(state.global_step, state.max_steps, logs["loss"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (checkpoint / WHOLE).write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
 
 
 def _arguments(recipe: SFTRecipe, folder: Path) -> SFTConfig:
@@ -289,20 +290,6 @@ def _lora(recipe: SFTRecipe, base_model: Path) -> LoraConfig:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_model.name,
     )
-
-
-def _last_whole(checkpoints: Path) -> tuple[Path | None, float]:
-    """The newest checkpoint that is whole, with the seconds spent on it; torn ones are removed."""
-    whole: dict[int, Path] = {}
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / WHOLE).exists():
-            whole[int(folder.name.rpartition("-")[2])] = folder
-        else:
-            shutil.rmtree(folder)
-    if not whole:
-        return None, 0.0
-    newest = whole[max(whole)]
-    return newest, float(json.loads((newest / WHOLE).read_text(encoding="utf-8"))["seconds"])
 
 
 def _save(model: PeftModel, folder: Path) -> None:
