@@ -277,7 +277,7 @@ def test_messages_that_make_no_sense_are_named(golden: Golden) -> None:
 
 
 def test_no_spans_make_no_trace() -> None:
-    with pytest.raises(StoreError, match="at least one span"):
+    with pytest.raises(StoreError, match="a trace needs at least one"):
         assemble([])
 
 
