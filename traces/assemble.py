@@ -216,7 +216,8 @@ def _trajectory(
         span_id=span_id,
         agent=agent,
         parent=parent if parent in trajectory_ids else None,
-        assignment=own and _text(own, a.ASSIGNMENT_ID),
+        # Also of an agent whose own span a kill took: its calls have the number too.
+        assignment=next((number for span in named if (number := _text(span, a.ASSIGNMENT_ID))), None),
         goal=own and _text(own, a.GOAL),
         status=own and _text(own, a.STATUS),
         plan=plans[-1] if plans else None,

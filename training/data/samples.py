@@ -8,13 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
 
 from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.files import make_folder, publish
-from journeyman.traces.messages import Message
+from journeyman.traces.messages import Message, ToolCall
 
 BUFFER_BYTES = 2**20
 """A row is a kilobyte or two: so many go to the file at once."""
@@ -36,6 +36,11 @@ class SFTSample(Record):
     messages: tuple[Message, ...]
     """The whole prompt, earlier turns included."""
     completion: str
+    """The reply's text."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """The reply's calls, where it has any."""
+    tools: tuple[dict[str, JsonValue], ...] | None = None
+    """What the server was given to be called, where it was: the definition of each."""
     prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     """The reply in the server's tokens, end of turn included. None for a demonstration, which is only text."""
@@ -101,7 +106,7 @@ def plain_line(*, ids: tuple[str, str] | None, **fields: Any) -> bytes:
 
 
 _WITHOUT_IDS = {
-    name: field.get_default() for name, field in SFTSample.model_fields.items() if not name.endswith("token_ids")
+    name: field.get_default() for name, field in SFTSample.model_fields.items() if field.get_default() is not None
 }
 
 

@@ -24,7 +24,8 @@ RESAMPLES = 10_000
 OUTAGES = PASSING - {"timeout"}
 """How a model call fails of its server, and not of what the policy is like."""
 
-NOT_FOUND = 404
+UNSERVED = frozenset({401, 403, 404})
+"""HTTP statuses of a server that has no such policy, or won't let us ask it."""
 
 
 class Episode(Record):
@@ -99,18 +100,18 @@ async def evaluate(
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
 
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
-    moment it is there, and tasks that the file has episodes of are not run again; whoever names a file names it for one
+    moment it is there, and tasks that the file has episodes of are not run again; a file is for one
     crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
 
     With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
-    places = asyncio.Semaphore(concurrency)
+    limit = asyncio.Semaphore(concurrency)
 
-    async def one(task: Task) -> Episode:
+    async def episode_of(task: Task) -> Episode:
         episode = done.get((task.id, _digest(task)))
         if episode is None:
-            async with places:
+            async with limit:
                 episode = _score(task, await runtime.run(task), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
                 raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
@@ -123,7 +124,7 @@ async def evaluate(
 
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(task)) for task in tasks]
+            running = [group.create_task(episode_of(task)) for task in tasks]
     except ExceptionGroup as failures:  # The first of them stopped the others.
         raise failures.exceptions[0] from None
     return [task.result() for task in running]
@@ -164,6 +165,11 @@ def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
     )
 
 
+def measured(episodes: Sequence[Episode]) -> bool:
+    """Whether a model answered in any of the runs."""
+    return any(episode.model_calls for episode in episodes)
+
+
 def mean_interval(values: Sequence[float], *, confidence: float, seed: int = 0) -> tuple[float, float]:
     """Two-sided percentile bootstrap of the mean (Efron 1979), from 10,000 resamples with a seed of their own."""
     sample = np.asarray(values, dtype=np.float64)
@@ -201,8 +207,7 @@ class _WatchedModel:
         try:
             return await self._model.complete(request)
         except ModelError as error:
-            missing = error.status == NOT_FOUND  # The policy is not loaded there.
-            if (missing or error.kind in OUTAGES) and request.traceparent is not None:
+            if (error.status in UNSERVED or error.kind in OUTAGES) and request.traceparent is not None:
                 self._outages[request.traceparent.split("-")[1]] = error
             raise
 

@@ -184,9 +184,7 @@ def _adapter(found: "AdapterLineage") -> Tree:
     tree.add(f"trained to replace {' ← '.join(found.parents)}")
     paths = ", ".join(escape(path.name) for path in found.datasets) or "[yellow]its file is not there any more[/]"
     rows = tree.add(f"dataset {adapter.dataset_digest[:12]} · {_counted(adapter.rows, 'row')} · {paths}")
-    runs = (
-        rows.add(f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}") if found.sources else rows
-    )
+    runs = rows.add(_learned(found)) if found.sources else rows
     for source in found.sources[:SHOWN]:
         runs.add(_source(source))
     if len(found.sources) > SHOWN:
@@ -194,6 +192,12 @@ def _adapter(found: "AdapterLineage") -> Tree:
     for child in found.children:
         _add(tree, child)
     return tree
+
+
+def _learned(found: "AdapterLineage") -> str:
+    written = sum(source.demonstrations > 0 for source in found.sources)
+    shown = f" · {_counted(written, 'run')} of demonstrations" if written else ""
+    return f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}{shown}"
 
 
 def _record(found: "RecordLineage") -> Tree:
@@ -211,7 +215,15 @@ def _record(found: "RecordLineage") -> Tree:
 def _source(source: "Source") -> str:
     said = "".join(f" · {escape(f'{label.name} = {label.value}')}" for label in source.labels)
     name = f"trace {source.trace_id[:12]}" if source.trace_id else "of a trace that is not known"
-    return f"{name} · {_counted(len(source.span_ids), 'span')}{_state(source.state)}{said}"
+    spans = _counted(len(source.span_ids), "span")
+    match source.demonstrations:
+        case 0:
+            written = ""
+        case count if count == len(source.span_ids):
+            written = " · demonstration"
+        case count:
+            written = f" · {_counted(count, 'demonstration')}"
+    return f"{name} · {spans}{_state(source.state)}{written}{said}"
 
 
 def _state(state: str) -> str:
