@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import quote
 
 from journeyman.traces.capture.redact import Redactor
 
@@ -14,6 +15,8 @@ KEPT_BYTES = 4_000
 SHOWN_CHARS = 300
 SHORTEST_SECRET = 4
 """Characters; of shorter values the text would be full."""
+MAX_WORDS = 3
+"""Of an argument, such as a header with a token in it; a longer one is a text or a program."""
 SECONDS_TO_ARRIVE = 0.5
 
 
@@ -21,7 +24,7 @@ class LastWords:
     """Reads a pipe to its end in a thread of its own, so that no server waits; the file `log` gets all of it."""
 
     def __init__(self, log: Path, secrets: Iterable[str]) -> None:
-        self._secrets = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
+        self._secrets = sorted({one for one in secrets if len(one) >= SHORTEST_SECRET}, key=len, reverse=True)
         self._kept = b""
         # Line by line, so that several servers may share a file.
         self._log = log.open("ab")
@@ -56,10 +59,11 @@ def secrets_of(command: Iterable[str], env: Iterable[str]) -> list[str]:
     found = list(env)
     previous = ""
     for argument in list(command)[1:]:
-        name, equals, value = argument.partition("=")
-        if name.startswith("-"):
-            found += [value] if equals else []
+        name, _, value = argument.partition("=")
+        if argument.startswith("-"):
+            found += [value, "" if name.startswith("--") else argument[2:]]
         elif previous != "-m":  # The name of a module, which is what most often cannot be found.
             found += [argument, value]
         previous = argument
-    return found
+    words = [word for one in found for word in (one, *(one.split() if len(one.split()) <= MAX_WORDS else ()))]
+    return [form for word in words for form in (word, repr(word)[1:-1], quote(word))]

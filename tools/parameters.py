@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from journeyman.tools.context import ToolContext
+from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ConfigError
 
 DEFINITIONS = {"$defs", "definitions"}
@@ -66,8 +67,7 @@ class AnnotatedParameters:
         try:
             valid = self._model.model_validate(arguments)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InvalidArgumentsError(f"{_place(first['loc'])}: {first['msg']}") from None
+            raise InvalidArgumentsError(first_mistake(error, self._model)) from None
         return {name: getattr(valid, field) for field, name in self._names.items()}
 
 

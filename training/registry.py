@@ -133,8 +133,8 @@ def _note(client: "MlflowClient", version: "ModelVersion", verdict: "Verdict") -
 
 
 def _versions(client: "MlflowClient", agent: str) -> "dict[str, ModelVersion]":
-    found = client.search_model_versions(f"name = '{model_name(agent)}'")
-    return {version.tags["digest"]: version for version in found if "digest" in version.tags}
+    versions = client.search_model_versions(f"name = '{model_name(agent)}'")
+    return {version.tags["digest"]: version for version in versions if "digest" in version.tags}
 
 
 def _is_registered(client: "MlflowClient", name: str) -> bool:
@@ -142,9 +142,9 @@ def _is_registered(client: "MlflowClient", name: str) -> bool:
 
 
 def _experiment(client: "MlflowClient", uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known is not None:
+        return str(known.experiment_id)
     store = uri.removeprefix("sqlite:///")
     return client.create_experiment(
         EXPERIMENT, artifact_location=None if store == uri else str(Path(store).resolve().parent / "mlartifacts")

@@ -73,8 +73,8 @@ def track(
 def run_of(adapter: Adapter, *, uri: str) -> str | None:
     """Id of the MLflow run that trained the adapter, where there is one."""
     client = _client(uri)
-    found = client.search_runs([experiment(uri)], f"tags.digest = '{adapter.digest}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = client.search_runs([experiment(uri)], f"tags.digest = '{adapter.digest}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]) -> TrackedRun:

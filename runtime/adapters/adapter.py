@@ -1,7 +1,6 @@
 """An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
 
 import json
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
+from journeyman.traces.files import sync
 
 RECORD = "adapter.json"
 CONFIG = "adapter_config.json"
@@ -103,8 +103,7 @@ def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
     for name in (RECORD, PROBE, CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+        sync(folder / name)
 
 
 def digest_files(folder: Path) -> str:
@@ -222,9 +221,7 @@ def _read(record: type[R], path: Path) -> R:
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {where}: {first['msg']}") from None
+        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {first_mistake(error, record)}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

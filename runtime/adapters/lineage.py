@@ -31,6 +31,8 @@ class Row(Record):
     span_ids: tuple[str, ...]
     policy: str | None
     """What sampled it."""
+    demonstration: bool = False
+    """Whether it is text alone, which nobody sampled."""
 
 
 class Dataset(Record):
@@ -48,6 +50,8 @@ class Source(Record):
     """None where the run of the spans is not known any more."""
     state: State
     span_ids: tuple[str, ...]
+    demonstrations: int = 0
+    """Spans among them that a person or a script wrote, or another program recorded: they were learned from as text."""
     labels: tuple[Label, ...] = ()
     """What is said of the run now."""
 
@@ -177,6 +181,7 @@ class _Family:
     def _sources(self, rows: Sequence[Row]) -> Iterator[Source]:
         named = {row.span_ids[0]: row.trace_id for row in rows if row.span_ids}
         spans = list(dict.fromkeys(span_id for row in rows for span_id in row.span_ids))
+        shown = {span_id for row in rows if row.demonstration for span_id in row.span_ids}
         recorded = self._ask("SELECT span_id, trace_id FROM spans WHERE list_contains(?::VARCHAR[], span_id)", spans)
         there = {row["span_id"]: row["trace_id"] for row in recorded}
         runs: dict[str | None, list[str]] = {}
@@ -191,6 +196,7 @@ class _Family:
                 trace_id=trace_id,
                 state=self._state(trace_id, recorded=trace_id in traces),
                 span_ids=tuple(span_ids),
+                demonstrations=sum(span_id in shown for span_id in span_ids),
                 labels=tuple(labels.get(trace_id or "", ())),
             )
 
@@ -261,6 +267,11 @@ def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield Row(trace_id=row["trace_id"], span_ids=row["span_ids"], policy=row.get("policy"))
+            yield Row(
+                trace_id=row["trace_id"],
+                span_ids=row["span_ids"],
+                policy=row.get("policy"),
+                demonstration=not row.get("token_ids"),
+            )
         except (ValueError, KeyError, TypeError):
             continue  # Training says which line of a dataset is broken.

@@ -34,12 +34,16 @@ class CallNumbers:
         """Each as far as it came, with the server's own index."""
 
     def numbered(self, part: CallPart) -> CallPart:
+        """`part` with an index that is its call's own, and without an id or a name that the call has already."""
         number = self._number(part)
         if number is None:
             self._calls.append(part)
             return part.model_copy(update={"index": len(self._calls) - 1})
-        self._calls[number] = _joined(self._calls[number], part)
-        return part.model_copy(update={"index": number})
+        call = self._calls[number]
+        self._calls[number] = _joined(call, part)
+        return part.model_copy(
+            update={"index": number, "id": "" if call.id else part.id, "name": "" if call.name else part.name}
+        )
 
     def _number(self, part: CallPart) -> int | None:
         """Of the call that `part` goes on with, the last one that it may be."""
@@ -100,7 +104,8 @@ def read_calls(parts: Sequence[CallPart]) -> tuple[tuple[ToolCall, ...], str | N
             arguments = {}
         if not isinstance(arguments, dict):
             return (), f"the arguments of {part.name} must be a JSON object"
-        calls.append(ToolCall(id=part.id or f"call-{number}", name=part.name, arguments=arguments))
+        known = part.id and all(call.id != part.id for call in calls)
+        calls.append(ToolCall(id=part.id if known else f"call-{number}", name=part.name, arguments=arguments))
     return tuple(calls), None
 
 

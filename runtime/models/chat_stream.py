@@ -13,7 +13,7 @@ from journeyman.runtime.models.chat_wire import Piece
 HANG_UP_S = 0.2
 """What a server has to end its stream when the reply in it is over."""
 
-USAGE_S = 5.0
+USAGE_S = 2.0
 """What a server has to count the tokens of a reply that is over, if it does not hang up; some never count."""
 
 SHOWN_CHARS = 120

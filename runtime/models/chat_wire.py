@@ -1,6 +1,5 @@
 """The chat API's JSON, both ways: a `ModelRequest` as a body, and bodies and stream events as a `ModelReply`."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
@@ -10,7 +9,7 @@ from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.models.chat_calls import CallPart, WireCall, WireFunction, join_parts, read_calls
 from journeyman.runtime.models.chat_failures import check_end, check_failure, read_end
 from journeyman.traces.base import Record
-from journeyman.traces.messages import Message, Usage
+from journeyman.traces.messages import Usage, chat_message, chat_tool
 
 CALL_MARKS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=")
 """What calls begin with in the templates of Hermes and Qwen, Mistral, and Llama. vLLM leaves a call that it cannot read
@@ -39,7 +38,7 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
     """`request` as the JSON body of the API; `extensions` are vLLM's: token ids, and calls that obey any schema."""
     body: dict[str, Any] = {
         "model": request.policy,
-        "messages": [_wire(message) for message in request.messages],
+        "messages": [chat_message(message) for message in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
     }
@@ -51,8 +50,7 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
         schema = {"name": "reply", "schema": request.json_schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.tools:
-        strict = {"strict": True} if extensions else {}
-        body["tools"] = [{"type": "function", "function": {**tool, **strict}} for tool in request.tools]
+        body["tools"] = [chat_tool(tool, strict=extensions) for tool in request.tools]
         body["tool_choice"] = request.tool_choice
         if not request.parallel_calls:
             body["parallel_tool_calls"] = False
@@ -126,22 +124,6 @@ def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
     if request.tools and not reply.tool_calls and any(mark in reply.content for mark in CALL_MARKS):
         return reply.model_copy(update={"unreadable": "it holds a tool call that is not complete, valid JSON"})
     return reply
-
-
-def _wire(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
 
 
 class _Cached(BaseModel):

@@ -63,6 +63,12 @@ TWICE = {
         ),
         (properties(a={"$ref": "it"}) | {"$defs": {"It": {"$id": "it", "type": "integer"}}}, {"a": 1}, {"a": ""}, ""),
         (properties(a={"$ref": "#/components/It"}) | {"components": {"It": LETTERS}}, {"a": "ø"}, {"a": 1}, "pattern"),
+        # anthropics/claude-code#88049: no object at the top, but a choice of objects.
+        ({"anyOf": [properties(a={"type": "string"}), properties(b={"type": "integer"})]}, {"a": "x"}, None, ""),
+        # mastra-ai/mastra#23731: `required` among the properties.
+        (properties(coin={"type": "string"}, required=["coin"]), {"coin": "x"}, {"coin": 1}, 'required: ["coin"]'),
+        # Kuadrant/mcp-gateway#662: a type that there is not.
+        (properties(n={"type": "int"}), {"n": 1}, None, 'type: "int"'),
         (True, {"any": 1}, None, ""),
         (False, {}, None, "false"),
         (None, {"any": 1}, None, ""),
@@ -104,6 +110,12 @@ async def test_an_odd_schema_is_read_as_far_as_it_can_be(
     assert all("'odd'" in one and told in one for one in said)
 
 
+def test_a_tool_without_a_schema_takes_anything() -> None:
+    """mastra-ai/mastra#21859."""
+    bare = served({"name": "bare"}, PLAIN)["bare"]
+    assert bare.parameters == {"properties": {}, "type": "object"}
+
+
 @pytest.mark.parametrize("left_out", [{"inputSchema": {"type": "object"}}, {"name": 3}, "shop", None])
 def test_a_tool_without_a_name_is_left_out(left_out: Any) -> None:
     assert list(served(left_out, PLAIN)) == ["plain"]
@@ -131,6 +143,8 @@ OUTPUT = {"type": "object", "properties": {"degrees": {"type": "integer"}}, "req
 @pytest.mark.parametrize(
     ("output", "result", "content"),
     [
+        # ThinkInAIXYZ/deepchat#2075: a schema of the output that is none.
+        ({"type": "object", "properties": {"list": {"type": {"type": "string"}}}}, {"content": TEXT}, "21 degrees"),
         (OUTPUT, {"content": TEXT}, "21 degrees"),
         (OUTPUT, {"content": TEXT, "structuredContent": {"degrees": "21"}}, "21 degrees"),
         (OUTPUT, {"content": TEXT, "structuredContent": None}, "21 degrees"),

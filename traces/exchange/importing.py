@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import JsonValue, ValidationError
 
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.capture.log import SPAN_VERSION, SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, read_conversation
@@ -115,8 +115,7 @@ def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) 
             span = span.model_copy(update=today)
         return Imported(spans=(span,), labels=())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise StoreError(f"no span: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise StoreError(f"no span: {first_mistake(error, SpanRecord)}") from None
 
 
 def _entries(where: str, value: JsonValue, format: Format) -> Iterator[tuple[str, JsonValue]]:

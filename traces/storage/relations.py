@@ -41,6 +41,9 @@ _IDS = {
 
 WIDE = {
     "system_instructions": _attribute(a.SYSTEM_INSTRUCTIONS),
+    "tool_definitions": _attribute(a.TOOL_DEFINITIONS),
+    "output_type": _attribute(a.OUTPUT_TYPE),
+    "run_id": _attribute(a.RUN_ID),
     "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
     "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
     **_IDS,
@@ -48,8 +51,8 @@ WIDE = {
     "logprobs": f"coalesce(logprobs::DOUBLE[], TRY_CAST({_attribute(a.LOGPROBS)} AS DOUBLE[]))",
 }
 """The large columns of `turns`, from a row of `spans`, also where the value did not fit its column there. System
-instructions are here only where they are not among the texts that `system_digest` names. JSON text of token ids is made
-here faster than from the numbers."""
+instructions and tools are here only where they are not among the texts that `system_digest` and `tools_digest` name.
+JSON text of token ids is made here faster than from the numbers."""
 
 SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"
 SPANS_LESS_DELETED = f"{SPANS} WHERE trace_id NOT IN (SELECT trace_id FROM deleted)"
@@ -180,7 +183,8 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     calls.error_type, coalesce(calls.demonstration, false) AS demonstration, calls.refusal,
     calls.input_tokens, calls.output_tokens, calls.cached_tokens,
     account.queue_s, account.prefill_s, account.decode_s,
-    calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds, calls.system_digest,
+    calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds,
+    calls.system_digest, calls.tools_digest,
     {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
 FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id

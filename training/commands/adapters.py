@@ -25,7 +25,7 @@ PolicyArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="As in wo
 MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow (default: the workspace's)")]
 
 
-class Row(Record):
+class AdapterRow(Record):
     """An adapter in `adapters list`."""
 
     policy: str
@@ -142,12 +142,12 @@ def note_override(workspace: Workspace, agent: str) -> None:
         )
 
 
-def _row(folder: Path, state: State) -> Row:
+def _row(folder: Path, state: State) -> AdapterRow:
     try:
         adapter, verdict, registration = load_adapter(folder), read_verdict(folder), read_registration(folder)
     except AdapterError as error:
-        return Row(policy=folder.name, state=state, error=str(error))
-    return Row(
+        return AdapterRow(policy=folder.name, state=state, error=str(error))
+    return AdapterRow(
         policy=adapter.policy,
         state=state,
         rows=adapter.rows,
@@ -158,7 +158,7 @@ def _row(folder: Path, state: State) -> Row:
     )
 
 
-def _show(rows: list[Row]) -> None:
+def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return

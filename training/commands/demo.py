@@ -13,6 +13,7 @@ from rich.table import Table
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import write_whole
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
 
 
@@ -84,10 +85,8 @@ def _duration(minutes: float) -> str:
 
 def _write(path: Path, result: DemoResult) -> None:
     """Writes the result whole or not at all."""
-    partial = path.with_suffix(".partial")
     try:
-        partial.write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(result.model_dump(mode="json"), indent=2) + "\n")
     except OSError as error:
         raise StoreError(f"{path} was not written: {error.strerror}") from error
 

@@ -13,7 +13,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 from journeyman.training.evaluation.bench import Bench, with_policies
-from journeyman.training.evaluation.evaluate import Summary, summarise
+from journeyman.training.evaluation.evaluate import Summary, measured, summarise
 
 CrewOption = Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")]
 TasksOption = Annotated[Path, typer.Option("--tasks", metavar="FILE", help="Tasks with references, JSON lines")]
@@ -21,7 +21,7 @@ ScorerOption = Annotated[
     str, typer.Option("--scorer", metavar="MODULE:FUNCTION", help="Takes a task and an answer, gives 0..1")
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")]
-AgainOption = Annotated[bool, typer.Option("--again", help="Measure anew, also what was measured before")]
+AgainOption = Annotated[bool, typer.Option("--again", help="Measure again what was measured before")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Sampling seed of every model call")]
 
 SCORER = "journeyman.training.rewards:answer_in_text"
@@ -52,7 +52,9 @@ def evaluate_command(
     workspace = find_workspace(folder)
     if attach is not None:
         use_server(workspace, attach)
-    bench = Bench.open(workspace, crew, find_tasks(tasks), scorer, concurrency=concurrency, seed=seed)
+    bench = Bench.open(
+        workspace, crew, find_tasks(tasks), scorer, source=tasks.name, concurrency=concurrency, seed=seed
+    )
     table = with_policies(workspace, current_policies(workspace), bench.named(dict(map(_pair, policy or []))))
     with progress() as bar:
         row = bar.add_task("evaluate", total=len(bench.tasks))
@@ -62,8 +64,8 @@ def evaluate_command(
     if lost := [episode for episode in episodes if episode.status != "ok"]:
         first = f"{lost[0].task_id} {lost[0].status}: {lost[0].error}"
         notes.print(f"{len(lost)} of {len(episodes)} runs did not end ok; first: {first}", markup=False)
-    if not any(episode.model_calls for episode in episodes):
-        notes.print("nothing was measured: no model was asked in any run")
+    if not measured(episodes):
+        notes.print("nothing was measured: no model answered in any run")
         raise typer.Exit(Exit.FAILED)
 
 

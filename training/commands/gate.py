@@ -56,7 +56,9 @@ def gate_command(
     config = _config(margin=margin, confidence=confidence, min_tasks=min_tasks)
     find_adapter(workspace.adapters, candidate)
     server = use_server(workspace, attach)
-    bench = Bench.open(workspace, crew, find_tasks(tasks), scorer, concurrency=concurrency, seed=seed)
+    bench = Bench.open(
+        workspace, crew, find_tasks(tasks), scorer, source=tasks.name, concurrency=concurrency, seed=seed
+    )
     note_override(workspace, check_candidate(workspace, bench.crew, candidate))
     with progress() as bar:
         rows: dict[str, TaskID] = {}

@@ -46,8 +46,8 @@ def mine_command(
         )
     if dataset is None:
         raise TrainingError(_nothing(agent, mining, workspace))
-    found = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
-    emit(found, as_json, lambda: _show(dataset, mining))
+    report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
+    emit(report, as_json, lambda: _show(dataset, mining))
 
 
 def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:

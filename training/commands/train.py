@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.training.data.samples import SFTSample, read_samples
+from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.methods.recipe import Recipe, read_override
 
@@ -47,8 +49,12 @@ def _train(
     samples: list[SFTSample], agent: str, recipe: Recipe, base_model: Path, workspace: Workspace, mlflow_uri: str
 ) -> Adapter:
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
+    parent = Journal(workspace.journal).in_service(agent)
     with progress() as bar:
         task = bar.add_task("loading", total=None)
+
+        def tell(checkpoint: Checkpoint | None) -> None:
+            notes.print(_start(base_model, parent, checkpoint), markup=False)
 
         def show(step: int, total: int, loss: float) -> None:
             bar.update(task, description=f"training, loss {loss:.3f}", completed=step, total=total)
@@ -59,10 +65,21 @@ def _train(
             recipe=recipe,
             base_model=base_model,
             workspace=workspace,
-            parent=Journal(workspace.journal).in_service(agent),
+            parent=parent,
             mlflow_uri=mlflow_uri,
+            on_start=tell,
             on_step=show,
         )
+
+
+def _start(base_model: Path, parent: str, checkpoint: Checkpoint | None) -> str:
+    aside = "" if parent == BASE else f", not from {parent}, which the adapter would replace"
+    if checkpoint is None:
+        return f"training starts from the base model {base_model.name}{aside}"
+    return (
+        f"training goes on from step {checkpoint.step}, where a run that was cut short left its last checkpoint; "
+        f"that run started from the base model {base_model.name}{aside}"
+    )
 
 
 def _show(adapter: Adapter, workspace: Workspace) -> None:

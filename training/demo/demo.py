@@ -289,6 +289,7 @@ class Demo:
             tasks,
             SCORER,
             backend=lambda: self._backend(split, taught),
+            source=f"fanoutqa {split}",
             conditions=[split, crew.model_dump_json(exclude={"tools"}), self._base_digest],
             concurrency=self._config.concurrency,
             seed=self._config.seed,

@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
-from journeyman.runtime.adapters.adapter import adapter_digests
+from journeyman.agents.model import BASE
+from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
@@ -21,6 +22,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
 from journeyman.traces.trace import Task
 from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer
+from journeyman.training.evaluation.gate import Setup
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -44,12 +46,14 @@ class Bench:
         *,
         backend: Callable[[], "Backend"],
         conditions: Sequence[JsonValue],
+        source: str = "",
         concurrency: int = 8,
         seed: int = 0,
     ) -> None:
         """`backend` is asked only where a task is left to run; `conditions` are the crew's and the models', besides
-        the tasks, the scorer and the policies."""
+        the tasks, the scorer and the policies. `source` says where the tasks are from, for a verdict."""
         self.crew = crew
+        self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=_digest(tasks), scorer=scorer, seed=seed)
         self.tasks = tasks
         self._workspace = workspace
         self._config = workspace.config
@@ -62,7 +66,15 @@ class Bench:
 
     @classmethod
     def open(
-        cls, workspace: Workspace, crew: Path, tasks: Sequence[Task], scorer: str, *, concurrency: int, seed: int
+        cls,
+        workspace: Workspace,
+        crew: Path,
+        tasks: Sequence[Task],
+        scorer: str,
+        *,
+        source: str = "",
+        concurrency: int = 8,
+        seed: int = 0,
     ) -> Self:
         """A crew's file on what the workspace has running; raises `ServerError` where nothing can answer it."""
         from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
@@ -75,18 +87,30 @@ class Bench:
             scorer,
             backend=lambda: backend,
             conditions=[crew.read_text(encoding="utf-8"), *_answered_by(workspace, backend)],
+            source=source,
             concurrency=concurrency,
             seed=seed,
         )
 
     def named(self, policies: Mapping[str, str]) -> Mapping[str, str]:
-        """`policies`, agent to policy, as they are; raises `ConfigError` where there is no such agent or policy."""
+        """`policies`, agent to policy, as they are; raises `ConfigError` or `AdapterError` for one that isn't there."""
         agents = [agent.name for agent in self.crew.agents]
         for agent, policy in policies.items():
             if agent not in agents:
                 raise ConfigError(f"crew {self.crew.name!r} has no agent {agent!r}; it has: {', '.join(agents)}")
-            self._config.check_policy(policy)
+            self._check_policy(policy)
         return policies
+
+    def _check_policy(self, policy: str) -> None:
+        others = (BASE, *self._config.models)
+        if policy in others:
+            return
+        if "@" in policy:
+            find_adapter(self._workspace.adapters, policy)
+            return
+        adapters = ", ".join(folder.name for folder in adapter_folders(self._workspace.adapters))
+        there = f"adapters {adapters}" if adapters else "no adapter yet"
+        raise ConfigError(f"unknown policy {policy!r}; have {', '.join(others)}, and {there}")
 
     def episodes(
         self,
@@ -95,20 +119,20 @@ class Bench:
         on_episode: Callable[[Episode], None] = lambda episode: None,
         again: bool = False,
     ) -> list[Episode]:
-        """The tasks run under those policies, in their order; what was run before is read, but `again` measures anew.
+        """The tasks run under those policies, in their order; what was run before is read, unless `again`.
 
         Every adapter that the crew may ask for is loaded and proved first. Raises `AdapterError` or `ServerError` where
         one can't be, before any run is made, and `ServerError` where a run failed of its server: that is no episode.
         """
         path = self._path(policies)
-        if again:
-            path.unlink(missing_ok=True)
-        elif (known := finished(path, self.tasks)) is not None:
+        if not again and (known := finished(path, self.tasks)) is not None:
             for episode in known:
                 on_episode(episode)
             return known
         backend = self._backend()
         self._bring_in(policies, backend)
+        if again:
+            path.unlink(missing_ok=True)
         return asyncio.run(self._run(policies, backend, path, on_episode))
 
     def _bring_in(self, policies: PolicyTable, backend: "Backend") -> None:
@@ -165,6 +189,13 @@ def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[st
     digests = adapter_digests(workspace.adapters, policies.values())
     update = {"agents": {**table.agents, **policies}, "digests": {**table.digests, **digests}}
     return table.model_copy(update=update)
+
+
+def _digest(tasks: Sequence[Task]) -> str:
+    hashed = sha256()
+    for task in tasks:
+        hashed.update(task.model_dump_json().encode() + b"\n")
+    return hashed.hexdigest()
 
 
 def _answered_by(workspace: Workspace, backend: "Backend") -> list[JsonValue]:

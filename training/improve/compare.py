@@ -61,7 +61,7 @@ def compare(
         for policy in (incumbent, candidate)
     )
     _check_undisturbed(workspace, server, agent, candidate, incumbent)
-    verdict = decide(ours, theirs, config, names=(candidate, incumbent))
+    verdict = decide(ours, theirs, config, names=(candidate, incumbent), setup=bench.setup)
     write_verdict(find_adapter(workspace.adapters, candidate), verdict)
     return verdict
 

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +26,9 @@ from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
+from journeyman.traces.files import publish
 from journeyman.training.data.samples import SFTSample, digest_samples
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import TrackedRun, track
@@ -42,17 +44,28 @@ ENVIRONMENT = {
 """What the libraries read when they are first imported, unless the user has set it."""
 
 
+OnStart = Callable[[Checkpoint | None], None]
+"""Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
+where the same job was trained before."""
+
+
 class Method(Protocol):
     """The module that a recipe's `fit` names."""
 
     def fit(
-        self, samples: Sequence[SFTSample], recipe: Any, base_model: Path, folder: Path, on_step: OnStep
+        self,
+        samples: Sequence[SFTSample],
+        recipe: Any,
+        base_model: Path,
+        folder: Path,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep,
     ) -> tuple[float, Probe]:
-        """Trains by a recipe of the method's own kind, from the last checkpoint in `folder` where there is one.
+        """Trains by a recipe of the method's own kind, from `checkpoint` where there is one, else from the base model.
 
-        The weights go into `folder/adapter`.
+        The weights go into `folder/adapter`, checkpoints into `folder/checkpoints`.
 
-        Returns the seconds of training and a probe of the result.
+        Returns the seconds of training, those before `checkpoint` included, and a probe of the result.
         """
         ...
 
@@ -88,11 +101,13 @@ def train_adapter(
     parent: str = BASE,
     number: int | None = None,
     mlflow_uri: str | None = None,
+    on_start: OnStart = lambda checkpoint: None,
     on_step: OnStep | None = None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
 
-    A run that was killed goes on from its last checkpoint when it is called again. Raises `ConfigError` for a recipe
+    Training starts from the base model, whatever `parent` is. A run that was killed goes on from its last checkpoint
+    when it is called again. Raises `ConfigError` for a recipe
     that can't be used and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
@@ -113,9 +128,11 @@ def train_adapter(
             raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
         partial = _partial(workspace.adapters, policy)
         _reserve(partial, job)
+        checkpoint = last_whole(partial / CHECKPOINTS)
+        on_start(checkpoint)
         with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
-            adapter = _fitted(samples, recipe, base_model, partial, policy, job, _told(run, on_step))
-            partial.joinpath("adapter").rename(workspace.adapters / policy)
+            adapter = _fitted(samples, recipe, base_model, partial, policy, job, checkpoint, _told(run, on_step))
+            publish(partial / "adapter", workspace.adapters / policy)
             run.finish(adapter)
         shutil.rmtree(partial, ignore_errors=True)
         return adapter
@@ -172,10 +189,11 @@ def _fitted(
     partial: Path,
     policy: str,
     job: Job,
+    checkpoint: Checkpoint | None,
     on_step: OnStep,
 ) -> Adapter:
     _, number = split_policy(policy)
-    done = 0
+    done = 0 if checkpoint is None else checkpoint.step
 
     def watch(step: int, total: int, loss: float) -> None:
         nonlocal done
@@ -191,7 +209,7 @@ def _fitted(
         except ImportError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'journeyman[train]'") from None
         try:
-            seconds, probe = method.fit(samples, recipe, base_model, partial, watch)
+            seconds, probe = method.fit(samples, recipe, base_model, partial, checkpoint, watch)
             adapter = Adapter(
                 number=number,
                 digest=digest_files(partial / "adapter"),
@@ -203,7 +221,7 @@ def _fitted(
             )
             write_adapter(partial / "adapter", adapter, probe)
         except (OSError, RuntimeError, SafetensorError) as error:
-            # A full disk is an error of whoever was writing; torch has RuntimeError for that and for lack of memory.
+            # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
             cause = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainingError(
                 f"training {policy} stopped after step {done}: {cause}; run it again to go on from its last checkpoint"

@@ -264,7 +264,8 @@ def test_a_run_that_asked_goes_on_by_its_id_alone_and_shows_its_steps_also_witho
     runtime = Runtime(crew(post), model=ScriptedModel(replies), runs=runs())
     asked = [event.question.id for event in runtime.stream_sync(TASK, run_id="r") if isinstance(event, Asked)]
     *steps, _ = runtime.stream_sync(run_id="r", answers=dict.fromkeys(asked, approved))
-    assert [step.tool for step in steps if isinstance(step, ToolUsed)] == ["send", "send"]
+    used = [step for step in steps if isinstance(step, ToolUsed)]
+    assert [(step.tool, step.result) for step in used] == [("send", "sent one"), ("send", "sent two")]
     asked = [step.question.id for step in steps if isinstance(step, Asked)]
     assert runtime.run_sync(run_id="r", answers=dict.fromkeys(asked, approved)).status == "ok"
     assert runtime.run_sync(run_id="r").status == "ok" and len(post.sent) == 3

@@ -30,7 +30,7 @@ def server(workspace: Workspace, url: str) -> ServerState:
 @pytest.fixture
 def bench(workspace: Workspace, server: ServerState, files: list[str]) -> Bench:
     tasks, _ = read_tasks(Path(files[3]))
-    return Bench.open(workspace, Path(files[1]), tasks, SCORER, concurrency=8, seed=0)
+    return Bench.open(workspace, Path(files[1]), tasks, SCORER, source="tasks.jsonl")
 
 
 def test_a_winner_goes_into_service_and_out_again(
@@ -44,6 +44,9 @@ def test_a_winner_goes_into_service_and_out_again(
     assert (verdict.decision, verdict.incumbent) == ("promote", "base")
     assert told == ["base"] * len(bench.tasks) + ["worker@1"] * len(bench.tasks)
     assert read_verdict(folder) == verdict
+    assert verdict.setup is not None
+    told_of = verdict.setup.model_dump(exclude={"tasks_digest"})
+    assert told_of == {"crew": "echo", "tasks": "tasks.jsonl", "scorer": SCORER, "seed": 0}
     settle(workspace, server, verdict)
     assert list(peer.loaded) == ["worker@1"]
     assert promote(workspace, "worker@1", server=server).entry.reason.startswith("better: gain")
