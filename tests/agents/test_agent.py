@@ -141,7 +141,7 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.md").write_text("owls hunt")
     sqlite3.connect(tmp_path / "shop.db").executescript("CREATE TABLE city (name TEXT);").connection.close()
-    server = Path(__file__).parents[1] / "tools" / "mcp_server.py"
+    server = Path(__file__).parents[1] / "tools" / "mcp" / "mcp_server.py"
     text = (
         (
             GOOD.replace('tools = ["calculator"]', 'tools = ["calculator", "notes", "far_add"]')

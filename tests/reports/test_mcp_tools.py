@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from journeyman.tools.call import CallResult, call_tool
-from journeyman.tools.mcp import mcp
+from journeyman.tools.mcp.toolset import mcp
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
 
-LIAR = str(Path(__file__).parents[1] / "tools" / "mcp_liar.py")
+LIAR = str(Path(__file__).parents[1] / "tools" / "mcp" / "mcp_liar.py")
 PLAIN = {
     "name": "plain",
     "inputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
@@ -105,7 +105,7 @@ async def test_an_odd_schema_is_read_as_far_as_it_can_be(
     assert (await call_tool(tools["plain"], {"n": 1})).status == "ok"
     shown = json.dumps(tools["odd"].parameters)
     assert "$ref" not in shown and r"\\p" not in shown and tools["odd"].parameters["type"] == "object"
-    said = [one.getMessage() for one in caplog.records if one.name == "journeyman.tools.mcp"]
+    said = [one.getMessage() for one in caplog.records if one.name == "journeyman.tools.mcp.toolset"]
     assert len(said) == bool(told)
     assert all("'odd'" in one and told in one for one in said)
 

@@ -85,7 +85,7 @@ def test_the_weights_of_an_adapter_that_the_project_names_are_never_read(
 ) -> None:
     folder = make_adapter("worker@3")
     (folder / WEIGHTS).unlink()
-    os.mkfifo(folder / WEIGHTS)  # Whoever opens it waits for ever.
+    os.mkfifo(folder / WEIGHTS)  # To open it is to wait for ever.
     workspace.config_file.write_text('[agents.worker]\npolicy = "worker@3"\n')
     digest = policies().digests["worker@3"]
     assert digest in (folder / RECORD).read_text()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from journeyman.tools.call import CallResult, call_tool
-from journeyman.tools.mcp import mcp
+from journeyman.tools.mcp.toolset import mcp
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
 
@@ -281,7 +281,7 @@ def test_a_secret_that_no_header_can_hold_is_refused_unquoted(monkeypatch: pytes
 
 def test_a_server_that_prints_what_is_no_message_is_heard_and_fills_no_terminal() -> None:
     code = (
-        "import asyncio; from journeyman.tools.mcp import mcp; from journeyman.tools.call import call_tool\n"
+        "import asyncio; from journeyman.tools.mcp.toolset import mcp; from journeyman.tools.call import call_tool\n"
         f"(shop,) = mcp(command={[sys.executable, LIAR, 'chatty']!r})\n"
         "print(asyncio.run(call_tool(shop, {})).content)"
     )

@@ -15,8 +15,8 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, JSONRPCResponse
 from pydantic import ValidationError
 
-from journeyman.tools.last_words import LastWords, secrets_of
-from journeyman.tools.mcp_wire import mend
+from journeyman.tools.mcp.last_words import LastWords, secrets_of
+from journeyman.tools.mcp.wire import mend
 from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ToolError
 

@@ -31,8 +31,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from journeyman.tools.foreign_schema import outlined, readable
-from journeyman.tools.mcp_wire import AS_LISTED
+from journeyman.tools.mcp.foreign_schema import outlined, readable
+from journeyman.tools.mcp.wire import AS_LISTED
 from journeyman.tools.secret import header_text
 from journeyman.tools.tool import Seconds, Tool
 from journeyman.traces.errors import ConfigError, ToolError, in_one_line
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mcp.types import CallToolResult
     from mcp.types import Tool as Offered
 
-    from journeyman.tools.mcp_session import Session
+    from journeyman.tools.mcp.session import Session
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def mcp(
         raise ConfigError("tools is empty: name some, or leave it out to get all")
     if find_spec("mcp") is None:
         raise ConfigError("MCP servers need the package mcp: pip install 'journeyman[mcp]'")
-    from journeyman.tools.mcp_session import process_client, web_client
+    from journeyman.tools.mcp.session import process_client, web_client
 
     # Neither the arguments of a command nor the query of a url appear in errors: both may hold secrets.
     if url is not None and command is None:
@@ -172,7 +172,7 @@ class _Link:
         return await session.within(_all_tools(session.client), self._connect_seconds)
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float, again: bool) -> "CallToolResult":
-        from journeyman.tools.mcp_session import BrokenError
+        from journeyman.tools.mcp.session import BrokenError
 
         for attempt in (1, 2):
             session = await self._open()
@@ -186,7 +186,7 @@ class _Link:
 
     async def _open(self) -> "Session":
         """The open session, or a new one; raises `ToolError` after some attempts."""
-        from journeyman.tools.mcp_session import Session
+        from journeyman.tools.mcp.session import Session
 
         async with self._connecting:
             if self._session is not None and self._session.alive:
