@@ -56,8 +56,8 @@ def _keep_generators_as_they_are() -> None:
     """Leaves out a rewind that ends vLLM 0.32 on a CPU, for everybody whom it serves.
 
     Where a prompt is prefilled in parts, vLLM draws a token after each part, throws it away and rewinds the request's
-    generator. A CPU's generator can't be rewound, and raises. Without it a seeded reply is still the same each time that
-    its prompt is cut into the same parts.
+    generator. A CPU's generator can't be rewound, and raises. Without it a seeded reply is the same wherever its prompt
+    is cut into the same parts.
     """
     runner: Any = import_module("vllm.v1.worker.gpu_model_runner").GPUModelRunner
     original = runner._bookkeeping_sync
