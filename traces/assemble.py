@@ -180,7 +180,7 @@ def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]
         operation = _operation(span)
         if operation == "invoke_agent":
             members[span.span_id].append(span)
-        elif operation in ("plan", "chat", "execute_tool"):
+        elif operation in ("plan", "execute_tool", *a.INFERENCE):
             members[_agent_above(span, known) or span.parent_id or span.span_id].append(span)
         if operation == "execute_tool":
             below[_text(span, a.TOOL_CALL_ID) or ""].append(span)
@@ -224,7 +224,7 @@ def _trajectory(
         output=own and _json(own, a.OUTPUT, _ANY),
         decisions=own and _json(own, a.DECISIONS, _ANY),
         error=own and _text(own, a.ERROR),
-        turns=tuple(_turn(span, agent, below.get(span.span_id, ())) for span in members if _operation(span) == "chat"),
+        turns=tuple(_turn(span, agent, below.get(span.span_id, ())) for span in members if _operation(span) in a.INFERENCE),
         started_ns=own.start_ns if own else min(span.start_ns for span in members),
         ended_ns=own.end_ns if own else max(span.end_ns for span in members),
     )

@@ -68,10 +68,12 @@ def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterato
                 yield value
                 continue
             for place, entry in _entries(where, value, format):
+                refused: list[str] = []
                 try:
-                    yield _imported(entry, format, agent, family, now_ns)
+                    yield _imported(entry, format, agent, family, now_ns, refused.append)
                 except StoreError as error:
-                    yield Broken(where=place, reason=str(error))
+                    refused.append(str(error))
+                yield from (Broken(where=place, reason=reason) for reason in refused)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -88,7 +90,7 @@ def adopted(span: SpanRecord) -> SpanRecord:
 
     attributes = translate(normalised(span).attributes, 0)
     operation = attributes.get(a.OPERATION)
-    if operation == "chat" and a.TOKEN_IDS not in attributes:
+    if operation in a.INFERENCE and a.TOKEN_IDS not in attributes:
         attributes[a.DEMONSTRATION] = True
         models = [attributes[name] for name in (a.RESPONSE_MODEL, a.REQUEST_MODEL) if name in attributes]
         attributes |= dict.fromkeys((a.RESPONSE_MODEL, a.REQUEST_MODEL), models[0]) if models else {}
@@ -97,7 +99,10 @@ def adopted(span: SpanRecord) -> SpanRecord:
     return span.model_copy(update={"attributes": attributes})
 
 
-def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) -> Imported:
+def _imported(
+    entry: Any, format: Format, agent: str, family: str, now_ns: int, refuse: Callable[[str], None]
+) -> Imported:
+    """`refuse` is told of each span that can't be kept while the others of its entry are."""
     if format == "chat":
         return import_conversation(read_conversation(entry), agent=agent, family=family, now_ns=now_ns)
     if format == "otlp":
@@ -107,7 +112,7 @@ def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) 
             entry = {"resourceSpans": [entry]}
         if not isinstance(entry, dict) or "resourceSpans" not in entry:
             raise StoreError("not OTLP JSON: it has no `resourceSpans`")
-        return Imported(spans=tuple(map(adopted, from_json(entry))), labels=())
+        return Imported(spans=tuple(map(adopted, from_json(entry, refuse))), labels=())
     try:
         span = SpanRecord.model_validate(entry)
         if span.version < SPAN_VERSION:

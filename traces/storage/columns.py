@@ -138,7 +138,7 @@ class _Columns:
             rest[name] = value
         lists = self._lists
         lists["attributes"][row], lists["unspeakable"][row] = _json_texts(rest)
-        if lists["operation"][row] == "chat":
+        if lists["operation"][row] in a.INFERENCE:
             lists["refusal"][row] = self._refusal(row, span)
 
     def table(self, spans: Sequence[SpanRecord]) -> pa.Table:
