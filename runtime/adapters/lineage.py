@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from journeyman.traces import attributes as a
 from journeyman.runtime.adapters.adapter import RECORD, Adapter, adapter_folders, find_adapter
 from journeyman.runtime.workspace import Workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
 from journeyman.traces.labels import Label, LabelLog, newest

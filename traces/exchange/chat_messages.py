@@ -35,7 +35,7 @@ FINISH_REASONS = {
     "refusal": "content_filter",
     "safety": "content_filter",
 }
-"""Why a reply ended, in other providers' words (in small letters), in OpenAI's. A reply cut short must be known as one."""
+"""Why a reply ended: other providers' words, in small letters, in OpenAI's. A reply that was cut short must show."""
 
 TEXTS = ("text", "input_text", "output_text")
 REASONING = ("thinking", "redacted_thinking", "reasoning", "reasoning_content")

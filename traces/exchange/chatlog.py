@@ -55,6 +55,7 @@ def read_conversation(value: JsonValue) -> Conversation:
     entries = paired([*_system(log), *_entries(rows), *_response(log, len(rows) + 1)])
     if not any(entry.message.role == "assistant" for entry in entries):
         raise StoreError("nobody replies: a conversation needs a message of role `assistant` (or type `ai`)")
+    tools = log.get("tools") or log.get("functions")
     scores = {name: log[name] for name in SCORES if log.get(name) is not None}
     try:
         return Conversation(
@@ -64,7 +65,7 @@ def read_conversation(value: JsonValue) -> Conversation:
             started_ns=_time(log),
             session=text(log, "session", "session_id", "conversation_id", "thread_id"),
             user=text(log, "user"),
-            tools=tuple(map(_tool, tools)) if isinstance(tools := log.get("tools") or log.get("functions"), list) else (),
+            tools=tuple(map(_tool, tools if isinstance(tools, list) else ())),
             metadata=table(log.get("metadata")),
             scores=scores,
         )
@@ -138,8 +139,10 @@ def _response(log: Mapping[str, Any], number: int) -> list[Entry]:
 
 def _tool(definition: Any) -> JsonValue:
     """A tool's definition in the conventions' shape: OpenAI nests it, Anthropic and older OpenAI have it bare."""
-    if not isinstance(definition, dict) or ("type" in definition and not {"function", "input_schema"} & definition.keys()):
+    if not isinstance(definition, dict):
         return definition  # type: ignore[no-any-return]
+    if "type" in definition and not {"function", "input_schema"} & definition.keys():
+        return definition
     known = definition["function"] if isinstance(definition.get("function"), dict) else definition
     parameters = {"parameters": known["input_schema"]} if "input_schema" in known else {}
     return {**{name: one for name, one in known.items() if name != "input_schema"}, **parameters, "type": "function"}

@@ -1,6 +1,7 @@
 """A receiver: takes spans by OTLP over HTTP, on this machine only, and hands them to a sink.
 
-`POST /v1/traces`, protobuf or JSON, plain, gzip or deflate. An answer of 200 says that the spans of the request are kept, less those that its `partial_success` counts.
+`POST /v1/traces`, protobuf or JSON, plain, gzip or deflate. An answer of 200 says that the spans of the request are
+kept, less those that its `partial_success` counts.
 """
 
 import http.server
@@ -217,7 +218,7 @@ def _too_large() -> _RefusalError:
 
 def _unpacked(body: bytes, encoding: str) -> bytes:
     wbits = PACKED[encoding]
-    if encoding == "deflate" and (body[:1] and body[0] & 0x0F != 8 or int.from_bytes(body[:2]) % 31):
+    if encoding == "deflate" and ((body[:1] and body[0] & 0x0F != 8) or int.from_bytes(body[:2]) % 31):
         wbits = -wbits  # Some clients leave out the header that HTTP wants.
     unpack = zlib.decompressobj(wbits=wbits)
     try:

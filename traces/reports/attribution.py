@@ -137,7 +137,7 @@ _FIRST_ERRORS = f"""
 , unsolved AS (SELECT trace_id, status, started_ns FROM chosen WHERE NOT solved)
 , first_errors AS MATERIALIZED (
     SELECT trace_id, span_id, parent_id, operation, agent, tool, error_type, finish_reason,
-        if(operation IN {(*a.INFERENCE, 'execute_tool')}, start_ns, end_ns) AS failed_ns
+        if(operation IN {(*a.INFERENCE, "execute_tool")}, start_ns, end_ns) AS failed_ns
     FROM spans SEMI JOIN unsolved USING (trace_id)
     WHERE status = 'error' AND operation IS NOT NULL AND coalesce(error_type, '') NOT IN ('needs_input', 'paused')
     QUALIFY row_number() OVER (PARTITION BY trace_id ORDER BY end_ns, start_ns DESC, span_id) = 1

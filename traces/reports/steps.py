@@ -67,7 +67,7 @@ _POSITIONS = f"""
     FROM spans
     SEMI JOIN (SELECT trace_id FROM chosen WHERE {OVER}) AS finished USING (trace_id)
     LEFT JOIN judged USING (trace_id, span_id)
-    WHERE operation IN {(*a.INFERENCE, 'execute_tool')} AND coalesce(error_type, '') <> 'needs_input'
+    WHERE operation IN {(*a.INFERENCE, "execute_tool")} AND coalesce(error_type, '') <> 'needs_input'
     WINDOW run AS (PARTITION BY spans.trace_id ORDER BY spans.start_ns, spans.span_id)
 )
 SELECT position, count(*) AS steps, count(*) FILTER (is_right) AS "right", count(*) FILTER (last) AS last

@@ -21,7 +21,7 @@ from journeyman.traces.labels import Label, LabelLog, newest
 from journeyman.traces.storage.arrays import to_array
 from journeyman.traces.storage.conditions import value_text
 from journeyman.traces.storage.live import LiveFiles
-from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, recorded
+from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, literal, recorded
 from journeyman.traces.storage.segments import Segments, Snapshot
 from journeyman.traces.tombstones import Tombstones
 
@@ -104,7 +104,7 @@ class Database:
         connection = duckdb.connect(":memory:")
         if not self._segments.local:
             connection.register_filesystem(filesystem)
-        for name, value in {
+        settings: dict[str, bool | str | list[str]] = {
             "allowed_directories": [path if self._segments.local else filesystem.unstrip_protocol(path)],
             "temp_directory": str(Path(tempfile.gettempdir()) / f"journeyman-{os.getpid()}-{id(self):x}"),
             "memory_limit": MEMORY,
@@ -114,8 +114,9 @@ class Database:
             "autoload_known_extensions": False,
             "enable_external_access": False,
             "lock_configuration": True,
-        }.items():
-            connection.execute(f"SET {name} = {value!r}")
+        }
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {literal(value)}")
         return connection
 
     def _execute(self, sql: str, parameters: Sequence[Any], tables: Mapping[str, pa.Table]) -> pa.Table:

@@ -3,11 +3,24 @@
 A view that is not asked for costs nothing, nor does a column: expensive ones (JSON, positions) are computed when named.
 """
 
+import re
 from collections.abc import Sequence
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import WAITS
 from journeyman.traces.storage.columns import SCHEMA
+
+_GLOB = re.compile(r"[*?[]")
+"""What DuckDB takes for a pattern in the name of a file, unless it stands in brackets."""
+
+
+def literal(value: bool | str | Sequence[str]) -> str:
+    """A value as SQL writes it, whatever it holds."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return f"[{', '.join(map(literal, value))}]"
 
 
 def recorded(paths: Sequence[str], live: bool) -> str:
@@ -15,8 +28,8 @@ def recorded(paths: Sequence[str], live: bool) -> str:
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
     parts = [f"SELECT {columns} FROM live"] if live or not paths else []
     if paths:
-        files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        parts.append(f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")
+        files = [_GLOB.sub(r"[\g<0>]", path) for path in paths]
+        parts.append(f"SELECT {columns} FROM read_parquet({literal(files)}, hive_partitioning = false)")
     return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
 
 
@@ -110,11 +123,12 @@ FROM counted LEFT JOIN workflows USING (trace_id) LEFT JOIN scores USING (trace_
 
 # Between an agent and its calls may lie spans of other kinds: a plan, and whatever another program's trace nests there.
 # `above` says for each of them which span is the nearest agent; where the chain breaks, the id that is missing.
+_ENDS = ("invoke_agent", "invoke_workflow", *a.INFERENCE)
 ABOVE = f"""
 CREATE OR REPLACE VIEW above AS
 WITH RECURSIVE between_agents AS (
     SELECT trace_id, span_id, parent_id FROM spans
-    WHERE operation IS NULL AND prefill_s IS NULL OR operation NOT IN {('invoke_agent', 'invoke_workflow', *a.INFERENCE)}
+    WHERE operation IS NULL AND prefill_s IS NULL OR operation NOT IN {_ENDS}
 ), climb AS (
     SELECT trace_id, span_id, parent_id AS trajectory_id, 1 AS steps FROM between_agents
     UNION ALL
@@ -149,7 +163,7 @@ SELECT calls.*, {", ".join(f"{form} AS wide_{name}" for name, form in WIDE.items
     coalesce(above.trajectory_id, calls.parent_id, calls.span_id) AS trajectory_id
 FROM spans AS calls
 LEFT JOIN above ON above.trace_id = calls.trace_id AND above.span_id = calls.parent_id
-WHERE calls.operation IN {(*a.INFERENCE, 'execute_tool')}
+WHERE calls.operation IN {(*a.INFERENCE, "execute_tool")}
 """
 
 # A call that was tried again has an account of its server's for each attempt: that of the answer counts.

@@ -100,7 +100,9 @@ def find_doomed(
     )
     trace_ids = runs["trace_id"].to_pylist()
     calls = store.sql(
-        f"SELECT span_id FROM spans WHERE operation IN {a.INFERENCE} AND trace_id IN (SELECT unnest(?::VARCHAR[]))", [trace_ids]
+        f"""SELECT span_id FROM spans
+        WHERE operation IN {a.INFERENCE} AND trace_id IN (SELECT unnest(?::VARCHAR[]))""",
+        [trace_ids],
     )
     return Doomed(
         trace_ids=tuple(trace_ids),
