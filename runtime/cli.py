@@ -128,5 +128,6 @@ def _misused(error: typer.TyperException) -> int:
 
 
 def _complain(message: str) -> None:
+    message = " ".join(message.splitlines())  # A path may hold a line break.
     notes.print("error: ", style="red", end="")
     notes.print(message, markup=False, soft_wrap=True)

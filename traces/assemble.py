@@ -253,9 +253,7 @@ def _trajectory(
         output=own and _json(own, a.OUTPUT, _ANY),
         decisions=own and _json(own, a.DECISIONS, _ANY),
         error=own and _text(own, a.ERROR),
-        turns=tuple(
-            _turn(span, agent, below.get(span.span_id, ())) for span in members if _operation(span) in a.INFERENCE
-        ),
+        turns=tuple(_turn(call, agent, below.get(call.span_id, ())) for call in calls),
         started_ns=own.start_ns if own else min(span.start_ns for span in members),
         ended_ns=own.end_ns if own else max(span.end_ns for span in members),
     )

@@ -28,7 +28,7 @@ TIMES = ("created", "created_at", "timestamp")
 """Keys beside the messages that say when they were; the first that says something counts."""
 
 UNITS = {11: 10**9, 14: 10**6, 17: 10**3, 19: 1}
-"""Nanoseconds of one unit, by the number of digits that today's time has fewer than: seconds, milliseconds and so on."""
+"""Nanoseconds of seconds, milliseconds, microseconds and nanoseconds, by the most digits that a time in them has."""
 
 
 def conversations(value: JsonValue) -> Iterator[JsonValue]:

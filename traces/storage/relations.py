@@ -14,6 +14,11 @@ _GLOB = re.compile(r"[*?[]")
 """What DuckDB takes for a pattern in the name of a file, unless it stands in brackets."""
 
 
+def one_file(path: str) -> str:
+    """The path as DuckDB must be told it."""
+    return _GLOB.sub(r"[\g<0>]", path)
+
+
 def literal(value: bool | str | Sequence[str]) -> str:
     """A value as SQL writes it, whatever it holds."""
     if isinstance(value, bool):
@@ -28,7 +33,7 @@ def recorded(paths: Sequence[str], live: bool) -> str:
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
     parts = [f"SELECT {columns} FROM live"] if live or not paths else []
     if paths:
-        files = [_GLOB.sub(r"[\g<0>]", path) for path in paths]
+        files = [one_file(path) for path in paths]
         parts.append(f"SELECT {columns} FROM read_parquet({literal(files)}, hive_partitioning = false)")
     return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
 

@@ -33,7 +33,7 @@ from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn, ending
 CRITICAL = "◆"
 """Stands by what the run waited for."""
 
-IN_RING = "its parents lead back to itself"
+IN_RING = "its parents form a ring"
 
 LONGEST = 5
 """Steps of the critical path that the heading names."""
