@@ -3,85 +3,53 @@
 Names are loaded when they are first used, so that each costs only its own imports.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# ruff: noqa: I001
+from typing import TYPE_CHECKING
+
+from journeyman.traces.exports import exports
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Example, Limits, MemoryConfig
-    from journeyman.agents.budget import Budget, Spent
-    from journeyman.agents.calls import Calls, Used
-    from journeyman.agents.crew_file import load_crew
-    from journeyman.agents.decision import Decision
-    from journeyman.agents.guards.guardrails import Check, CheckContext, Finding, Guardrail
-    from journeyman.agents.guards.permissions import Permission, Permissions
-    from journeyman.agents.model import BASE, Model, ModelReply, ModelRequest, ModelTable, StreamingModel
-    from journeyman.agents.plan import Answer, Assignment, Plan, Report
-    from journeyman.agents.verify import Verifier
-
-_HOMES = {
-    "Agent": "journeyman.agents.agent",
-    "Answer": "journeyman.agents.plan",
-    "Assignment": "journeyman.agents.plan",
-    "BASE": "journeyman.agents.model",
-    "Budget": "journeyman.agents.budget",
-    "Calls": "journeyman.agents.calls",
-    "Check": "journeyman.agents.guards.guardrails",
-    "CheckContext": "journeyman.agents.guards.guardrails",
-    "Crew": "journeyman.agents.agent",
-    "Decision": "journeyman.agents.decision",
-    "Example": "journeyman.agents.agent",
-    "Finding": "journeyman.agents.guards.guardrails",
-    "Guardrail": "journeyman.agents.guards.guardrails",
-    "Limits": "journeyman.agents.agent",
-    "MemoryConfig": "journeyman.agents.agent",
-    "Model": "journeyman.agents.model",
-    "ModelReply": "journeyman.agents.model",
-    "ModelRequest": "journeyman.agents.model",
-    "ModelTable": "journeyman.agents.model",
-    "Permission": "journeyman.agents.guards.permissions",
-    "Permissions": "journeyman.agents.guards.permissions",
-    "Plan": "journeyman.agents.plan",
-    "Report": "journeyman.agents.plan",
-    "Spent": "journeyman.agents.budget",
-    "StreamingModel": "journeyman.agents.model",
-    "Used": "journeyman.agents.calls",
-    "Verifier": "journeyman.agents.verify",
-    "load_crew": "journeyman.agents.crew_file",
-}
-
-__all__ = [
-    "BASE",
-    "Agent",
-    "Answer",
-    "Assignment",
-    "Budget",
-    "Calls",
-    "Check",
-    "CheckContext",
-    "Crew",
-    "Decision",
-    "Example",
-    "Finding",
-    "Guardrail",
-    "Limits",
-    "MemoryConfig",
-    "Model",
-    "ModelReply",
-    "ModelRequest",
-    "ModelTable",
-    "Permission",
-    "Permissions",
-    "Plan",
-    "Report",
-    "Spent",
-    "StreamingModel",
-    "Used",
-    "Verifier",
-    "load_crew",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from journeyman.agents.agent import (
+        Agent as Agent,
+        Crew as Crew,
+        Example as Example,
+        Limits as Limits,
+        MemoryConfig as MemoryConfig,
+    )
+    from journeyman.agents.budget import Budget as Budget, Spent as Spent
+    from journeyman.agents.calls import Calls as Calls, Used as Used
+    from journeyman.agents.crew_file import load_crew as load_crew
+    from journeyman.agents.decision import Decision as Decision
+    from journeyman.agents.guards.guardrails import (
+        Check as Check,
+        CheckContext as CheckContext,
+        Finding as Finding,
+        Guardrail as Guardrail,
+    )
+    from journeyman.agents.guards.permissions import Permission as Permission, Permissions as Permissions
+    from journeyman.agents.model import (
+        BASE as BASE,
+        Model as Model,
+        ModelReply as ModelReply,
+        ModelRequest as ModelRequest,
+        ModelTable as ModelTable,
+        StreamingModel as StreamingModel,
+    )
+    from journeyman.agents.plan import Answer as Answer, Assignment as Assignment, Plan as Plan, Report as Report
+    from journeyman.agents.verify import Verifier as Verifier
+else:
+    __all__, __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "agents.agent": "Agent Crew Example Limits MemoryConfig",
+            "agents.budget": "Budget Spent",
+            "agents.calls": "Calls Used",
+            "agents.crew_file": "load_crew",
+            "agents.decision": "Decision",
+            "agents.guards.guardrails": "Check CheckContext Finding Guardrail",
+            "agents.guards.permissions": "Permission Permissions",
+            "agents.model": "BASE Model ModelReply ModelRequest ModelTable StreamingModel",
+            "agents.plan": "Answer Assignment Plan Report",
+            "agents.verify": "Verifier",
+        },
+    )

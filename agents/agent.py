@@ -60,6 +60,8 @@ class Skills(Config):
     tools: tuple[str, ...] = ()
     tool_first: bool = False
     """The first turn must call a tool."""
+    needs_evidence: bool | None = None
+    """An answer must rest on at least one tool call that went well; None demands it where `tool_first` is set."""
     output: Literal["text", "values"] = "text"
     """What an answer is: one string, or a list of strings that a plan may fan out over."""
     parallel_calls: int = Field(default=1, ge=1, le=16)
@@ -74,6 +76,10 @@ class Skills(Config):
     """Policies that are asked in turn where the agent's own one fails. One that has others behind it may take its share
     of the agent's time, so that what hangs can be replaced."""
     limits: Limits = Limits()
+
+    @property
+    def rests_on_calls(self) -> bool:
+        return self.tool_first if self.needs_evidence is None else self.needs_evidence
 
 
 class Agent(Skills):
@@ -132,8 +138,9 @@ class Crew(Record):
         if self.orchestrator is not None and self.orchestrator.judge and "judge" in names:
             raise ValueError(f"crew {self.name!r} has an agent 'judge', the name of the model that judges its answers")
         for agent in self.agents:
-            if agent.tool_first and not agent.tools:
-                raise ValueError(f"agent {agent.name!r} must call a tool first (tool_first), but has no tools")
+            if (agent.tool_first or agent.needs_evidence) and not agent.tools:
+                key = "tool_first" if agent.tool_first else "needs_evidence"
+                raise ValueError(f"agent {agent.name!r} must call a tool ({key}), but has none: give it `tools`")
             for name in agent.tools:
                 if name not in self.tools:
                     have = ", ".join(sorted(self.tools)) or "none"

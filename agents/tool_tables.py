@@ -25,7 +25,7 @@ BUILDERS = {
     "files": "journeyman.tools.files:files",
     "python": "journeyman.tools.python:python",
     "http": "journeyman.tools.http:http",
-    "mcp": "journeyman.tools.mcp:mcp",
+    "mcp": "journeyman.tools.mcp.toolset:mcp",
     "memory": "journeyman.tools.memory:memory",
     "ask": "journeyman.tools.ask:ask",
 }

@@ -24,6 +24,8 @@ from journeyman.tools.tool import Tool
 from journeyman.traces.errors import OverBudgetError
 from journeyman.traces.messages import Message, ToolCall
 
+UNFOUNDED = "it rests on no tool call that went well; make one first"
+
 
 class Form(Protocol):
     """How an agent is asked for a turn, and how what it said and what came of it is written down."""
@@ -66,7 +68,7 @@ async def work(
     while turn < agent.limits.turns and repairs <= agent.limits.repairs:
         messages = fit(messages, agent.limits.prompt_tokens, count, keep=keep)
         try:
-            said = await _ask(agent, assignment, form, calls, messages, count, turn, final, complaints)
+            said = await _ask(agent, assignment, form, calls, messages, count, turn, final, complaints, evidence)
         except OverBudgetError:
             if final or not evidence:
                 raise
@@ -111,6 +113,7 @@ async def _ask(
     turn: int,
     final: bool,
     complaints: Collection[str],
+    evidence: Sequence[str],
 ) -> Calling | Answering:
     first, last = turn == 0, final or turn == agent.limits.turns - 1
 
@@ -118,7 +121,11 @@ async def _ask(
         count.learn(messages, reply.usage)
         said = form.read(reply, first=first, last=last)
         if isinstance(said, Answering):
-            reason = _repeated(said.output, complaints) or refusal(agent.verify, said.output, assignment)
+            reason = (
+                _repeated(said.output, complaints)
+                or (UNFOUNDED if agent.rests_on_calls and not evidence else None)
+                or refusal(agent.verify, said.output, assignment)
+            )
             if reason is not None:
                 # Refused within the call, so that the record of the call says so and nobody learns from the reply.
                 raise RefusedAnswerError(reason, said.message)

@@ -20,7 +20,7 @@ from journeyman.runtime.serving.process import spawn
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog, SpanRecord
 from journeyman.traces.exchange.endpoint import open_endpoint
-from journeyman.traces.messages import plain_messages, read_prompt
+from journeyman.traces.messages import learnable_messages, read_prompt
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
@@ -312,8 +312,8 @@ def _line(turn: tuple[str, str, Mapping[str, Any]]) -> bytes:
         policy="",
         trace_id=trace_id,
         span_ids=[span_id],
-        messages=[*told, *plain_messages(known[a.INPUT_MESSAGES])],
-        completion=next(plain_messages(known[a.OUTPUT_MESSAGES]))["content"],
+        messages=[*told, *learnable_messages(known[a.INPUT_MESSAGES])],
+        completion=next(learnable_messages(known[a.OUTPUT_MESSAGES]))["content"],
         ids=(_ids(known[a.PROMPT_TOKEN_IDS]), _ids(known[a.TOKEN_IDS])),
     )
 

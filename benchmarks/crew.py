@@ -78,7 +78,6 @@ def measure(
             episodes = dict(zip(crews, pool.map(demo.held_out, crews.values()), strict=True))
         else:
             episodes = {name: demo.held_out(policies) for name, policies in crews.items()}
-        demo.close()
     base = episodes["untrained"]
     return {
         "tasks": len(demo.test),

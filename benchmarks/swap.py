@@ -32,12 +32,13 @@ from journeyman.traces.trace import Outcome, Task
 from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
-from journeyman.training.methods.sft import SFTRecipe, load_recipe, train_sft
+from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.recipe import Recipe
 
 AGENT = "lookup"
 
 
-def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: SFTRecipe) -> Adapter:
+def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: Recipe) -> Adapter:
     """The look-up worker's adapter in service there, or else one trained here."""
     policy = current_policies(trained_before).agents.get(AGENT)
     if policy is None:
@@ -46,7 +47,7 @@ def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: SFTRe
     return load_adapter(workspace.adapters / policy)
 
 
-def trained(workspace: Workspace, base_model: Path, recipe: SFTRecipe) -> Adapter:
+def trained(workspace: Workspace, base_model: Path, recipe: Recipe) -> Adapter:
     """An adapter from what the teacher does on a dozen train tasks."""
     teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
     everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
@@ -56,7 +57,7 @@ def trained(workspace: Workspace, base_model: Path, recipe: SFTRecipe) -> Adapte
         for task in fanoutqa.tasks("train")[:12]:
             runtime.run_sync(task)
     mined = mine_sft(workspace.store, AGENT, MineConfig())
-    return train_sft(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
+    return train_adapter(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
 
 
 def copied(workspace: Workspace, adapter: Adapter, number: int) -> str:

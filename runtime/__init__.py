@@ -3,143 +3,77 @@
 Names are loaded when they are first used, so that importing the package costs neither LangGraph nor langchain.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# ruff: noqa: I001
+from typing import TYPE_CHECKING
+
+from journeyman.traces.exports import exports
 
 if TYPE_CHECKING:
-    from journeyman.agents.agent import Agent, Crew, Limits, MemoryConfig
-    from journeyman.agents.budget import Budget
-    from journeyman.agents.crew_file import load_crew
-    from journeyman.agents.guards.guardrails import Guardrail
-    from journeyman.agents.guards.permissions import Permission
-    from journeyman.runtime.flow.crew_graph import CrewState
-    from journeyman.runtime.models.policies import PolicyTable
-    from journeyman.runtime.models.routing import Router
-    from journeyman.runtime.models.scripted import ScriptedModel
-    from journeyman.runtime.models.vllm import ChatVLLM
-    from journeyman.runtime.replay.replay import Replay, find_fork
+    from journeyman.agents.agent import Agent as Agent, Crew as Crew, Limits as Limits, MemoryConfig as MemoryConfig
+    from journeyman.agents.budget import Budget as Budget
+    from journeyman.agents.crew_file import load_crew as load_crew
+    from journeyman.agents.guards.guardrails import Guardrail as Guardrail
+    from journeyman.agents.guards.permissions import Permission as Permission
+    from journeyman.runtime.flow.crew_graph import CrewState as CrewState
+    from journeyman.runtime.models.policies import PolicyTable as PolicyTable
+    from journeyman.runtime.models.routing import Router as Router
+    from journeyman.runtime.models.scripted import ScriptedModel as ScriptedModel
+    from journeyman.runtime.models.vllm import ChatVLLM as ChatVLLM
+    from journeyman.runtime.replay.replay import Replay as Replay, find_fork as find_fork
     from journeyman.runtime.run.events import (
-        Answered,
-        Asked,
-        Ended,
-        Event,
-        PlanMade,
-        ReplyBroken,
-        ReportFiled,
-        SpentSoFar,
-        Token,
-        ToolCalled,
-        ToolUsed,
-        WorkerStarted,
+        Answered as Answered,
+        Asked as Asked,
+        Ended as Ended,
+        Event as Event,
+        PlanMade as PlanMade,
+        ReplyBroken as ReplyBroken,
+        ReportFiled as ReportFiled,
+        SpentSoFar as SpentSoFar,
+        Token as Token,
+        ToolCalled as ToolCalled,
+        ToolUsed as ToolUsed,
+        WorkerStarted as WorkerStarted,
     )
-    from journeyman.runtime.runtime import Runtime
-    from journeyman.runtime.store.locks import RunBusyError
-    from journeyman.runtime.store.memory import Memory, MemoryLimits
-    from journeyman.runtime.store.questions import Consent, Question
-    from journeyman.runtime.store.run_store import RunRecord, RunStore
-    from journeyman.tools.context import ToolContext
-    from journeyman.tools.tool import Tool, tool
-    from journeyman.traces.errors import ConfigError, JourneymanError, ModelError, StoreError, ToolError
-    from journeyman.traces.trace import Outcome, Task
-
-_HOMES = {
-    "Agent": "journeyman.agents.agent",
-    "Answered": "journeyman.runtime.run.events",
-    "Asked": "journeyman.runtime.run.events",
-    "Budget": "journeyman.agents.budget",
-    "ChatVLLM": "journeyman.runtime.models.vllm",
-    "ConfigError": "journeyman.traces.errors",
-    "Consent": "journeyman.runtime.store.questions",
-    "Crew": "journeyman.agents.agent",
-    "CrewState": "journeyman.runtime.flow.crew_graph",
-    "Ended": "journeyman.runtime.run.events",
-    "Event": "journeyman.runtime.run.events",
-    "Guardrail": "journeyman.agents.guards.guardrails",
-    "JourneymanError": "journeyman.traces.errors",
-    "Limits": "journeyman.agents.agent",
-    "Memory": "journeyman.runtime.store.memory",
-    "MemoryConfig": "journeyman.agents.agent",
-    "MemoryLimits": "journeyman.runtime.store.memory",
-    "ModelError": "journeyman.traces.errors",
-    "Outcome": "journeyman.traces.trace",
-    "Permission": "journeyman.agents.guards.permissions",
-    "PlanMade": "journeyman.runtime.run.events",
-    "PolicyTable": "journeyman.runtime.models.policies",
-    "Question": "journeyman.runtime.store.questions",
-    "Replay": "journeyman.runtime.replay.replay",
-    "ReplyBroken": "journeyman.runtime.run.events",
-    "ReportFiled": "journeyman.runtime.run.events",
-    "Router": "journeyman.runtime.models.routing",
-    "RunBusyError": "journeyman.runtime.store.locks",
-    "RunRecord": "journeyman.runtime.store.run_store",
-    "RunStore": "journeyman.runtime.store.run_store",
-    "Runtime": "journeyman.runtime.runtime",
-    "ScriptedModel": "journeyman.runtime.models.scripted",
-    "SpentSoFar": "journeyman.runtime.run.events",
-    "StoreError": "journeyman.traces.errors",
-    "Task": "journeyman.traces.trace",
-    "Token": "journeyman.runtime.run.events",
-    "Tool": "journeyman.tools.tool",
-    "ToolCalled": "journeyman.runtime.run.events",
-    "ToolContext": "journeyman.tools.context",
-    "ToolError": "journeyman.traces.errors",
-    "ToolUsed": "journeyman.runtime.run.events",
-    "WorkerStarted": "journeyman.runtime.run.events",
-    "find_fork": "journeyman.runtime.replay.replay",
-    "load_crew": "journeyman.agents.crew_file",
-    "tool": "journeyman.tools.tool",
-}
-
-__all__ = [
-    "Agent",
-    "Answered",
-    "Asked",
-    "Budget",
-    "ChatVLLM",
-    "ConfigError",
-    "Consent",
-    "Crew",
-    "CrewState",
-    "Ended",
-    "Event",
-    "Guardrail",
-    "JourneymanError",
-    "Limits",
-    "Memory",
-    "MemoryConfig",
-    "MemoryLimits",
-    "ModelError",
-    "Outcome",
-    "Permission",
-    "PlanMade",
-    "PolicyTable",
-    "Question",
-    "Replay",
-    "ReplyBroken",
-    "ReportFiled",
-    "Router",
-    "RunBusyError",
-    "RunRecord",
-    "RunStore",
-    "Runtime",
-    "ScriptedModel",
-    "SpentSoFar",
-    "StoreError",
-    "Task",
-    "Token",
-    "Tool",
-    "ToolCalled",
-    "ToolContext",
-    "ToolError",
-    "ToolUsed",
-    "WorkerStarted",
-    "find_fork",
-    "load_crew",
-    "tool",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from journeyman.runtime.runtime import Runtime as Runtime
+    from journeyman.runtime.store.locks import RunBusyError as RunBusyError
+    from journeyman.runtime.store.memory import Memory as Memory, MemoryLimits as MemoryLimits
+    from journeyman.runtime.store.questions import Consent as Consent, Question as Question
+    from journeyman.runtime.store.run_store import RunRecord as RunRecord, RunStore as RunStore
+    from journeyman.tools.context import ToolContext as ToolContext
+    from journeyman.tools.tool import Tool as Tool, tool as tool
+    from journeyman.traces.errors import (
+        ConfigError as ConfigError,
+        JourneymanError as JourneymanError,
+        ModelError as ModelError,
+        StoreError as StoreError,
+        ToolError as ToolError,
+    )
+    from journeyman.traces.trace import Outcome as Outcome, Task as Task
+else:
+    __all__, __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "agents.agent": "Agent Crew Limits MemoryConfig",
+            "agents.budget": "Budget",
+            "agents.crew_file": "load_crew",
+            "agents.guards.guardrails": "Guardrail",
+            "agents.guards.permissions": "Permission",
+            "runtime.flow.crew_graph": "CrewState",
+            "runtime.models.policies": "PolicyTable",
+            "runtime.models.routing": "Router",
+            "runtime.models.scripted": "ScriptedModel",
+            "runtime.models.vllm": "ChatVLLM",
+            "runtime.replay.replay": "Replay find_fork",
+            "runtime.run.events": "Answered Asked Ended Event PlanMade ReplyBroken ReportFiled "
+            "SpentSoFar Token ToolCalled ToolUsed WorkerStarted",
+            "runtime.runtime": "Runtime",
+            "runtime.store.locks": "RunBusyError",
+            "runtime.store.memory": "Memory MemoryLimits",
+            "runtime.store.questions": "Consent Question",
+            "runtime.store.run_store": "RunRecord RunStore",
+            "tools.context": "ToolContext",
+            "tools.tool": "Tool tool",
+            "traces.errors": "ConfigError JourneymanError ModelError StoreError ToolError",
+            "traces.trace": "Outcome Task",
+        },
+    )

@@ -5,23 +5,22 @@ batch's runs follow from the batch and the task: whoever goes on with it asks fo
 outcomes of those that ended.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import ValidationError
 
 from journeyman.agents.reply import read_json
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record, encoding_of
-from journeyman.traces.capture.texts import sync_folder
+from journeyman.traces.base import Record, encoding_of, first_mistake
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import RowFile, append_rows, is_torn, make_folder, try_lock, write_whole
 from journeyman.traces.trace import Outcome, Task
 
 BEGINNING = b'{"task_id":'
@@ -31,7 +30,7 @@ BEGINNING = b'{"task_id":'
 class Batch:
     """What is done of a batch, for the one process that is at work on it."""
 
-    def __init__(self, name: str, file: TextIO, outcomes: list[Outcome]) -> None:
+    def __init__(self, name: str, file: FileIO, outcomes: list[Outcome]) -> None:
         self._name = name
         self._file = file
         self.done = {outcome.task_id: outcome for outcome in outcomes}
@@ -43,9 +42,7 @@ class Batch:
 
     def add(self, outcome: Outcome) -> None:
         """Adds a line to the file; it is on the disk when this returns."""
-        self._file.write(outcome.model_dump_json() + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_rows(self._file, outcome.model_dump_json().encode() + b"\n")
         self.done[outcome.task_id] = outcome
 
 
@@ -56,13 +53,12 @@ def open_batch(workspace: Workspace, path: Path, tasks: list[Task]) -> Iterator[
     Its name lies in the workspace until all tasks have an outcome: the file begun anew is another batch. Raises
     `ConfigError` where another process is at work on the file, or it holds something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     begun = path.exists()
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another `journeyman run` writes {path}: wait for it, or name another --out") from None
+    file = try_lock(path)
+    if file is None:
+        raise ConfigError(f"another `journeyman run` writes {path}: wait for it, or name another --out")
+    with file:
         outcomes = _read_outcomes(path)
         kept = workspace.create().batches / sha256(os.fsencode(path.resolve())).hexdigest()[:32]
         batch = Batch(_name(kept, begun), file, outcomes)
@@ -75,28 +71,20 @@ def _name(kept: Path, begun: bool) -> str:
     """The batch's name, which lies at `kept` where it has begun; it is there before any of its runs."""
     if begun and kept.exists():
         return kept.read_text()
-    kept.parent.mkdir(exist_ok=True)
-    name, partial = secrets.token_hex(16), kept.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(name)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(kept)
-    sync_folder(kept.parent)
+    name = secrets.token_hex(16)
+    write_whole(kept, name)
     return name
 
 
 def _read_outcomes(path: Path) -> list[Outcome]:
-    """The outcomes of an earlier call; a line that a crash cut short is cut off, and written again."""
-    *whole, rest = path.read_bytes().split(b"\n")
-    try:
-        if not rest.startswith(BEGINNING[: len(rest)]):
-            raise ValueError
-        outcomes = [Outcome.model_validate_json(line) for line in whole]
-    except ValueError:
-        raise ConfigError(f"{path} holds something other than outcomes: name another --out file") from None
-    if rest:
-        os.truncate(path, path.stat().st_size - len(rest))
+    """The outcomes of an earlier call; a line that a crash cut short is none, and the next one takes its place."""
+    outcomes = []
+    for line in RowFile(path):
+        try:
+            outcomes.append(Outcome.model_validate_json(line))
+        except ValueError:
+            if not (is_torn(line) and line.startswith(BEGINNING[: len(line)])):
+                raise ConfigError(f"{path} holds something other than outcomes: name another --out file") from None
     return outcomes
 
 
@@ -140,8 +128,7 @@ def _task(line: str, number: int) -> Task:
     try:
         task = Task.model_validate({"id": str(number), **values})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(first_mistake(error, Task)) from None
     if not task.prompt.strip():
         raise ValueError("the prompt is empty: write what is to be done")
     check_text("it", task)

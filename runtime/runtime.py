@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -27,7 +28,7 @@ from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.tracer import Tracer
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, JourneymanError
 from journeyman.traces.prices import Price
 from journeyman.traces.trace import Outcome, Task
 
@@ -114,7 +115,7 @@ class Runtime:
 
         `attach` names a server that someone else runs. Raises `ConfigError` or `ServerError`.
         """
-        from journeyman.runtime.adapters.live import current_policies
+        from journeyman.runtime.adapters.current import CurrentPolicies
         from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
 
         workspace = (
@@ -126,11 +127,14 @@ class Runtime:
         asked = open_backend(workspace, attach)
         recording = Recording(workspace, compacts=True)
         runs = workspace.create().runs
+        policies = CurrentPolicies(workspace)
+        with suppress(JourneymanError):
+            policies()  # A long journal is read here, where no other run waits. What is wrong with it is told to a run.
         runtime = cls(
             crew,
             model=asked.models,
             tracer=recording.tracer,
-            policies=lambda: current_policies(workspace),
+            policies=policies,
             router=asked.router,
             prices=config.traces.prices,
             runs=runs,

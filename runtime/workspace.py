@@ -1,6 +1,5 @@
 """The workspace: one folder with everything that journeyman keeps for a project."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from journeyman.runtime.config import ProjectConfig
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import try_lock
 
 if TYPE_CHECKING:
     from journeyman.runtime.store.run_store import RunStore
@@ -25,8 +25,12 @@ class Workspace:
         self.root = root
 
     @property
+    def config_file(self) -> Path:
+        return self.root.parent / PROJECT_FILE
+
+    @property
     def config(self) -> ProjectConfig:
-        path = self.root.parent / PROJECT_FILE
+        path = self.config_file
         return parse_config(ProjectConfig, read_toml(path), str(path)) if path.exists() else ProjectConfig()
 
     @property
@@ -125,21 +129,16 @@ class Workspace:
         The kernel releases it when the process ends, however it ends. Runs need no lock.
         """
         path = self.create().root / f"{job}.lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 32).decode() or "unknown"
-                raise ConfigError(
-                    f"another process (pid {holder}) is doing `{job}` in {self.root}: "
-                    "wait for it, or choose another -C DIR"
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        file = try_lock(path, mode=0o600)
+        if file is None:
+            raise ConfigError(
+                f"another process (pid {path.read_text() or 'unknown'}) is doing `{job}` in {self.root}: "
+                "wait for it, or choose another -C DIR"
+            )
+        with file:
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
             yield
-        finally:
-            os.close(handle)
 
 
 def find_workspace(named: Path | None = None) -> Workspace:

@@ -46,7 +46,15 @@ def embedded_model() -> Path:
 def vllm_server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
     """A real vLLM with LoRA on, in a workspace of its own, on a free port; `.url` is where it answers."""
     workspace = Workspace(tmp_path_factory.mktemp("served") / ".journeyman")
-    config = ServerConfig(model=str(embedded_model), port=_free_port(), kv_cache_gb=1.0, tool_call_parser="hermes")
+    # The model's own template with a part for tools and calls, which it lacks.
+    template = Path(__file__).parent / "data" / "tools.jinja"
+    config = ServerConfig(
+        model=str(embedded_model),
+        port=_free_port(),
+        kv_cache_gb=1.0,
+        tool_call_parser="hermes",
+        extra_args=("--chat-template", str(template)),
+    )
     try:
         yield server.start(workspace, config)
     finally:

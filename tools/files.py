@@ -130,6 +130,7 @@ class _Folder:
             there = _lstat(above, name)
             if there is not None and not stat.S_ISREG(there.st_mode):
                 raise ToolError(f"{path!r} is not a regular file, and is left as it is")
+            # Not `traces.files`: that goes by path, over the links on it; this goes by the open folder.
             draft = f".{uuid4().hex}"
             mode = 0o644 if there is None else there.st_mode & 0o777
             try:

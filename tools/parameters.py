@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from journeyman.tools.context import ToolContext
+from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ConfigError
 
 DEFINITIONS = {"$defs", "definitions"}
@@ -66,8 +67,7 @@ class AnnotatedParameters:
         try:
             valid = self._model.model_validate(arguments)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InvalidArgumentsError(f"{_place(first['loc'])}: {first['msg']}") from None
+            raise InvalidArgumentsError(first_mistake(error, self._model)) from None
         return {name: getattr(valid, field) for field, name in self._names.items()}
 
 
@@ -110,6 +110,8 @@ class SchemaParameters:
             error = next(self._validator.iter_errors(dict(arguments)), None)
         except Unresolvable as nowhere:
             raise InvalidArgumentsError(f"the tool's schema refers to {nowhere.ref}, which it does not hold") from None
+        except RecursionError:  # A schema in circles says nothing of them.
+            error = None
         if error is not None:
             raise InvalidArgumentsError(f"{_place(error.absolute_path)}: {error.message}")
         return dict(arguments)
@@ -152,5 +154,8 @@ def _pointed_at(schema: Any, reference: str) -> Any:
     """What a JSON pointer such as `#/$defs/Place` leads to; anything, where it leads nowhere."""
     for part in unquote(reference).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
-        schema = schema.get(key) if isinstance(schema, dict) else None
+        if isinstance(schema, list):
+            schema = schema[int(key)] if key.isdecimal() and int(key) < len(schema) else None
+        else:
+            schema = schema.get(key) if isinstance(schema, dict) else None
     return {} if schema is None else schema

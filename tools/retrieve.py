@@ -1,6 +1,5 @@
 """Retrieval: a look-up over documents, ranked by BM25, or by embeddings where a model is given."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from journeyman.tools.embeddings import Embed, VectorIndex, embeddings_endpoint
 from journeyman.tools.passages import read_passages
 from journeyman.tools.tool import Count, Tool
+from journeyman.tools.words import words_asked, words_of
 from journeyman.traces.errors import ConfigError
 
 NOTHING = "nothing found"
@@ -24,10 +24,8 @@ def retrieve(
     """A tool `name(query: str) -> str` that returns the `k` best of `documents`, one a line, or "nothing found".
 
     With BM25 a document without a word of the query is never returned; with `embed` the nearest ones are, however far.
-    A word is what stands between spaces and punctuation, as it is written: texts in a language without spaces want
-    `embed`.
-    Of two that match alike the earlier one comes first. The index is only read, so calls may run in any number of
-    threads.
+    Words are told apart as `tools.words` does, and compared as they are written: no stems, no synonyms. Of two that
+    match alike the earlier one comes first. The index is only read, so calls may run in any number of threads.
     """
     if k < 1:
         raise ConfigError(f"k is {k}; a look-up returns at least 1 document")
@@ -72,14 +70,14 @@ class _WordIndex:
         import bm25s  # type: ignore[import-untyped]
 
         self._documents = documents
-        words = [_words(document) for document in documents]
+        words = [words_of(document) for document in documents]
         if not any(words):
             raise ConfigError("there is nothing to search in: no document has a word")
         self._bm25 = bm25s.BM25(backend="numpy")
         self._bm25.index(words, show_progress=False)
 
     def best(self, query: str, k: int) -> list[str]:
-        known = self._bm25.get_tokens_ids(_words(query))
+        known = self._bm25.get_tokens_ids(words_asked(query))
         if not known:
             return []
         scores = self._bm25.get_scores_from_ids(known)
@@ -92,7 +90,3 @@ def _some(documents: list[str]) -> list[str]:
     if not written:
         raise ConfigError("there is nothing to search in: no document has a word")
     return written
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from journeyman.traces import attributes as a
+from journeyman.traces.base import first_mistake
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
@@ -65,9 +66,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             worked_ns=sum(part.end_ns - part.start_ns for part in parts) or None,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"trace {ordered[0].trace_id} cannot be assembled: {where}: {first['msg']}") from None
+        raise StoreError(f"trace {ordered[0].trace_id} cannot be assembled: {first_mistake(error)}") from None
 
 
 def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
@@ -246,7 +245,8 @@ def _trajectory(
         span_id=span_id,
         agent=agent,
         parent=parent if parent in trajectory_ids else None,
-        assignment=own and _text(own, a.ASSIGNMENT_ID),
+        # Also of an agent whose own span a kill took: its calls have the number too.
+        assignment=next((number for span in named if (number := _text(span, a.ASSIGNMENT_ID))), None),
         goal=own and _text(own, a.GOAL),
         status=own and _text(own, a.STATUS),
         plan=plans[-1] if plans else None,
@@ -348,7 +348,7 @@ def _json(span: SpanRecord, name: str, shape: TypeAdapter[T]) -> T | None:
         # Another program's span may hold the value itself where ours has JSON text.
         return shape.validate_json(value) if isinstance(value, str) else shape.validate_python(value)
     except ValidationError as error:
-        raise _unusable(span, name, error.errors(include_url=False, include_input=False)[0]["msg"]) from None
+        raise _unusable(span, name, first_mistake(error)) from None
 
 
 def _unusable(span: SpanRecord, name: str, reason: str) -> StoreError:

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, ValidationError
 
 from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.rows import RowFile
+from journeyman.traces.files import RowFile
 
 
 class Label(Record):

@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -91,10 +91,37 @@ def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
     return _read(replies[0]) if replies else None
 
 
-def plain_messages(value: JsonValue) -> Iterator[dict[str, Any]]:
-    """Messages of an attribute as `model_dump(exclude_none=True)` gives them, but faster; raises like `read_prompt`."""
+class NotForTrainingError(ValueError):
+    """A message holds what a server of a text model can't have been sent, or what nobody can render as it was."""
+
+
+def learnable_messages(value: JsonValue) -> Iterator[dict[str, Any]]:
+    """Messages of an attribute as a server would have been sent them, as `model_dump(exclude_none=True)` gives them.
+
+    Reasoning is left out, as servers leave it out of a history. Results of several calls in one message become one
+    message each. Raises `NotForTrainingError`, with a reason fit for counting, where a part is neither text, call nor
+    result, and `ValueError` like `read_prompt`.
+    """
     for message in _list(value):
-        yield _plain(message) or _read_parts(*_opened(message)).model_dump(exclude_none=True)
+        if (plain := _plain(message)) is not None:
+            yield plain
+        else:
+            yield from (one.model_dump(exclude_none=True) for one in _learnable(*_opened(message)))
+
+
+def chat_message(message: Message, *, parsed: bool = False) -> dict[str, Any]:
+    """A message of the chat API. `parsed`: with a call's arguments as an object, which is what chat templates read."""
+    chat: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        chat["tool_calls"] = [_chat_call(call, parsed) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        chat["tool_call_id"] = message.tool_call_id
+    return chat
+
+
+def chat_tool(definition: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    """A tool's definition as the chat API has it. vLLM writes `strict` into the prompt, too."""
+    return {"type": "function", "function": {**definition, **({"strict": True} if strict else {})}}
 
 
 def as_json(value: object) -> str:
@@ -177,7 +204,46 @@ def _read_parts(role: Role, parts: Sequence[JsonValue]) -> Message:
             tool_call_id=cast(str | None, answers[0].get("id")) if answers else None,
         )
     except ValidationError as error:
-        raise ValueError(f"a message is unusable: {error.errors()[0]['msg']}") from None
+        raise ValueError(f"a message is unusable: {first_mistake(error)}") from None
+
+
+def _chat_call(call: ToolCall, parsed: bool) -> dict[str, Any]:
+    arguments = call.arguments if parsed else json.dumps(call.arguments, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _learnable(role: Role, parts: Sequence[JsonValue]) -> Iterator[Message]:
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    results: list[Message] = []
+    for part in _objects(parts):
+        kind = part.get("type")
+        if kind == "text" and isinstance(text := part.get("content"), str):
+            texts.append(text)
+        elif kind == "tool_call":
+            calls.append(_learnable_call(part))
+        elif kind == "tool_call_response":
+            results.append(_learnable_result(part))
+        elif kind != "reasoning":
+            raise NotForTrainingError(f"a {kind} part" if kind != "text" else "a text part without text")
+    yield from results
+    if texts or calls or not results:
+        yield Message(role=role, content="".join(texts), tool_calls=tuple(calls))
+
+
+def _learnable_call(part: Mapping[str, JsonValue]) -> ToolCall:
+    name, arguments = part.get("name"), _parsed(part.get("arguments"))
+    if not isinstance(name, str) or not isinstance(arguments, dict | None):
+        raise NotForTrainingError("a tool call without a name, or whose arguments aren't an object")
+    return ToolCall(id=str(part.get("id") or ""), name=name, arguments=arguments or {})
+
+
+def _learnable_result(part: Mapping[str, JsonValue]) -> Message:
+    response, call = part.get("response"), part.get("id")
+    if not isinstance(response, str):
+        # A server is sent a text; of an object nobody knows which one it was.
+        raise NotForTrainingError("a tool's result that isn't text")
+    return Message(role="tool", content=response, tool_call_id=None if call is None else str(call))
 
 
 def _content(part: JsonValue) -> str:

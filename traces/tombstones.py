@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
-from journeyman.traces.rows import RowFile
+from journeyman.traces.files import RowFile
 
 # Not `.jsonl`: whatever has that name in the folder is a span log.
 FILE = "tombstones.log"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.training.evaluation.gate import Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from journeyman.training.evaluation.gate import Verdict
 
 ACTIVE = "active"
 """The alias of the version in service."""
@@ -35,7 +36,7 @@ class Registration(Record):
 
 
 def register(
-    adapter: Adapter, folder: Path, *, uri: str, run_id: str | None = None, verdict: Verdict | None = None
+    adapter: Adapter, folder: Path, *, uri: str, run_id: str | None = None, verdict: "Verdict | None" = None
 ) -> Registration:
     """The adapter's version of the registered model `journeyman-{agent}`; the same digest always gives the same one.
 
@@ -120,7 +121,7 @@ def _tags(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _note(client: "MlflowClient", version: "ModelVersion", verdict: Verdict) -> None:
+def _note(client: "MlflowClient", version: "ModelVersion", verdict: "Verdict") -> None:
     low, high = verdict.interval
     tags = {
         "verdict": verdict.decision,
@@ -132,8 +133,8 @@ def _note(client: "MlflowClient", version: "ModelVersion", verdict: Verdict) -> 
 
 
 def _versions(client: "MlflowClient", agent: str) -> "dict[str, ModelVersion]":
-    found = client.search_model_versions(f"name = '{model_name(agent)}'")
-    return {version.tags["digest"]: version for version in found if "digest" in version.tags}
+    versions = client.search_model_versions(f"name = '{model_name(agent)}'")
+    return {version.tags["digest"]: version for version in versions if "digest" in version.tags}
 
 
 def _is_registered(client: "MlflowClient", name: str) -> bool:
@@ -141,9 +142,9 @@ def _is_registered(client: "MlflowClient", name: str) -> bool:
 
 
 def _experiment(client: "MlflowClient", uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known is not None:
+        return str(known.experiment_id)
     store = uri.removeprefix("sqlite:///")
     return client.create_experiment(
         EXPERIMENT, artifact_location=None if store == uri else str(Path(store).resolve().parent / "mlartifacts")

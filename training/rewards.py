@@ -76,7 +76,7 @@ def _stands_in(string: str, text: str) -> bool:
 
 def _normalise(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).lower()
-    text = _NUMBER.sub(lambda found: _plain_number(found[0]), text)
+    text = _NUMBER.sub(lambda number: _plain_number(number[0]), text)
     return " ".join(re.sub(r"(?<!\d)[.]|[.](?!\d)", "", re.sub(r"[,?!:;]", " ", text)).split())
 
 

@@ -17,6 +17,7 @@ from journeyman.runtime.models.routing import BUCKETS, Classifier, features
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ModelFailure, TrainingError
+from journeyman.traces.files import write_whole
 from journeyman.traces.storage.store import TraceStore
 
 HELD_OUT = 20
@@ -78,9 +79,7 @@ def train_router(tried: Sequence[Tried]) -> Classifier:
 
 
 def write_router(classifier: Classifier, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(classifier.model_dump_json(), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, classifier.model_dump_json())
 
 
 OUTAGES = (*get_args(ModelFailure), "ModelError")
@@ -132,17 +131,17 @@ def _check_enough(learned: Sequence[Tried], tested: Sequence[Tried]) -> None:
 
 
 def _fit(learned: Sequence[Tried]) -> tuple[float, dict[int, float]]:
-    """Intercept, and the weight of each place that is not 0."""
+    """Intercept, and the weight of each bucket that is not 0."""
     try:
         import numpy as np
         from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
     except ImportError:
         raise TrainingError('scikit-learn is not installed: pip install "journeyman[routing]"') from None
-    rows = [features(one.agent, one.goal, one.family) for one in learned]
+    rows = [features(tried.agent, tried.goal, tried.family) for tried in learned]
     starts = np.cumsum([0, *map(len, rows)])
-    values, places = (list(chain.from_iterable(part)) for part in (map(dict.values, rows), rows))
-    matrix = csr_matrix((values, places, starts), shape=(len(rows), BUCKETS))
-    model = LogisticRegression(max_iter=1000).fit(matrix, [one.good for one in learned])
+    values, buckets = (list(chain.from_iterable(part)) for part in (map(dict.values, rows), rows))
+    matrix = csr_matrix((values, buckets, starts), shape=(len(rows), BUCKETS))
+    model = LogisticRegression(max_iter=1000).fit(matrix, [tried.good for tried in learned])
     (weights,) = model.coef_
-    return float(model.intercept_[0]), {int(place): float(weights[place]) for place in weights.nonzero()[0]}
+    return float(model.intercept_[0]), {int(bucket): float(weights[bucket]) for bucket in weights.nonzero()[0]}

@@ -20,7 +20,7 @@ RUN = "mlflow_run"
 """File in the folder of an unfinished run: the id of the MLflow run that goes on when training does."""
 
 
-class Run:
+class TrackedRun:
     """A run that is being logged, or none. If MLflow fails on the way it is told no more, and training goes on."""
 
     def __init__(self, client: "MlflowClient | None", run_id: str) -> None:
@@ -54,7 +54,7 @@ class Run:
 @contextmanager
 def track(
     uri: str | None, partial: Path, *, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]
-) -> Iterator[Run]:
+) -> Iterator[TrackedRun]:
     """A run in the experiment `journeyman` at `uri`: a new one, or the one that `partial` was begun under.
 
     With no URI, or without MLflow, nothing is logged. Raises `TrainingError` where MLflow can't be reached at first.
@@ -62,7 +62,7 @@ def track(
     if uri is not None and find_spec("mlflow") is None:
         logger.warning("MLflow is not installed, so this run is not logged: pip install 'journeyman[mlflow]'")
         uri = None
-    run = Run(None, "") if uri is None else _begin(uri, partial, policy, job, recipe)
+    run = TrackedRun(None, "") if uri is None else _begin(uri, partial, policy, job, recipe)
     try:
         yield run
     except BaseException as error:
@@ -73,11 +73,11 @@ def track(
 def run_of(adapter: Adapter, *, uri: str) -> str | None:
     """Id of the MLflow run that trained the adapter, where there is one."""
     client = _client(uri)
-    found = client.search_runs([experiment(uri)], f"tags.digest = '{adapter.digest}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = client.search_runs([experiment(uri)], f"tags.digest = '{adapter.digest}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
-def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]) -> Run:
+def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe: Mapping[str, Any]) -> TrackedRun:
     experiment_id = experiment(uri)
     client = _client(uri)
     from mlflow.entities import Param
@@ -88,13 +88,13 @@ def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe:
         try:
             run_id = record.read_text(encoding="utf-8")
             client.update_run(run_id, status="RUNNING")
-            return Run(client, run_id)
+            return TrackedRun(client, run_id)
         except MlflowException:
             logger.info("the MLflow run %s is gone: a new one is begun", run_id)
     run_id = client.create_run(experiment_id, tags={"policy": policy, **job}, run_name=policy).info.run_id
     client.log_batch(run_id, params=[Param(key, value) for key, value in _params(recipe).items()])
     record.write_text(run_id, encoding="utf-8")
-    return Run(client, run_id)
+    return TrackedRun(client, run_id)
 
 
 def _params(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -45,9 +45,9 @@ class Secrets(Config):
 class PromptInjection(Config):
     """Texts that give orders to the model which reads them: to drop its instructions, to play another role, and so on.
 
-    It knows common forms in English, and the commonest in German, French, Spanish, Italian and Portuguese; invisible
-    characters do not hide them. It misses paraphrases, other languages, what is encoded, and plain false statements;
-    a text about prompt injection, or about orders of other kinds, may alarm it. Of the examples in
+    It knows common forms in English; in German, French, Spanish, Italian and Portuguese one, to ignore or forget
+    instructions. Invisible characters don't hide them. It misses paraphrases, what is encoded, and false statements; a
+    text about prompt injection, or about orders of other kinds, may alarm it. Of the examples in
     `tests/data/injections.jsonl` that its forms were not tuned on it finds 13 of 20, and is alarmed by 1 of 20
     harmless ones: a filter for the crude, not a wall.
     """

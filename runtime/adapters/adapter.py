@@ -1,7 +1,6 @@
 """An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
 
 import json
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
-from journeyman.traces.base import Record
+from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
+from journeyman.traces.files import sync
 
 RECORD = "adapter.json"
 CONFIG = "adapter_config.json"
@@ -69,11 +69,7 @@ class Probe(Record):
 
 def load_adapter(folder: Path) -> Adapter:
     """The adapter in `folder`, once its files have been found whole, unaltered and of a form that vLLM serves."""
-    adapter = _read(Adapter, folder / RECORD)
-    if adapter.policy != folder.name:
-        raise AdapterError(
-            f"{folder}: holds {adapter.policy}, not {folder.name}: a folder keeps the name it was made with"
-        )
+    adapter = read_adapter(folder)
     read_probe(folder)
     config = _read_json(folder / CONFIG)
     _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
@@ -88,6 +84,16 @@ def load_adapter(folder: Path) -> Adapter:
     return adapter
 
 
+def read_adapter(folder: Path) -> Adapter:
+    """The adapter's own account of itself; its weights aren't read, and may be damaged."""
+    adapter = _read(Adapter, folder / RECORD)
+    if adapter.policy != folder.name:
+        raise AdapterError(
+            f"{folder}: holds {adapter.policy}, not {folder.name}: a folder keeps the name it was made with"
+        )
+    return adapter
+
+
 def read_probe(folder: Path) -> Probe:
     return _read(Probe, folder / PROBE)
 
@@ -97,8 +103,7 @@ def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
     for name in (RECORD, PROBE, CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+        sync(folder / name)
 
 
 def digest_files(folder: Path) -> str:
@@ -143,8 +148,11 @@ def find_adapter(adapters: Path, policy: str) -> Path:
 
 
 def adapter_digests(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
-    """By policy, the digest of each of `policies` that is an adapter; raises `AdapterError` where one isn't there."""
-    return {policy: load_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
+    """By policy, the recorded digest of each of `policies` that is an adapter; weights are hashed when they are loaded.
+
+    Raises `AdapterError` where one isn't there.
+    """
+    return {policy: read_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
 
 
 def adapter_folders(adapters: Path) -> list[Path]:
@@ -210,10 +218,10 @@ R = TypeVar("R", Adapter, Probe)
 def _read(record: type[R], path: Path) -> R:
     try:
         return record.model_validate_json(_existing(path).read_bytes())
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {where}: {first['msg']}") from None
+        raise AdapterError(f"{path}: not a {record.__name__.lower()} record: {first_mistake(error, record)}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

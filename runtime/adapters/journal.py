@@ -1,12 +1,10 @@
 """The promotion journal: which policy is in service for which agent, and every one that ever was."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from time import time_ns
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,6 +12,7 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import split_policy
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
+from journeyman.traces.files import RowFile
 
 Action = Literal["promote", "rollback", "reject"]
 State = Literal["candidate", "active", "rejected", "retired"]
@@ -45,23 +44,32 @@ class Entry(Record):
     reason: str
 
 
+class _Known(NamedTuple):
+    """What was read of the file."""
+
+    inode: int = 0
+    size: int = 0
+    """Bytes of whole lines."""
+    last: bytes = b""
+    entries: tuple[Entry, ...] = ()
+    latest: Mapping[str, Entry] = {}
+    """For each agent, the entry that put its policy in service."""
+
+
 class Journal:
     """An append-only file. An append is a compare-and-swap: of two processes at once, one wins."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._rows = RowFile(path, mode=0o600)
+        self._known = _Known()
 
     def entries(self) -> list[Entry]:
         """Every entry, oldest first; a last line torn by a crash was never acknowledged and is left out."""
-        try:
-            lines = self._path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        return [self._entry(number, line) for number, line in enumerate(lines[:-1], start=1)]
+        return list(self._read().entries)
 
     def latest(self) -> dict[str, Entry]:
         """For each agent that the journal knows, the entry that put its policy in service."""
-        return {entry.agent: entry for entry in self.entries() if entry.action != "reject"}
+        return dict(self._read().latest)
 
     def active(self) -> dict[str, str]:
         """The policy in service for each agent that was ever promoted; any other agent has `base`."""
@@ -98,24 +106,28 @@ class Journal:
         self, agent: str, action: Action, policy: str, *, expected: str, digest: str | None, reason: str
     ) -> Entry:
         """Adds an entry if `expected` is still in service for the agent; raises `AdapterError` if it is not."""
-        with self._locked() as handle:
-            previous = self.in_service(agent)
-            if previous != expected:
-                raise AdapterError(
-                    f"{agent} has {previous} in service, not {expected}: it was changed meanwhile; look again"
+        try:
+            with self._rows.writing() as append_row:
+                append_row(b"")  # Mends the end of the file, so that all of it is read.
+                previous = self.in_service(agent)
+                if previous != expected:
+                    raise AdapterError(
+                        f"{agent} has {previous} in service, not {expected}: it was changed meanwhile; look again"
+                    )
+                self.check(agent, action, policy)
+                entry = Entry(
+                    sequence=len(self.entries()) + 1,
+                    at_ns=time_ns(),
+                    agent=agent,
+                    action=action,
+                    policy=policy,
+                    previous=previous,
+                    digest=digest,
+                    reason=reason,
                 )
-            self.check(agent, action, policy)
-            entry = Entry(
-                sequence=len(self.entries()) + 1,
-                at_ns=time_ns(),
-                agent=agent,
-                action=action,
-                policy=policy,
-                previous=previous,
-                digest=digest,
-                reason=reason,
-            )
-            self._write(handle, entry.model_dump_json().encode() + b"\n")
+                append_row(entry.model_dump_json().encode() + b"\n")
+        except OSError as error:
+            raise StoreError(f"{self._rows.path} cannot be written: {error.strerror}; nothing was changed") from error
         return entry
 
     def check(self, agent: str, action: Action, policy: str) -> None:
@@ -128,33 +140,36 @@ class Journal:
         if BECOMES[action] not in NEXT[state]:
             raise AdapterError(f"{policy} is {state}: it can't become {BECOMES[action]}")
 
+    def _read(self) -> _Known:
+        """What was read before isn't read again, save for the last line, which shows that the file only grew."""
+        try:
+            with self._rows.path.open("rb") as file:
+                self._known = self._read_on(file, self._known)
+        except FileNotFoundError:
+            self._known = _Known()
+        return self._known
+
+    def _read_on(self, file: BinaryIO, known: _Known) -> _Known:
+        inode = os.fstat(file.fileno()).st_ino
+        file.seek(known.size - len(known.last))
+        if (inode, file.read(len(known.last))) != (known.inode, known.last):
+            known = _Known(inode=inode)
+            file.seek(0)
+        if not (lines := [line for line in file if line.endswith(b"\n")]):
+            return known
+        new = [self._entry(number, line) for number, line in enumerate(lines, start=len(known.entries) + 1)]
+        return _Known(
+            inode=inode,
+            size=known.size + sum(map(len, lines)),
+            last=lines[-1],
+            entries=(*known.entries, *new),
+            latest={**known.latest, **{entry.agent: entry for entry in new if entry.action != "reject"}},
+        )
+
     def _entry(self, number: int, line: bytes) -> Entry:
         try:
             return Entry.model_validate_json(line)
         except ValidationError:
-            raise StoreError(f"{self._path}, line {number}: damaged; mend it or restore the file from a copy") from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield handle
-        finally:
-            os.close(handle)
-
-    def _write(self, handle: int, line: bytes) -> None:
-        """Appends one whole line, or leaves the file as it was without a torn end."""
-        whole = self._path.read_bytes().rfind(b"\n") + 1
-        os.ftruncate(handle, whole)
-        try:
-            if os.write(handle, line) != len(line):
-                raise OSError(0, "the disk is full")
-            os.fsync(handle)
-        except OSError as error:
-            os.ftruncate(handle, whole)
-            raise StoreError(f"{self._path} was not written: {error.strerror}: nothing was changed") from error
+            raise StoreError(
+                f"{self._rows.path}, line {number}: damaged; mend it or restore the file from a copy"
+            ) from None

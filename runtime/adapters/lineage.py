@@ -10,9 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from journeyman.runtime.adapters.adapter import RECORD, Adapter, adapter_folders, find_adapter
+from journeyman.runtime.adapters.adapter import Adapter, adapter_folders, find_adapter, read_adapter
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
@@ -34,6 +32,8 @@ class Row(Record):
     span_ids: tuple[str, ...]
     policy: str | None
     """What sampled it."""
+    demonstration: bool = False
+    """Whether it is text alone, which nobody sampled."""
 
 
 class Dataset(Record):
@@ -51,6 +51,8 @@ class Source(Record):
     """None where the run of the spans is not known any more."""
     state: State
     span_ids: tuple[str, ...]
+    demonstrations: int = 0
+    """Spans among them that a person or a script wrote, or another program recorded: they were learned from as text."""
     labels: tuple[Label, ...] = ()
     """What is said of the run now."""
 
@@ -106,7 +108,7 @@ def trace_lineage(workspace: Workspace, name: str) -> AdapterLineage | RecordLin
     """
     family = _Family(workspace)
     if "@" in name:
-        return family.of_adapter(_read(find_adapter(workspace.adapters, name)))
+        return family.of_adapter(read_adapter(find_adapter(workspace.adapters, name)))
     return family.of_record(name.lower())
 
 
@@ -180,6 +182,7 @@ class _Family:
     def _sources(self, rows: Sequence[Row]) -> Iterator[Source]:
         named = {row.span_ids[0]: row.trace_id for row in rows if row.span_ids}
         spans = list(dict.fromkeys(span_id for row in rows for span_id in row.span_ids))
+        shown = {span_id for row in rows if row.demonstration for span_id in row.span_ids}
         recorded = self._ask("SELECT span_id, trace_id FROM spans WHERE list_contains(?::VARCHAR[], span_id)", spans)
         there = {row["span_id"]: row["trace_id"] for row in recorded}
         runs: dict[str | None, list[str]] = {}
@@ -194,6 +197,7 @@ class _Family:
                 trace_id=trace_id,
                 state=self._state(trace_id, recorded=trace_id in traces),
                 span_ids=tuple(span_ids),
+                demonstrations=sum(span_id in shown for span_id in span_ids),
                 labels=tuple(labels.get(trace_id or "", ())),
             )
 
@@ -248,17 +252,9 @@ class _Family:
 def _adapters(folder: Path) -> Iterator[Adapter]:
     for one in adapter_folders(folder):
         try:
-            yield _read(one)
+            yield read_adapter(one)
         except AdapterError:
             continue  # `journeyman adapters` says what is wrong with it.
-
-
-def _read(folder: Path) -> Adapter:
-    """An adapter's own account of itself; its weights may be damaged."""
-    try:
-        return Adapter.model_validate_json((folder / RECORD).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise AdapterError(f"{folder / RECORD} cannot be read: {type(error).__name__}") from None
 
 
 def _datasets(folder: Path) -> Iterator[Dataset]:
@@ -272,6 +268,11 @@ def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield Row(trace_id=row["trace_id"], span_ids=row["span_ids"], policy=row.get("policy"))
+            yield Row(
+                trace_id=row["trace_id"],
+                span_ids=row["span_ids"],
+                policy=row.get("policy"),
+                demonstration=not row.get("token_ids"),
+            )
         except (ValueError, KeyError, TypeError):
             continue  # Training says which line of a dataset is broken.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, TypeVar
@@ -15,13 +14,13 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
     Adapter,
     Probe,
-    adapter_digests,
     check_fits,
     find_adapter,
     load_adapter,
     read_probe,
     split_policy,
 )
+from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Entry, Journal
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState
@@ -153,15 +152,8 @@ class AdapterServer:
 
 
 def current_policies(workspace: Workspace) -> PolicyTable:
-    """What the journal has in service now, under what the project's `[agents]` says."""
-    latest = Journal(workspace.journal).latest().values()
-    named = workspace.config.agents
-    chosen = {name: agent.policy for name, agent in named.items() if agent.policy is not None}
-    fallbacks = {name: agent.fallback for name, agent in named.items() if agent.fallback}
-    digests = {entry.policy: entry.digest for entry in latest if entry.digest is not None}
-    digests |= adapter_digests(workspace.adapters, {*chosen.values(), *chain.from_iterable(fallbacks.values())})
-    promoted = {entry.agent: entry.policy for entry in latest}
-    return PolicyTable(agents=promoted | chosen, fallbacks=fallbacks, digests=digests)
+    """What is in service now. For one who asks often, a `CurrentPolicies` reads only what changed."""
+    return CurrentPolicies(workspace)()
 
 
 def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
@@ -171,8 +163,12 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
     while everything else keeps serving. What a promotion replaces stays loaded until its room is needed, because runs
     in flight keep the policy they started with.
     """
+    return _bring_in(workspace, server, load_adapter(find_adapter(workspace.adapters, policy)))
+
+
+def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap:
+    policy = adapter.policy
     folder = find_adapter(workspace.adapters, policy)
-    adapter = load_adapter(folder)
     check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
     with AdapterServer(server.url) as live:
         loaded = live.served()
@@ -206,7 +202,7 @@ def promote(workspace: Workspace, policy: str, *, reason: str, server: ServerSta
     with workspace.lock("swap"):
         journal.check(agent, "promote", policy)
         expected = journal.in_service(agent)
-        swap = swap_in(workspace, server, policy) if server else None
+        swap = _bring_in(workspace, server, adapter) if server else None
         entry = journal.append(agent, "promote", policy, expected=expected, digest=adapter.digest, reason=reason)
     return Promotion(entry=entry, swap=swap)
 
@@ -216,8 +212,9 @@ def rollback(workspace: Workspace, agent: str, *, reason: str, server: ServerSta
     journal = Journal(workspace.journal)
     with workspace.lock("swap"):
         expected, policy = journal.in_service(agent), journal.replaced(agent)
-        digest = None if policy == BASE else load_adapter(find_adapter(workspace.adapters, policy)).digest
-        swap = swap_in(workspace, server, policy) if server and policy != BASE else None
+        adapter = None if policy == BASE else load_adapter(find_adapter(workspace.adapters, policy))
+        swap = _bring_in(workspace, server, adapter) if server and adapter else None
+        digest = None if adapter is None else adapter.digest
         entry = journal.append(agent, "rollback", policy, expected=expected, digest=digest, reason=reason)
     return Promotion(entry=entry, swap=swap)
 

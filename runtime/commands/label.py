@@ -13,7 +13,7 @@ from journeyman.runtime.commands.traces.scope import label_value
 from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
-from journeyman.traces.base import encoding_of
+from journeyman.traces.base import encoding_of, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -168,10 +168,10 @@ def _read_label(line: str) -> Label:
             raise StoreError("a label is a JSON object with trace_id, name and value")
         return Label.model_validate({"source": getpass.getuser(), "source_type": "human"} | row)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["loc"][0] == "value" and first["type"] != "missing":
-            raise StoreError("value: it is true, false, a finite number, or a text") from None
-        raise StoreError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        mistake = first_mistake(error, Label)
+        if mistake.startswith("'value."):  # One for each type that it might have had.
+            mistake = "'value': it is true, false, a finite number, or a text"
+        raise StoreError(mistake) from None
     except ValueError as error:
         raise StoreError(f"no JSON: {error}") from None
 

@@ -6,7 +6,7 @@ Retries live here and nowhere else.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
@@ -19,17 +19,12 @@ from tenacity.wait import wait_random_exponential
 
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.loops import run_in_own_loop
-from journeyman.runtime.models.chat_wire import (
-    Piece,
-    check_calls,
-    join_pieces,
-    read_complaint,
-    read_piece,
-    read_reply,
-    request_body,
-)
+from journeyman.runtime.models.chat_failures import NoReplyError, read_complaint, status_kind
+from journeyman.runtime.models.chat_stream import SHOWN_CHARS, StreamedReply, lines_of, read_out
+from journeyman.runtime.models.chat_wire import Piece, check_calls, join_pieces, read_piece, read_reply, request_body
 from journeyman.tools.secret import header_text
-from journeyman.traces.errors import ConfigError, ModelError, ModelFailure
+from journeyman.traces.base import first_mistake
+from journeyman.traces.errors import ConfigError, ModelError
 
 PATH = "/chat/completions"
 
@@ -41,15 +36,6 @@ LONGEST_WAIT_S = 8.0
 
 # vLLM's HTTP server drops idle connections after 5 s; one that is dropped while it is picked up fails for nothing.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=3.0)
-
-HANG_UP_S = 0.2
-"""What a server has to end its stream when the reply in it is over."""
-
-KINDS: dict[int, ModelFailure] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
-"""What an HTTP status means, where it is not plainly the server's failure (5xx) or its refusal (4xx)."""
-
-GIVEN_UP: dict[str, ModelFailure] = {"abort": "server_error", "error": "server_error", "content_filter": "refused"}
-"""Why a server ended a reply before the model did: what there is of it is no reply. The first two are vLLM's words."""
 
 
 class ChatAPI:
@@ -69,14 +55,14 @@ class ChatAPI:
         `extensions` asks for what only vLLM has: token ids, logprobs, and tool calls that obey any schema.
         """
         try:
-            url = httpx.URL(base_url.rstrip("/"))
+            url = httpx.URL(base_url)
         except httpx.InvalidURL as error:
             raise ConfigError(f"{base_url!r} is no URL: {error}") from None
         if url.scheme not in {"http", "https"} or not url.host:
             raise ConfigError(f"{base_url!r} isn't a server's URL: write it as http://host:port")
         self.shown = f"{url.scheme}://{url.netloc.decode()}"
         """The address without user, password or path: for messages."""
-        self._url = f"{str(url).rstrip('/')}{'' if VERSION.search(url.path) else '/v1'}{PATH}"
+        self._url = _endpoint(url)
         self._key = None if api_key is None else header_text(api_key, f"the API key for {self.shown}")
         self._extensions = extensions
         self._policy: dict[str, Any] = {
@@ -167,29 +153,21 @@ class ChatAPI:
 
         The reply ends where the server says so, also where it does not hang up.
         """
-        piece: Piece | None = None
-        whole = False
+        stream = StreamedReply()
         try:
-            async with aclosing(_lines(reply)) as lines:
-                async for line in lines:
-                    event = line.removeprefix(b"data:").strip()
-                    if not line.startswith(b"data:"):
-                        continue
-                    if event == b"[DONE]":
+            async with aclosing(lines_of(reply)) as lines:
+                async for event in stream.events(lines):
+                    yield self._piece(event, stream)
+                    if stream.is_counted:
                         break
-                    piece = self._piece(event)
-                    self._check_end(piece.finish_reason)
-                    whole = whole or piece.finish_reason is not None
-                    yield piece
-                    if whole and piece.usage is not None:
-                        break
-                await _read_out(lines)
+                await read_out(lines)
         except httpx.HTTPError as error:
-            raise self._broken(error, request) from None
+            if not stream.is_whole:
+                raise self._broken(error, request) from None
         finally:
             await reply.aclose()
-        if not whole:
-            raise self._no_completion(reply.status_code) if piece is None else self._broken_off()
+        if not stream.is_whole:
+            raise self._broken_off() if stream.begun else self._no_completion(reply.status_code, stream.other)
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -204,6 +182,8 @@ class ChatAPI:
             headers["traceparent"] = request.traceparent
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
+            if self._url.params.get("api-version"):  # Azure's older form.
+                headers["api-key"] = self._key
         body = {**request_body(request, extensions=self._extensions), **extra}
         try:
             return client.build_request("POST", self._url, json=body, headers=headers, timeout=request.timeout_s)
@@ -214,29 +194,33 @@ class ChatAPI:
         if not reply.is_success:
             raise self._refusal(reply, request)
         try:
-            read = read_reply(reply.content)
-        except ValidationError:
-            raise self._no_completion(reply.status_code, reply.content) from None
-        self._check_end(read.finish_reason)
-        return check_calls(read, request)
+            return check_calls(read_reply(reply.content), request)
+        except ValidationError as error:
+            raise self._no_completion(reply.status_code, reply.content, error) from None
+        except NoReplyError as failure:
+            raise self._failed(failure) from None
 
-    def _piece(self, event: bytes) -> Piece:
+    def _piece(self, event: bytes, stream: StreamedReply) -> Piece:
         try:
-            return read_piece(event)
-        except ValidationError:
-            raise self._no_completion(200, event) from None
+            return stream.take(read_piece(event))
+        except ValidationError as error:
+            raise self._no_completion(200, event, error) from None
+        except NoReplyError as failure:
+            raise self._failed(failure) from None
 
-    def _check_end(self, finish_reason: str | None) -> None:
-        if kind := GIVEN_UP.get(finish_reason or ""):
-            raise ModelError(f"{self.shown} gave its reply up: {finish_reason}", kind=kind, status=200)
+    def _failed(self, failure: NoReplyError) -> ModelError:
+        return ModelError(self._without_key(f"{self.shown} {failure}"), kind=failure.kind, status=200)
 
-    def _no_completion(self, status: int, body: bytes = b"") -> ModelError:
+    def _no_completion(self, status: int, body: bytes, error: ValidationError | None = None) -> ModelError:
         """Where `status` is a success; some servers say in the body that they failed after all."""
         if said := read_complaint(body):
-            text = self._without_key(f"{self.shown} failed in the middle of its reply: {said}")
-            return ModelError(text, kind="server_error", status=status)
-        text = f"{self.shown} answered something that is not a chat completion: is a vLLM server there?"
-        return ModelError(text, kind="unusable", status=status)
+            text = f"{self.shown} failed in the middle of its reply: {said}"
+            return ModelError(self._without_key(text), kind="server_error", status=status)
+        came = " ".join(body.decode(errors="replace").split())
+        why = "" if error is None else f": {first_mistake(error)}"
+        text = f"{self.shown} answered something that is not a chat completion{why}; it sent "
+        text += f"{came[:SHOWN_CHARS]!r}{'…' * (len(came) > SHOWN_CHARS)}" if came else "nothing"
+        return ModelError(self._without_key(text), kind="unusable", status=status)
 
     def _broken_off(self) -> ModelError:
         return ModelError(f"{self.shown} broke its reply off", kind="unreachable")
@@ -246,14 +230,13 @@ class ChatAPI:
         said = read_complaint(reply.content)
         if status == 404 and said:
             text = f"policy {request.policy!r} is not loaded in {self.shown}: {said}"
-        elif status in {401, 403}:
+        elif status == 401 or (status == 403 and not said):
             text = f"{self.shown} answered {status}: it wants an API key" + (
                 " other than the one given" * bool(self._key)
             )
         else:
-            text = f"{self.shown} answered {status}: {said or 'is a vLLM server there?'}"
-        kind = KINDS.get(status, "server_error" if status >= 500 else "refused")
-        return ModelError(self._without_key(text), kind=kind, status=status, wait_s=_asked_wait(reply))
+            text = f"{self.shown} answered {status}: {said or 'it gives no reason'}"
+        return ModelError(self._without_key(text), kind=status_kind(status), status=status, wait_s=_asked_wait(reply))
 
     def _broken(self, error: Exception, request: ModelRequest) -> ModelError:
         if isinstance(error, httpx.TimeoutException | TimeoutError):
@@ -298,19 +281,8 @@ def _asked_wait(reply: httpx.Response) -> float | None:
     return max(0.0, wait.total_seconds())
 
 
-async def _lines(reply: httpx.Response) -> AsyncGenerator[bytes]:
-    """Lines that end in a newline: httpx would also break them at characters that JSON leaves as they are."""
-    rest = b""
-    async for part in reply.aiter_bytes():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
-
-
-async def _read_out(lines: AsyncGenerator[bytes]) -> None:
-    """Reads what stands behind a reply: only a connection that was read to its end serves the next call."""
-    with suppress(httpx.HTTPError, TimeoutError):
-        async with asyncio.timeout(HANG_UP_S):
-            async for _ in lines:
-                pass
+def _endpoint(url: httpx.URL) -> httpx.URL:
+    """Where a server of that address is asked; it may hold the path already, and a version beside it, as Azure's."""
+    path = url.path.rstrip("/").removesuffix(PATH)
+    versioned = VERSION.search(path) or "api-version" in url.params
+    return url.copy_with(path=f"{path}{'' if versioned else '/v1'}{PATH}")

@@ -1,41 +1,33 @@
 """The chat API's JSON, both ways: a `ModelRequest` as a body, and bodies and stream events as a `ModelReply`."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, field_validator, model_validator
 
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.agents.reply import UnreadableReplyError, read_json
+from journeyman.runtime.models.chat_calls import CallPart, WireCall, WireFunction, join_parts, read_calls
+from journeyman.runtime.models.chat_failures import check_end, check_failure, read_end
 from journeyman.traces.base import Record
-from journeyman.traces.messages import Message, ToolCall, Usage
+from journeyman.traces.messages import Usage, chat_message, chat_tool
 
 CALL_MARKS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=")
 """What calls begin with in the templates of Hermes and Qwen, Mistral, and Llama. vLLM leaves a call that it cannot read
 in the text."""
 
 
-class CallPart(Record):
-    """A part of a tool call that is streamed: what has the same index belongs together."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-    """A part of the arguments' JSON text."""
-
-
 class Piece(Record):
     """A part of a reply that is streamed; `join_pieces` makes the `ModelReply` of them."""
 
     content: str = ""
+    refusal: str = ""
+    """A part of the model's reason for giving no answer."""
     call_parts: tuple[CallPart, ...] = ()
     id: str
     model: str
     finish_reason: str | None = None
     usage: Usage | None = None
-    """In the last piece only."""
+    """In the last piece only, and from some servers never."""
     prompt_token_ids: tuple[int, ...] | None = None
     """In the first piece only."""
     token_ids: tuple[int, ...] = ()
@@ -46,7 +38,7 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
     """`request` as the JSON body of the API; `extensions` are vLLM's: token ids, and calls that obey any schema."""
     body: dict[str, Any] = {
         "model": request.policy,
-        "messages": [_wire(message) for message in request.messages],
+        "messages": [chat_message(message) for message in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
     }
@@ -58,8 +50,7 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
         schema = {"name": "reply", "schema": request.json_schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.tools:
-        strict = {"strict": True} if extensions else {}
-        body["tools"] = [{"type": "function", "function": {**tool, **strict}} for tool in request.tools]
+        body["tools"] = [chat_tool(tool, strict=extensions) for tool in request.tools]
         body["tool_choice"] = request.tool_choice
         if not request.parallel_calls:
             body["parallel_tool_calls"] = False
@@ -67,18 +58,21 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
 
 
 def read_reply(body: bytes) -> ModelReply:
-    """Raises `ValidationError` where `body` is no chat completion."""
+    """Raises `ValidationError` where `body` is no chat completion, `NoReplyError` where it holds no answer."""
     completion = _Completion.model_validate_json(body)
+    check_failure(completion.failure)
     choice = completion.choices[0]
-    calls, unreadable = _read_calls([call.part(index) for index, call in enumerate(choice.message.tool_calls or ())])
+    said = choice.message
+    check_end(choice.finish_reason, said.content or "", said.refusal or "")
+    calls, unreadable = read_calls([call.part for call in said.calls])
     return ModelReply(
-        id=completion.id,
-        model=completion.model,
-        content=choice.message.content or "",
+        id=completion.id or "",
+        model=completion.model or "",
+        content=said.content or "",
         tool_calls=calls,
         unreadable=unreadable,
         finish_reason=choice.finish_reason,
-        usage=completion.usage.usage,
+        usage=(completion.usage and completion.usage.usage) or Usage(),
         prompt_token_ids=completion.prompt_token_ids,
         token_ids=choice.token_ids,
         logprobs=None if choice.logprobs is None else choice.logprobs.values,
@@ -86,15 +80,18 @@ def read_reply(body: bytes) -> ModelReply:
 
 
 def read_piece(event: bytes) -> Piece:
-    """Raises `ValidationError` where `event` is no part of a chat completion."""
+    """Raises `ValidationError` where `event` is no part of a chat completion, `NoReplyError` where it tells of one."""
     chunk = _Chunk.model_validate_json(event)
+    check_failure(chunk.failure)
     choice = chunk.choices[0] if chunk.choices else _ChunkChoice()
+    delta = choice.delta or _Said()
     return Piece(
-        content=choice.delta.content or "",
-        call_parts=tuple(call.part(index) for index, call in enumerate(choice.delta.tool_calls or ())),
-        id=chunk.id,
-        model=chunk.model,
-        finish_reason=choice.finish_reason,
+        content=delta.content or "",
+        refusal=delta.refusal or "",
+        call_parts=tuple(call.part for call in delta.calls),
+        id=chunk.id or "",
+        model=chunk.model or "",
+        finish_reason=read_end(choice.finish_reason),
         usage=None if chunk.usage is None else chunk.usage.usage,
         prompt_token_ids=chunk.prompt_token_ids,
         token_ids=choice.token_ids or (),
@@ -105,19 +102,18 @@ def read_piece(event: bytes) -> Piece:
 def join_pieces(pieces: Sequence[Piece]) -> ModelReply | None:
     """The reply that was streamed; None where its end is missing."""
     reasons = [piece.finish_reason for piece in pieces if piece.finish_reason is not None]
-    usages = [piece.usage for piece in pieces if piece.usage is not None]
-    if not reasons or not usages:
+    if not reasons:
         return None
-    calls, unreadable = _read_calls(_joined(pieces))
+    calls, unreadable = read_calls(join_parts(part for piece in pieces for part in piece.call_parts))
     return ModelReply(
-        id=pieces[0].id,
-        model=pieces[0].model,
+        id=next((piece.id for piece in pieces if piece.id), ""),
+        model=next((piece.model for piece in pieces if piece.model), ""),
         content="".join(piece.content for piece in pieces),
         tool_calls=calls,
         unreadable=unreadable,
         finish_reason=reasons[-1],
-        usage=usages[-1],
-        prompt_token_ids=pieces[0].prompt_token_ids,
+        usage=next((piece.usage for piece in reversed(pieces) if piece.usage is not None), Usage()),
+        prompt_token_ids=next((piece.prompt_token_ids for piece in pieces if piece.prompt_token_ids is not None), None),
         token_ids=tuple(token for piece in pieces for token in piece.token_ids) or None,
         logprobs=tuple(value for piece in pieces for value in piece.logprobs) or None,
     )
@@ -130,76 +126,24 @@ def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
     return reply
 
 
-def read_complaint(body: bytes) -> str:
-    """What a server says is wrong, in one line; empty where it says nothing we can read."""
-    try:
-        refusal = read_json(body.decode(errors="replace"))
-    except UnreadableReplyError:
-        return ""
-    said = refusal.get("error", refusal) if isinstance(refusal, dict) else None
-    if isinstance(said, dict):
-        said = said.get("message", said.get("detail"))
-    return " ".join(said.split())[:300] if isinstance(said, str) else ""
-
-
-def _wire(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
-
-
-def _joined(pieces: Sequence[Piece]) -> list[CallPart]:
-    whole: dict[int, CallPart] = {}
-    for part in (part for piece in pieces for part in piece.call_parts):
-        before = whole.get(part.index, CallPart(index=part.index))
-        whole[part.index] = CallPart(
-            index=part.index,
-            id=before.id or part.id,
-            name=before.name or part.name,
-            arguments=before.arguments + part.arguments,
-        )
-    return [whole[index] for index in sorted(whole)]
-
-
-def _read_calls(parts: Sequence[CallPart]) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The calls; or none of them, and why one cannot be read."""
-    calls: list[ToolCall] = []
-    for part in parts:
-        try:
-            arguments = read_json(part.arguments or "{}")
-        except UnreadableReplyError as error:
-            return (), f"the arguments of {part.name} are unusable: {error}"
-        if not isinstance(arguments, dict):
-            return (), f"the arguments of {part.name} must be a JSON object"
-        calls.append(ToolCall(id=part.id or f"call-{part.index}", name=part.name, arguments=arguments))
-    return tuple(calls), None
-
-
 class _Cached(BaseModel):
     cached_tokens: int | None = None
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _Cached | None = None
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> Usage | None:
+        """None where it counts nothing: some servers send a part of it ahead."""
+        if self.prompt_tokens is None and self.completion_tokens is None:
+            return None
         details = self.prompt_tokens_details or _Cached()
         return Usage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
+            input_tokens=self.prompt_tokens or 0,
+            output_tokens=self.completion_tokens or 0,
             cached_tokens=details.cached_tokens or 0,
         )
 
@@ -216,55 +160,77 @@ class _Logprobs(BaseModel):
         return tuple(token.logprob for token in self.content or ())
 
 
-class _Function(BaseModel):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(BaseModel):
-    index: int | None = None
-    id: str | None = None
-    function: _Function = _Function()
-
-    def part(self, place: int) -> CallPart:
-        return CallPart(
-            index=place if self.index is None else self.index,
-            id=self.id or "",
-            name=self.function.name or "",
-            arguments=self.function.arguments or "",
-        )
-
-
 class _Said(BaseModel):
     content: str | None = None
-    tool_calls: list[_Call] | None = None
+    refusal: str | None = None
+    tool_calls: list[WireCall] | None = None
+    function_call: WireFunction | None = None
+    """The API's older form, of a single call."""
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Some servers give parts; those that are no text, such as reasoning, are no part of the answer."""
+        if not isinstance(value, list):
+            return value
+        return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+    @field_validator("tool_calls", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        """Some servers give the only one by itself."""
+        return [value] if isinstance(value, dict) else value
+
+    @property
+    def calls(self) -> list[WireCall]:
+        return self.tool_calls or ([] if self.function_call is None else [WireCall(function=self.function_call)])
 
 
 class _Choice(BaseModel):
     message: _Said
-    finish_reason: str
+    finish_reason: Annotated[str, BeforeValidator(read_end)]
     logprobs: _Logprobs | None = None
     token_ids: tuple[int, ...] | None = None
-
-
-class _Completion(BaseModel):
-    id: str
-    model: str
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage
-    prompt_token_ids: tuple[int, ...] | None = None
+    error: Any = None
 
 
 class _ChunkChoice(BaseModel):
-    delta: _Said = _Said()
+    delta: _Said | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
     token_ids: tuple[int, ...] | None = None
+    error: Any = None
 
 
-class _Chunk(BaseModel):
-    id: str
-    model: str
-    choices: list[_ChunkChoice]
+class _Body(BaseModel):
+    id: str | None = None
+    model: str | None = None
+    choices: Sequence[_Choice | _ChunkChoice] | None = None
+    error: Any = None
+    """Some servers send it with a success: of the whole, or of the only choice."""
     usage: _Usage | None = None
     prompt_token_ids: tuple[int, ...] | None = None
+
+    @property
+    def failure(self) -> Any:
+        return self.error or (self.choices[0].error if self.choices else None)
+
+
+class _Completion(_Body):
+    choices: list[_Choice] = []
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if not self.choices and not self.error:
+            raise ValueError("'choices' is missing or empty")
+        return self
+
+
+class _Chunk(_Body):
+    choices: list[_ChunkChoice] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.choices is None and self.usage is None and not self.error:
+            raise ValueError("'choices' is missing")
+        return self

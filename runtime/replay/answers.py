@@ -156,6 +156,8 @@ class RecordedAnswers:
         return (*messages[:1], *rest)
 
 
+# Every run that waited for a person needs them: without the words 14 of the 64 cases of `tests/runtime/replay` part,
+# and with a yes to each question still 12. Without `RecordedAnswers.refusal` 2 do: a refused call would be paid for.
 class RecordedWords:
     """What a person said to each question of a trace about a plan or a text.
 

@@ -63,6 +63,8 @@ class ToolUsed(Record):
     assignment: str | None
     tool: str
     status: CallStatus
+    result: str
+    """What the agent is shown: the result, or in one line what went wrong."""
 
 
 class ReportFiled(Record):

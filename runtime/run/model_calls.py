@@ -98,7 +98,7 @@ class ModelCalls:
                 request = self._request(asked, policy, span)
                 if run.tracer.records:
                     span.set(self._attributes(request, reason))
-                reply = await self._reply_in_time(request, behind, span.span_id)
+                reply = _counted(await self._reply_in_time(request, behind, span.span_id), asked)
                 self._agent_run.asked_by = span.span_id
                 if run.tracer.records:
                     _record_reply(span, reply)
@@ -221,6 +221,16 @@ class _Asked(Generic[T]):
     tool_choice: ToolChoice
     read: Callable[[ModelReply], T]
     final: bool
+
+
+def _counted(reply: ModelReply, asked: _Asked[Any]) -> ModelReply:
+    """With an estimate where the server counted nothing: no budget is blind to a call."""
+    if reply.usage.tokens:
+        return reply
+    said = Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls)
+    output_tokens = len(reply.token_ids or ()) or TokenCount()((said,))
+    usage = Usage(input_tokens=TokenCount(asked.tools)(asked.messages), output_tokens=output_tokens)
+    return reply.model_copy(update={"usage": usage})
 
 
 def _read(reply: ModelReply, read: Callable[[ModelReply], T], agent: Agent) -> T:

@@ -121,7 +121,7 @@ class ToolCalls:
         if run.store is not None:
             await self._keep(wanted, made, span.span_id)
         if made.question is None:
-            run.emit(ToolUsed(**told, status=result.status))
+            run.emit(ToolUsed(**told, status=result.status, result=result.content))
         return used, made.question
 
     async def _keep(self, wanted: WantedCall, made: _Made, span_id: str) -> None:

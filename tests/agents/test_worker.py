@@ -113,6 +113,26 @@ async def test_a_first_turn_that_must_call_a_tool_is_held_to_it_where_the_server
     assert at_work.schemas[0] == at_work.schemas[1]
 
 
+@pytest.mark.parametrize("demand", [{"needs_evidence": True}, {"tool_first": True}])
+async def test_a_failed_call_in_other_words_is_no_answer_of_an_agent_that_needs_evidence(
+    desk: Any, demand: dict[str, Any]
+) -> None:
+    failed, unfounded = write_call("facts", {"query": 1}), write_answer(["the column does not exist"])
+    at_work = desk(failed, unfounded, unfounded)
+    report = await do(at_work, changed(**demand))
+    assert (report.status, report.output) == ("failed", None)
+    assert report.error == "no answer in 3 turns; last: it rests on no tool call that went well; make one first"
+    assert at_work.seen[2][-1].content.startswith("Your answer was not accepted: it rests on no tool call")
+    at_work = desk(failed, write_call("facts", {"query": "x"}), write_answer(["1"]))
+    assert (await do(at_work, changed(**demand))).output == ["1"]
+
+
+async def test_an_agent_that_calls_first_may_be_let_answer_from_a_failed_call(desk: Any) -> None:
+    at_work = desk(write_call("facts", {"query": 1}), write_answer(["it does not exist"]))
+    report = await do(at_work, changed(tool_first=True, needs_evidence=False))
+    assert (report.status, report.evidence) == ("ok", ())
+
+
 async def test_an_answer_that_a_verifier_refuses_is_told_why_and_tried_again(desk: Any) -> None:
     at_work = desk(write_answer(["tall"]), write_answer(["61.6"]))
     report = await do(at_work, changed(verify=("number",)))

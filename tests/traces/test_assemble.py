@@ -204,6 +204,15 @@ def test_a_crashed_run_has_no_task_and_no_outcome_but_all_its_turns(golden: Gold
     assert [worker.parent for worker in workers[:3]] == [orchestrator.span_id] * 3
 
 
+def test_an_agent_whose_own_span_a_kill_took_has_the_number_that_its_calls_have(golden: Golden) -> None:
+    spans = [
+        span.model_copy(update={"attributes": {**span.attributes, a.ASSIGNMENT_ID: "2.4"}})
+        for span in golden("crashed")
+        if span.attributes[a.OPERATION] == "chat"
+    ]
+    assert {one.assignment for one in assemble(spans).trajectories} == {"2.4"}
+
+
 def test_in_a_crew_without_an_orchestrator_the_worker_has_no_parent(golden: Golden) -> None:
     flow = next(span for span in golden("learned") if span.attributes[a.OPERATION] == "invoke_workflow")
     alone = [
@@ -268,7 +277,7 @@ def test_messages_that_make_no_sense_are_named(golden: Golden) -> None:
 
 
 def test_no_spans_make_no_trace() -> None:
-    with pytest.raises(StoreError, match="at least one span"):
+    with pytest.raises(StoreError, match="a trace needs at least one"):
         assemble([])
 
 
@@ -282,7 +291,7 @@ def test_an_attribute_that_makes_no_sense_is_named(golden: Golden) -> None:
 def test_a_status_that_is_none_of_ours_is_named(golden: Golden) -> None:
     agents = [span for span in golden("learned") if span.attributes[a.OPERATION] == "invoke_agent"]
     broken = agents[0].model_copy(update={"attributes": {**agents[0].attributes, a.STATUS: "splendid"}})
-    with pytest.raises(StoreError, match="cannot be assembled: status"):
+    with pytest.raises(StoreError, match="cannot be assembled: 'status'"):
         assemble([broken])
 
 

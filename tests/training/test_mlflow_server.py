@@ -9,8 +9,7 @@ from journeyman.runtime.adapters.adapter import WEIGHTS
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.recipe import load_recipe
-from journeyman.training.methods.sft import train_sft
+from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.registry import ACTIVE, follow, model_name, register
 from journeyman.training.tracking import run_of
 
@@ -30,7 +29,7 @@ def test_a_run_and_its_adapter_are_in_mlflow(
     mlflow_server: str, embedded_model: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = load_recipe("sft", {"trl.max_steps": 2, "trl.per_device_train_batch_size": 1})
-    adapter = train_sft(
+    adapter = train_adapter(
         [SAMPLE],
         agent="worker",
         recipe=recipe,

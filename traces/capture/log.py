@@ -5,12 +5,12 @@ line being written, and no other. Large repeated texts lie in `texts/`; the line
 a kernel lock on the file it writes, so that compaction knows which files are closed, however their process ended.
 """
 
-import fcntl
 import logging
 import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,8 +18,9 @@ from weakref import WeakSet
 
 from journeyman.traces.base import Record
 from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line, parse_line, utc_day
-from journeyman.traces.capture.texts import Texts, sync_folder
+from journeyman.traces.capture.texts import Texts
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import make_folder, sync, try_lock
 
 __all__ = [
     "SPAN_VERSION",
@@ -150,14 +151,12 @@ class SpanLog:
         while self._handle is None:
             if self._closed:
                 self._name_file()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _lock(handle):
-                sync_folder(self.path.parent)
-                self._handle = handle
-            else:
-                os.close(handle)
-                self._closed = True
+            make_folder(self.path.parent)
+            with try_lock(self.path, mode=0o600) or nullcontext() as file:
+                self._closed = file is None  # By a compaction, since its name appeared.
+                if file is not None:
+                    sync(self.path.parent)
+                    self._handle = os.dup(file.fileno())
         return self._handle
 
     def _refused(self, error: OSError, spans: int) -> None:
@@ -286,15 +285,6 @@ def _lines(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
         raise
     except OSError as error:
         raise StoreError(f"span log {path} cannot be read: {error.strerror}") from error
-
-
-def _lock(handle: int) -> bool:
-    """Locks a file that is to be written; False if compaction has been at it since its name appeared."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(handle).st_nlink > 0
 
 
 _logs: WeakSet[SpanLog] = WeakSet()

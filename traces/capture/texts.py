@@ -1,6 +1,5 @@
 """Texts: what many spans repeat word for word, such as system instructions and tool schemas, kept once, by SHA-256."""
 
-import fcntl
 import os
 import re
 import secrets
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import PARTIAL, write_whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -22,9 +22,6 @@ REPEATED = (a.SYSTEM_INSTRUCTIONS, a.TOOL_DEFINITIONS)
 
 LARGE = 256
 """Texts of fewer bytes stay where they are: a digest alone has 64."""
-
-PARTIAL = ".partial"
-"""How the hidden name ends under which a file is written."""
 
 _REMEMBERED = 512
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -147,18 +144,7 @@ class _LocalFiles:
         with suppress(FileNotFoundError):
             os.utime(path)  # Says to `remove` that somebody counts on it.
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f".{name}.{secrets.token_hex(4)}{PARTIAL}"
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        sync_folder(self._folder)
+        write_whole(path, content)
 
     def read(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()
@@ -198,25 +184,6 @@ class _RemoteFiles:
 
     def names(self) -> list[str]:
         return sorted(path.rsplit("/", 1)[-1] for path in self._filesystem.find(self._folder))
-
-
-def is_closed(path: Path) -> bool:
-    """Whether the file is there, and no process holds the lock under which it is written."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the name of a new file as durable as its contents."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remember(known: dict[str, str], key: str, value: str) -> None:

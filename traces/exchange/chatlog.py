@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import StoreError
 from journeyman.traces.exchange.chat_messages import (
     finish_reason,
@@ -70,8 +71,7 @@ def read_conversation(value: JsonValue) -> Conversation:
             scores=scores,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise StoreError(f"{'.'.join(str(part) for part in first['loc'][:2])}: {first['msg']}") from None
+        raise StoreError(first_mistake(error)) from None
 
 
 def _messages(value: JsonValue) -> Sequence[Mapping[str, Any]]:

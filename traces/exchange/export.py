@@ -1,19 +1,16 @@
 """Exporting: spans into one file, all of them or no file at all, or to an endpoint; a batch in memory at a time."""
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from time import sleep
-from typing import Protocol
+from typing import IO, Protocol
 
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import SpanRecord
-from journeyman.traces.capture.texts import sync_folder
 from journeyman.traces.errors import ConfigError, DeliveryError, StoreError
+from journeyman.traces.files import whole_file
 
 BATCH = 1000
 """Spans that are in memory at once."""
@@ -36,8 +33,11 @@ def write_spans(spans: Iterable[SpanRecord], path: Path) -> int:
     held before is replaced when all spans are on the disk, and stays if that fails (`StoreError`).
     """
     write = check_name(path)
-    with _whole_file(path) as partial:
-        return write(spans, partial)
+    try:
+        with whole_file(path) as file:
+            return write(spans, file)
+    except OSError as error:
+        raise StoreError(f"{path} was not written: {error.strerror or error}") from error
 
 
 class SpanEndpoint(Protocol):
@@ -65,7 +65,7 @@ def send_spans(spans: Iterable[SpanRecord], endpoint: SpanEndpoint, *, pauses_s:
     return Sent(taken=taken, refused=refused)
 
 
-def check_name(path: Path) -> Callable[[Iterable[SpanRecord], Path], int]:
+def check_name(path: Path) -> Callable[[Iterable[SpanRecord], IO[bytes]], int]:
     """What writes a file of that name; raises `ConfigError` where its ending names no format."""
     if path.suffix not in _WRITERS:
         raise ConfigError(f"{path}: to export, name a file that ends in one of {', '.join(_WRITERS)}")
@@ -104,12 +104,11 @@ def batches(spans: Iterable[SpanRecord], size: int) -> Iterator[list[SpanRecord]
         yield batch
 
 
-def _json_lines(spans: Iterable[SpanRecord], path: Path) -> int:
+def _json_lines(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
     count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for span in spans:
-            file.write(span_line(span))
-            count += 1
+    for span in spans:
+        file.write(span_line(span).encode())
+        count += 1
     return count
 
 
@@ -125,57 +124,35 @@ def span_line(span: SpanRecord) -> str:
     return f'{span.model_dump_json(exclude={"attributes"})[:-1]},"attributes":{attributes}{odd}}}\n'
 
 
-def _otlp_json(spans: Iterable[SpanRecord], path: Path) -> int:
+def _otlp_json(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
     """One document, each batch of spans a group of its own on a line of its own."""
     from journeyman.traces.exchange.otlp import to_json
 
     count = 0
-    with path.open("w", encoding="utf-8") as file:
-        file.write('{"resourceSpans": [')
-        for batch in batches(spans, BATCH):
-            for group in to_json(batch)["resourceSpans"]:
-                file.write((",\n" if count else "\n") + json.dumps(group, ensure_ascii=False))
-                count += sum(len(scope["spans"]) for scope in group["scopeSpans"])
-        file.write("\n]}\n")
+    file.write(b'{"resourceSpans": [')
+    for batch in batches(spans, BATCH):
+        for group in to_json(batch)["resourceSpans"]:
+            file.write(((",\n" if count else "\n") + json.dumps(group, ensure_ascii=False)).encode())
+            count += sum(len(scope["spans"]) for scope in group["scopeSpans"])
+    file.write(b"\n]}\n")
     return count
 
 
-def _parquet(spans: Iterable[SpanRecord], path: Path) -> int:
+def _parquet(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
     import pyarrow.parquet as pq
 
     from journeyman.traces.storage.columns import SCHEMA, to_table
 
     count = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for batch in batches(spans, 8 * BATCH):
             writer.write_table(to_table(batch))
             count += len(batch)
     return count
 
 
-_WRITERS: dict[str, Callable[[Iterable[SpanRecord], Path], int]] = {
+_WRITERS: dict[str, Callable[[Iterable[SpanRecord], IO[bytes]], int]] = {
     ".jsonl": _json_lines,
     ".parquet": _parquet,
     ".json": _otlp_json,
 }
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A name to write under; the contents get their own name when they are complete and on the disk."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        handle = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StoreError(f"{path} was not written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import JsonValue, ValidationError
 
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record, encoding_of
+from journeyman.traces.base import Record, encoding_of, first_mistake
 from journeyman.traces.capture.log import SPAN_VERSION, SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.chat_messages import finish_reason
@@ -130,8 +130,7 @@ def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) 
             span = span.model_copy(update=today)
         return Imported(spans=(span,), labels=())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise StoreError(f"no span: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise StoreError(f"no span: {first_mistake(error, SpanRecord)}") from None
 
 
 def _spoken(entry: Any) -> Any:

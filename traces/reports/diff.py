@@ -196,7 +196,9 @@ def _goes_on(before: Trajectory, after: Trajectory) -> bool:
 
 
 def _continued(before: Trajectory, after: Trajectory) -> Trajectory:
-    kept = {"span_id": before.span_id, "parent": before.parent, "started_ns": before.started_ns}
+    # A part that a kill cut off has lost its own span, which names what is above it.
+    parent = before.parent or after.parent
+    kept = {"span_id": before.span_id, "parent": parent, "started_ns": before.started_ns}
     return after.model_copy(update={**kept, "turns": (*before.turns, *after.turns), "plan": after.plan or before.plan})
 
 

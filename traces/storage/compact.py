@@ -4,13 +4,12 @@ Whatever is replaced is deleted only after its segment is durable. A crash in be
 segment, and the next compaction deletes the rest; no reader or writer ever waits for it.
 """
 
-import fcntl
 import os
 import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import try_lock
 from journeyman.traces.storage.layout import Progress, deleted_traces, lay_out, without
 from journeyman.traces.storage.segment_file import GROUP_ROWS, Segment
 from journeyman.traces.storage.segments import Segments
@@ -87,21 +87,18 @@ def sole_compactor(spans: Path) -> Iterator[str | None]:
     On object storage a compaction joins only segments that bear this name, so that several machines may share a prefix.
     """
     try:
-        file = (spans / LOCK).open("a+")
+        file = try_lock(spans / LOCK)
     except OSError as error:
         raise StoreError(f"{spans / LOCK} cannot be opened: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with file or nullcontext():
+        if file is None:
             yield None
             return
         file.seek(0)
-        origin = file.read().strip()
+        origin = file.read().decode().strip()
         if not origin:
             origin = secrets.token_hex(4)
-            file.write(origin)
-            file.flush()
+            file.write(origin.encode())
         yield origin
 
 

@@ -8,8 +8,8 @@ from time import time
 
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import Damage, LogReader
-from journeyman.traces.capture.texts import is_closed
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import is_closed
 from journeyman.traces.storage.columns import REPEATED
 from journeyman.traces.storage.compact import sole_compactor
 from journeyman.traces.storage.layout import Progress

@@ -59,6 +59,9 @@ _IDS = {
 
 WIDE = {
     "system_instructions": _attribute(a.SYSTEM_INSTRUCTIONS),
+    "tool_definitions": _attribute(a.TOOL_DEFINITIONS),
+    "output_type": _attribute(a.OUTPUT_TYPE),
+    "run_id": _attribute(a.RUN_ID),
     "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
     "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
     **_IDS,
@@ -66,8 +69,8 @@ WIDE = {
     "logprobs": f"coalesce(logprobs::DOUBLE[], TRY_CAST({_attribute(a.LOGPROBS)} AS DOUBLE[]))",
 }
 """The large columns of `turns`, from a row of `spans`, also where the value did not fit its column there. System
-instructions are here only where they are not among the texts that `system_digest` names. JSON text of token ids is made
-here faster than from the numbers."""
+instructions and tools are here only where they are not among the texts that `system_digest` and `tools_digest` name.
+JSON text of token ids is made here faster than from the numbers."""
 
 SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"
 SPANS_LESS_DELETED = f"{SPANS} WHERE trace_id NOT IN (SELECT trace_id FROM deleted)"
@@ -199,7 +202,8 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     calls.error_type, coalesce(calls.demonstration, false) AS demonstration, calls.refusal,
     calls.input_tokens, calls.output_tokens, calls.cached_tokens,
     account.queue_s, account.prefill_s, account.decode_s,
-    calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds, calls.system_digest,
+    calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds,
+    calls.system_digest, calls.tools_digest,
     {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
 FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
@@ -236,7 +240,8 @@ TRAJECTORIES = f"""
 CREATE OR REPLACE VIEW trajectories AS
 WITH counted AS (
     SELECT trace_id, trajectory_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
-        min_by(agent, start_ns) AS agent, min_by(policy, start_ns) FILTER (operation IN {a.INFERENCE}) AS policy,
+        min_by(agent, start_ns) AS agent, min_by(assignment, start_ns) AS assignment,
+        min_by(policy, start_ns) FILTER (operation IN {a.INFERENCE}) AS policy,
         count(*) FILTER (operation IN {a.INFERENCE}) AS turns,
         coalesce(sum(input_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS input_tokens,
         coalesce(sum(output_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS output_tokens
@@ -244,7 +249,8 @@ WITH counted AS (
 )
 SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,
     coalesce(agents.span_id, counted.trajectory_id) AS span_id, agents.parent_id,
-    coalesce(agents.agent, counted.agent) AS agent, assignment, goal, run_status AS status, error, policy,
+    coalesce(agents.agent, counted.agent) AS agent, coalesce(agents.assignment, counted.assignment) AS assignment,
+    goal, run_status AS status, error, policy,
     coalesce(turns, 0) AS turns, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
     coalesce(start_ns, first_ns) AS started_ns, coalesce(end_ns, last_ns) AS ended_ns,
     (ended_ns - started_ns) / 1e9 AS seconds

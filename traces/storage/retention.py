@@ -14,8 +14,8 @@ from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.capture.texts import Texts
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import RowFile
 from journeyman.traces.labels import LabelLog
-from journeyman.traces.rows import RowFile
 from journeyman.traces.storage.columns import REPEATED
 from journeyman.traces.storage.compact import Compaction, compact, sole_compactor
 from journeyman.traces.storage.layout import Progress

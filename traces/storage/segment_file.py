@@ -1,7 +1,5 @@
 """One segment: a Parquet file of spans of one UTC day, whose footer says what it replaces."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -13,8 +11,8 @@ from pydantic import ConfigDict, Field
 
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import utc_day
-from journeyman.traces.capture.texts import PARTIAL, sync_folder
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import whole_file
 
 GROUP_ROWS = 16_384
 """Rows of a row group: what a query skips or reads as a whole."""
@@ -87,20 +85,9 @@ def write_parquet(file: IO[bytes], tables: Iterator[pa.Table], sources: tuple[st
 
 
 def write_locally(path: Path, tables: Iterator[pa.Table], sources: tuple[str, ...], day: str) -> None:
-    """The same under a hidden name, which is then changed: the file is there whole and durable, or not at all."""
-    _make_folder(path.parent)
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        with partial.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            write_parquet(file, tables, sources, day)
-            file.flush()
-            os.fsync(file.fileno())
-            partial.rename(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """The same to a file that is there whole and durable, or not at all."""
+    with whole_file(path) as file:
+        write_parquet(file, tables, sources, day)
 
 
 def read_segment(path: str, tail: bytes, size: int) -> Segment:
@@ -135,10 +122,3 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
         data_page_size=_PAGE_BYTES,
         write_page_checksum=True,
     )
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import utc_day
-from journeyman.traces.capture.texts import PARTIAL, Texts, filesystem_of, is_closed, is_local
+from journeyman.traces.capture.texts import Texts, filesystem_of, is_local
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import PARTIAL, is_closed
 from journeyman.traces.storage.segment_file import (
     CORRUPT,
     Segment,

@@ -1,23 +1,23 @@
 """`journeyman adapters`: what was trained, what is in service, and how that changes."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter, split_policy
+from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter
 from journeyman.runtime.adapters.journal import Journal, State
-from journeyman.runtime.adapters.live import Promotion, promote, rollback, swap_in
+from journeyman.runtime.adapters.live import Promotion, swap_in
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving.server import ServerState, attach, running, status
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace, find_workspace
 from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError, JourneymanError
-from journeyman.training.evaluation.gate import Verdict, read_verdict
-from journeyman.training.registry import Registration, follow, read_registration, register
-from journeyman.training.tracking import run_of
+from journeyman.traces.errors import AdapterError
+from journeyman.training.evaluation.gate import read_verdict
+from journeyman.training.improve.mirror import register_adapter
+from journeyman.training.improve.promote import promote, rollback
+from journeyman.training.registry import read_registration
 
 app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
 
@@ -25,7 +25,7 @@ PolicyArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="As in wo
 MlflowOption = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="MLflow (default: the workspace's)")]
 
 
-class Row(Record):
+class AdapterRow(Record):
     """An adapter in `adapters list`."""
 
     policy: str
@@ -41,27 +41,27 @@ class Row(Record):
 
 
 @app.command("list")
-def list_command(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def list_command(folder: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """List every adapter with its state, data, verdict and MLflow version.
 
     Example: journeyman adapters list
     """
-    ws = find_workspace(workspace)
-    states = Journal(ws.journal).states()
-    rows = [_row(folder, states.get(folder.name, "candidate")) for folder in adapter_folders(ws.adapters)]
+    workspace = find_workspace(folder)
+    states = Journal(workspace.journal).states()
+    rows = [_row(folder, states.get(folder.name, "candidate")) for folder in adapter_folders(workspace.adapters)]
     emit(rows, as_json, lambda: _show(rows))
 
 
 @app.command("register")
 def register_command(
-    policy: PolicyArgument, mlflow: MlflowOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+    policy: PolicyArgument, mlflow: MlflowOption = None, folder: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
     """Register an adapter in MLflow with its lineage; doing so again changes nothing.
 
     Example: journeyman adapters register clerk@2
     """
-    ws = find_workspace(workspace)
-    registration = _register(find_adapter(ws.adapters, policy), mlflow or ws.mlflow_uri)
+    workspace = find_workspace(folder)
+    registration = register_adapter(find_adapter(workspace.adapters, policy), mlflow or workspace.mlflow_uri)
     emit(registration, as_json, lambda: out.print(f"{policy} is version {registration.version} of {registration.name}"))
 
 
@@ -71,37 +71,31 @@ def promote_command(
     reason: Annotated[str | None, typer.Option("--reason", help="Why, for the journal (default: the verdict)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gate that says promote")] = False,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put an adapter in service: loaded into the live server, proved by a probe, written into the journal.
 
     Example: journeyman adapters promote clerk@2
     """
-    ws = find_workspace(workspace)
-    verdict = read_verdict(find_adapter(ws.adapters, policy))
-    doubt = _doubt(verdict, Journal(ws.journal).in_service(split_policy(policy)[0]))
-    if doubt and not force:
-        raise AdapterError(f"{policy} is not promoted: {doubt}; run `journeyman gate {policy}`, or say --force")
-    why = reason or (f"forced: {doubt}" if doubt else "; ".join(verdict.reasons) if verdict else "")
-    promotion = promote(ws, policy, reason=why, server=_server(ws, attach))
-    _mirror(ws, promotion)
-    note_override(ws, promotion.entry.agent)
+    workspace = find_workspace(folder)
+    promotion = promote(workspace, policy, server=_server(workspace, attach), reason=reason, force=force)
+    note_override(workspace, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
 
 
 @app.command("swap")
 def swap_command(
-    policy: PolicyArgument, attach: AttachOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+    policy: PolicyArgument, attach: AttachOption = None, folder: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
     """Load an adapter into the live server and probe it, without putting it in service.
 
     Example: journeyman adapters swap clerk@2
     """
-    ws = find_workspace(workspace)
-    server = _server(ws, attach) or running(ws)
-    with ws.lock("swap"):
-        swap = swap_in(ws, server, policy)
+    workspace = find_workspace(folder)
+    server = _server(workspace, attach) or running(workspace)
+    with workspace.lock("swap"):
+        swap = swap_in(workspace, server, policy)
     emit(
         swap,
         as_json,
@@ -117,29 +111,17 @@ def rollback_command(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Whose policy goes back to the one before")],
     reason: Annotated[str, typer.Option("--reason", help="Why, for the journal")] = "asked for",
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the policy back in service that the present one replaced.
 
     Example: journeyman adapters rollback clerk --reason "slower than before"
     """
-    ws = find_workspace(workspace)
-    promotion = rollback(ws, agent, reason=reason, server=_server(ws, attach))
-    _mirror(ws, promotion)
-    note_override(ws, promotion.entry.agent)
+    workspace = find_workspace(folder)
+    promotion = rollback(workspace, agent, reason=reason, server=_server(workspace, attach))
+    note_override(workspace, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
-
-
-def _doubt(verdict: Verdict | None, in_service: str) -> str | None:
-    """Why a verdict does not allow the promotion; None where it does."""
-    if verdict is None:
-        return "it has no verdict"
-    if verdict.decision != "promote":
-        return f"its verdict is {verdict.decision}"
-    if verdict.incumbent != in_service:
-        return f"its verdict is against {verdict.incumbent}, and {in_service} is in service now"
-    return None
 
 
 def _server(workspace: Workspace, url: str | None) -> ServerState | None:
@@ -160,30 +142,12 @@ def note_override(workspace: Workspace, agent: str) -> None:
         )
 
 
-def _mirror(workspace: Workspace, promotion: Promotion) -> None:
-    """MLflow gets a copy where it is installed; the journal has said what counts."""
-    if find_spec("mlflow") is None:
-        return
-    entry, uri = promotion.entry, workspace.mlflow_uri
-    try:
-        if entry.digest is not None:
-            _register(find_adapter(workspace.adapters, entry.policy), uri)
-        follow(entry.agent, entry.digest, uri=uri)
-    except JourneymanError as error:
-        notes.print(f"in service, but MLflow does not know: {error}", markup=False)
-
-
-def _register(folder: Path, uri: str) -> Registration:
-    adapter = load_adapter(folder)
-    return register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=read_verdict(folder))
-
-
-def _row(folder: Path, state: State) -> Row:
+def _row(folder: Path, state: State) -> AdapterRow:
     try:
         adapter, verdict, registration = load_adapter(folder), read_verdict(folder), read_registration(folder)
     except AdapterError as error:
-        return Row(policy=folder.name, state=state, error=str(error))
-    return Row(
+        return AdapterRow(policy=folder.name, state=state, error=str(error))
+    return AdapterRow(
         policy=adapter.policy,
         state=state,
         rows=adapter.rows,
@@ -194,7 +158,7 @@ def _row(folder: Path, state: State) -> Row:
     )
 
 
-def _show(rows: list[Row]) -> None:
+def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return

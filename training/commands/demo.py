@@ -13,6 +13,7 @@ from rich.table import Table
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import write_whole
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig, DemoResult, OnDemand
 
 
@@ -22,7 +23,7 @@ def demo(
         str | None, typer.Option("--model", help="Base model: a folder or hub id (default: embedded)")
     ] = None,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on a real task set: teach, record, mine, train, gate, swap; then show what it was worth.
@@ -31,11 +32,11 @@ def demo(
 
     Example: journeyman demo --full
     """
-    place = find_workspace(workspace).create()
+    workspace = find_workspace(folder).create()
     config = FULL if full else DemoConfig()
-    with place.lock("demo"):
-        result = _run(place, config, model, attach)
-    path = place.root / "demo.json"
+    with workspace.lock("demo"):
+        result = _run(workspace, config, model, attach)
+    path = workspace.root / "demo.json"
     _write(path, result)
     emit(result, as_json, lambda: _show(result, path))
 
@@ -55,7 +56,6 @@ def _run(workspace: Workspace, config: DemoConfig, model: str | None, url: str |
         with OnDemand(workspace, server, url=url, on_start=starting) as on_demand:
             demo = Demo(workspace, config, base_model=base_model, server=on_demand, progress=stages)
             result = demo.run().model_copy(update={"server_starts": on_demand.starts})
-            demo.close()
     notes.print(f"done in {_duration((perf_counter() - started) / 60)}")
     return result
 
@@ -85,10 +85,8 @@ def _duration(minutes: float) -> str:
 
 def _write(path: Path, result: DemoResult) -> None:
     """Writes the result whole or not at all."""
-    partial = path.with_suffix(".partial")
     try:
-        partial.write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(result.model_dump(mode="json"), indent=2) + "\n")
     except OSError as error:
         raise StoreError(f"{path} was not written: {error.strerror}") from error
 

@@ -3,21 +3,16 @@
 from typing import Annotated, Any
 
 import typer
+from rich.progress import TaskID
 
-from journeyman.agents.agent import Crew
-from journeyman.runtime.adapters.adapter import find_adapter, split_policy
-from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.adapters.live import AdapterServer, current_policies, swap_in, sync
-from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
-from journeyman.runtime.models.routing import RoutingConfig
-from journeyman.runtime.serving.server import ServerState
-from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.runtime.adapters.adapter import find_adapter
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.base import parse_config
-from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.commands.adapters import note_override
 from journeyman.training.commands.evaluate import (
     SCORER,
-    Bench,
+    AgainOption,
     ConcurrencyOption,
     CrewOption,
     ScorerOption,
@@ -25,9 +20,12 @@ from journeyman.training.commands.evaluate import (
     TasksOption,
     find_tasks,
     use_server,
-    with_policies,
 )
-from journeyman.training.evaluation.gate import GateConfig, Verdict, decide, settle, write_verdict
+from journeyman.training.evaluation.bench import Bench
+from journeyman.training.evaluation.evaluate import Episode
+from journeyman.training.evaluation.gate import GateConfig, Verdict
+from journeyman.training.improve.compare import check_candidate, compare
+from journeyman.training.improve.settle import settle
 
 ENDS = {"promote": Exit.OK, "reject": Exit.FAILED, "inconclusive": Exit.PARTIAL}
 
@@ -43,7 +41,8 @@ def gate_command(
     concurrency: ConcurrencyOption = 8,
     seed: SeedOption = 0,
     attach: AttachOption = None,
-    workspace: WorkspaceOption = None,
+    again: AgainOption = False,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare an adapter with the policy in service, on the same tasks with the same seeds.
@@ -53,61 +52,30 @@ def gate_command(
 
     Example: journeyman gate clerk@2 --crew crew.toml --tasks gate.jsonl
     """
-    ws = find_workspace(workspace)
+    workspace = find_workspace(folder)
     config = _config(margin=margin, confidence=confidence, min_tasks=min_tasks)
-    folder = find_adapter(ws.adapters, candidate)
-    server = use_server(ws, attach)
-    bench = Bench(ws, crew, find_tasks(tasks), scorer, concurrency=concurrency, seed=seed)
-    agent = _agent(candidate, bench.crew, ws.config.routing)
-    Journal(ws.journal).check(agent, "promote", candidate)
-    note_override(ws, agent)
-    verdict = _compare(ws, server, bench, agent, candidate, config)
-    write_verdict(folder, verdict)
-    settle(ws, server, verdict)
+    find_adapter(workspace.adapters, candidate)
+    server = use_server(workspace, attach)
+    bench = Bench.open(
+        workspace, crew, find_tasks(tasks), scorer, source=tasks.name, concurrency=concurrency, seed=seed
+    )
+    note_override(workspace, check_candidate(workspace, bench.crew, candidate))
+    with progress() as bar:
+        rows: dict[str, TaskID] = {}
+
+        def advance(policy: str, episode: Episode) -> None:
+            if policy not in rows:
+                rows[policy] = bar.add_task(policy, total=len(bench.tasks))
+            bar.advance(rows[policy])
+
+        verdict = compare(workspace, server, bench, candidate, config, on_episode=advance, again=again)
+    settle(workspace, server, verdict)
     emit(verdict, as_json, lambda: _show(verdict))
     raise typer.Exit(ENDS[verdict.decision])
 
 
-def _compare(
-    workspace: Workspace, server: ServerState, bench: Bench, agent: str, candidate: str, config: GateConfig
-) -> Verdict:
-    incumbent = Journal(workspace.journal).in_service(agent)
-    sync(workspace, server)
-    with workspace.lock("swap"):
-        swap_in(workspace, server, candidate)
-    table = current_policies(workspace)
-    theirs = bench.episodes(with_policies(workspace, table, {agent: incumbent}), incumbent)
-    ours = bench.episodes(with_policies(workspace, table, {agent: candidate}), candidate)
-    _check_undisturbed(workspace, server, agent, candidate, incumbent)
-    return decide(ours, theirs, config, names=(candidate, incumbent))
-
-
-def _check_undisturbed(workspace: Workspace, server: ServerState, agent: str, candidate: str, incumbent: str) -> None:
-    """A promotion in the middle of it can unload the candidate, whose every call fails from then on."""
-    with AdapterServer(server.url) as live:
-        served = live.served()
-    if candidate not in served or Journal(workspace.journal).in_service(agent) != incumbent:
-        raise AdapterError(f"{agent} was changed by another process during the comparison: run the gate again")
-
-
 def _config(**values: Any) -> GateConfig:
     return parse_config(GateConfig, values, "gate")
-
-
-def _agent(candidate: str, crew: Crew, routing: RoutingConfig | None) -> str:
-    """Whose adapter it is; raises `ConfigError` where nothing would ever be asked of it."""
-    name, _ = split_policy(candidate)
-    agent = next((agent for agent in crew.agents if agent.name == name), None)
-    if agent is None:
-        raise ConfigError(f"{candidate} is for {name!r}; the crew has: {', '.join(a.name for a in crew.agents)}")
-    if agent.model is not None:
-        raise ConfigError(f"the crew gives {name!r} the model {agent.model!r}: an adapter would never be asked")
-    if routing is not None and routing.leaves_nothing(name):
-        raise ConfigError(
-            f"[routing] gives all work of {name!r} to {routing.small!r} or {routing.large!r}: an adapter would never "
-            "be asked; leave out small, so that what is in service has the easy work"
-        )
-    return name
 
 
 def _show(verdict: Verdict) -> None:

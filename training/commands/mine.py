@@ -11,7 +11,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import TrainingError
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
-from journeyman.training.data.samples import Dataset
+from journeyman.training.data.samples import DatasetFile
 
 
 def mine_command(
@@ -23,19 +23,19 @@ def mine_command(
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recorded runs into training data for one agent, and say what was refused and why.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
-    place = find_workspace(workspace)
-    store = place.store
+    workspace = find_workspace(folder)
+    store = workspace.store
     config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
     mining = Mining(store, agent, config)
-    folder, named = (place.datasets, None) if to is None else (to.parent, to.name)
-    dataset = mine_to_file(mining, folder, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
+    target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
+    dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in mining.refused:
@@ -45,17 +45,17 @@ def mine_command(
             markup=False,
         )
     if dataset is None:
-        raise TrainingError(_nothing(agent, mining, place))
-    found = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
-    emit(found, as_json, lambda: _show(dataset, mining))
+        raise TrainingError(_nothing(agent, mining, workspace))
+    report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
+    emit(report, as_json, lambda: _show(dataset, mining))
 
 
-def _nothing(agent: str, mining: Mining, place: Workspace) -> str:
+def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     reasons = ", ".join(f"{reason} ({count})" for reason, count in mining.refused.items())
-    return f"no turn of {agent} in {place.spans} became a sample: " + (reasons or "there are none of that kind")
+    return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: Dataset, mining: Mining) -> None:
+def _show(dataset: DatasetFile, mining: Mining) -> None:
     refused = sum(mining.refused.values())
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")

@@ -22,7 +22,7 @@ def train_router_command(
     useless_too: Annotated[
         bool, typer.Option("--anyway", help="Write it even if it is no better than one answer for all")
     ] = False,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from recorded runs which assignments the small model can do.
@@ -32,8 +32,8 @@ def train_router_command(
 
     Example: journeyman train-router --agent clerk
     """
-    place = find_workspace(workspace)
-    routing = place.config.routing
+    workspace = find_workspace(folder)
+    routing = workspace.config.routing
     config = RouterConfig(
         label=label,
         min_score=min_score,
@@ -41,27 +41,27 @@ def train_router_command(
         policies=tuple(policies or ()),
         large=None if routing is None else routing.large,
     )
-    classifier = train_router(find_tried(place.store, config))
+    classifier = train_router(find_tried(workspace.store, config))
     if classifier.accuracy <= classifier.majority and not useless_too:
         raise TrainingError(
             f"not written: right about {classifier.accuracy:.0%} of {classifier.held_out} held-out assignments, where "
             f"one answer for all is right about {classifier.majority:.0%}; label more runs, or write it with --anyway"
         )
-    write_router(classifier, place.create().router)
-    emit(_summary(classifier, place), as_json, lambda: _show(classifier, place))
+    write_router(classifier, workspace.create().router)
+    emit(_summary(classifier, workspace), as_json, lambda: _show(classifier, workspace))
 
 
-def _summary(classifier: Classifier, place: Workspace) -> dict[str, object]:
+def _summary(classifier: Classifier, workspace: Workspace) -> dict[str, object]:
     measured = classifier.model_dump(include={"rows", "held_out", "accuracy", "majority"})
-    return {**measured, "path": str(place.router)}
+    return {**measured, "path": str(workspace.router)}
 
 
-def _show(classifier: Classifier, place: Workspace) -> None:
+def _show(classifier: Classifier, workspace: Workspace) -> None:
     out.print(
         f"right about {classifier.accuracy:.1%} of {classifier.held_out} held-out assignments (one answer for all: "
         f"{classifier.majority:.1%}), trained on {classifier.rows}",
         soft_wrap=True,
     )
-    out.print(str(place.router), markup=False, soft_wrap=True)
-    if place.config.routing is None or not place.config.routing.classifier:
+    out.print(str(workspace.router), markup=False, soft_wrap=True)
+    if workspace.config.routing is None or not workspace.config.routing.classifier:
         notes.print("it is asked once journeyman.toml says [routing] classifier = true", markup=False)

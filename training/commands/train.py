@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
+from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.training.data.samples import SFTSample, read_samples
-from journeyman.training.methods.recipe import load_recipe, read_override
-from journeyman.training.methods.sft import SFTRecipe, train_sft
+from journeyman.training.methods.checkpoints import Checkpoint
+from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.recipe import Recipe, read_override
 
 
 def train(
@@ -28,47 +30,62 @@ def train(
     mlflow: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow (default: a store in the workspace)")
     ] = None,
-    workspace: WorkspaceOption = None,
+    folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train an adapter for one agent; a run that was killed goes on where it was.
 
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
-    place = find_workspace(workspace)
+    workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     samples = read_samples(data)
-    base_model = pull_model(model or place.config.server.model)
-    adapter = _train(samples, agent, settings, base_model, place, mlflow or place.mlflow_uri)
-    emit(adapter, as_json, lambda: _show(adapter, place))
+    base_model = pull_model(model or workspace.config.server.model)
+    adapter = _train(samples, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
+    emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
-    samples: list[SFTSample], agent: str, recipe: SFTRecipe, base_model: Path, place: Workspace, mlflow_uri: str
+    samples: list[SFTSample], agent: str, recipe: Recipe, base_model: Path, workspace: Workspace, mlflow_uri: str
 ) -> Adapter:
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
+    parent = Journal(workspace.journal).in_service(agent)
     with progress() as bar:
         task = bar.add_task("loading", total=None)
+
+        def tell(checkpoint: Checkpoint | None) -> None:
+            notes.print(_start(base_model, parent, checkpoint), markup=False)
 
         def show(step: int, total: int, loss: float) -> None:
             bar.update(task, description=f"training, loss {loss:.3f}", completed=step, total=total)
 
-        return train_sft(
+        return train_adapter(
             samples,
             agent=agent,
             recipe=recipe,
             base_model=base_model,
-            workspace=place,
-            parent=Journal(place.journal).in_service(agent),
+            workspace=workspace,
+            parent=parent,
             mlflow_uri=mlflow_uri,
+            on_start=tell,
             on_step=show,
         )
 
 
-def _show(adapter: Adapter, place: Workspace) -> None:
+def _start(base_model: Path, parent: str, checkpoint: Checkpoint | None) -> str:
+    aside = "" if parent == BASE else f", not from {parent}, which the adapter would replace"
+    if checkpoint is None:
+        return f"training starts from the base model {base_model.name}{aside}"
+    return (
+        f"training goes on from step {checkpoint.step}, where a run that was cut short left its last checkpoint; "
+        f"that run started from the base model {base_model.name}{aside}"
+    )
+
+
+def _show(adapter: Adapter, workspace: Workspace) -> None:
     out.print(
         f"{adapter.policy}: {adapter.rows} rows, rank {adapter.rank}, trained in {adapter.train_seconds:.0f} s "
         f"to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
-    out.print(f"{place.adapters / adapter.policy}", markup=False, soft_wrap=True)
+    out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Mining: recorded runs become samples for one agent; what may not be learned from is refused, counted and shown."""
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -14,10 +15,10 @@ from pydantic_core import to_json
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import trajectory_refusal
 from journeyman.traces.base import Config, Record
-from journeyman.traces.messages import plain_messages, read_prompt
+from journeyman.traces.messages import NotForTrainingError, learnable_messages, read_prompt
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.samples import BUFFER_BYTES, Dataset, SFTSample, plain_line, write_lines
+from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
 
@@ -55,7 +56,7 @@ def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collecti
     return Mined(samples=samples, refused=mining.refused)
 
 
-def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> Dataset | None:
+def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
     """The same in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as first_ones:
         first_ones.writelines(mining)
@@ -135,25 +136,30 @@ class Mining:
     def _row(self, turn: "_Turn") -> bytes | str | None:
         """The line of the row if it is a new one, else None; or why there is none."""
         system = self._text(turn.system_digest) if turn.system_digest else turn.system_instructions
-        if turn.system_digest and system is None:
+        tools = self._text(turn.tools_digest) if turn.tools_digest else turn.tool_definitions
+        if (turn.system_digest and system is None) or (turn.tools_digest and tools is None):
             return UNREADABLE
         try:
-            reply = next(plain_messages(turn.output_messages), None)
+            reply = next(learnable_messages(turn.output_messages), None)
             if reply is None:
                 return UNREADABLE
-            completion: str = reply["content"]
-            if turn.demonstration and not completion:
-                # A reply that is only tool calls has no text to write a prompt's continuation with.
+            if turn.demonstration and not reply["content"] and not reply["tool_calls"]:
                 return "empty reply"
-            known = self._span_ids.get(contents := _contents(turn, completion))
+            known = self._span_ids.get(contents := _contents(turn, reply))
             if known is not None:
                 known.append(turn.span_id)
                 return None
-            line = _line(turn, (*_system(system), *plain_messages(turn.input_messages)), completion)
+            line = _line(turn, (*_system(system), *learnable_messages(turn.input_messages)), reply, _sent(turn, tools))
+        except NotForTrainingError as error:
+            return str(error)
         except ValueError:
             return UNREADABLE
         self._span_ids[contents] = [turn.span_id]
         return line
+
+
+FUNCTION = ("name", "description", "parameters")
+"""What of a function's definition a server is sent."""
 
 
 class _Turn(NamedTuple):
@@ -168,6 +174,10 @@ class _Turn(NamedTuple):
     demonstration: bool
     system_digest: str | None
     system_instructions: str | None
+    tools_digest: str | None
+    tool_definitions: str | None
+    output_type: str | None
+    run_id: str | None
     input_messages: str | None
     output_messages: str | None
     prompt_token_ids_json: str | None
@@ -193,14 +203,40 @@ def _system(instructions: str | None) -> tuple[dict[str, Any], ...]:
     return tuple(message.model_dump(exclude_none=True) for message in messages)
 
 
-def _contents(turn: _Turn, completion: str) -> bytes:
+def _sent(turn: _Turn, definitions: str | None) -> list[dict[str, Any]] | None:
+    """The tools that the server was given, None where it was given none.
+
+    An agent of ours that writes its calls as JSON has tools, but its server is not told of them: it decodes a schema.
+    """
+    if definitions is None or (turn.run_id is not None and turn.output_type == "json"):
+        return None
+    return _definitions(definitions) or None
+
+
+@lru_cache(maxsize=64)
+def _definitions(text: str) -> list[dict[str, Any]]:
+    """Of functions, as the conventions write them down, or with their fields in a table of their own."""
+    tools = json.loads(text)
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise NotForTrainingError("tool definitions that aren't a list of objects")
+    found = [tool["function"] if isinstance(tool.get("function"), dict) else tool for tool in tools]
+    if not all(isinstance(tool.get("name"), str) for tool in found):
+        raise NotForTrainingError("a tool definition without a name")
+    return [{key: tool[key] for key in FUNCTION if tool.get(key) is not None} for tool in found]
+
+
+def _contents(turn: _Turn, reply: dict[str, Any]) -> bytes:
     """A digest of all that makes a row another one."""
-    system = turn.system_digest or turn.system_instructions or ""
-    texts = (*(turn.ids or ("", "")), system, turn.input_messages or "", turn.policy or "", completion)
-    return sha256("\0".join(texts).encode()).digest()[:16]
+    system, tools = turn.system_digest or turn.system_instructions, turn.tools_digest or turn.tool_definitions
+    calls = to_json(reply["tool_calls"]).decode() if reply["tool_calls"] else ""
+    texts = (*(turn.ids or ("", "")), system, tools, turn.input_messages, turn.policy, reply["content"], calls)
+    return sha256("\0".join(text or "" for text in texts).encode()).digest()[:16]
 
 
-def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) -> bytes:
+def _line(
+    turn: _Turn, messages: tuple[dict[str, Any], ...], reply: dict[str, Any], tools: list[dict[str, Any]] | None
+) -> bytes:
+    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools}
     return plain_line(
         ids=turn.ids,
         agent=turn.agent,
@@ -208,12 +244,14 @@ def _line(turn: _Turn, messages: tuple[dict[str, Any], ...], completion: str) ->
         trace_id=turn.trace_id,
         span_ids=[turn.span_id],
         messages=messages,
-        completion=completion,
+        completion=reply["content"],
+        **{name: value for name, value in more.items() if value is not None},
     )
 
 
 def _naming(line: bytes, span_ids: tuple[str, ...]) -> bytes:
     """The line with all its spans in the place of the first. No text can hold the key: there its quotes are escaped."""
+    # Parsed and dumped instead, in as many lines, a merged row costs 40 µs (8 kB) to 340 µs (69 kB); this 2 to 10 µs.
     if len(span_ids) == 1:
         return line
     return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)

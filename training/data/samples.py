@@ -8,12 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
 
-from journeyman.traces.base import Record, encoding_of
+from journeyman.traces.base import Record, encoding_of, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
-from journeyman.traces.messages import Message
+from journeyman.traces.files import make_folder, publish
+from journeyman.traces.messages import Message, ToolCall
 
 BUFFER_BYTES = 2**20
 """A row is a kilobyte or two: so many go to the file at once."""
@@ -35,6 +36,11 @@ class SFTSample(Record):
     messages: tuple[Message, ...]
     """The whole prompt, earlier turns included."""
     completion: str
+    """The reply's text."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """The reply's calls, where it has any."""
+    tools: tuple[dict[str, JsonValue], ...] | None = None
+    """What the server was given to be called, where it was: the definition of each."""
     prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     """The reply in the server's tokens, end of turn included. None for a demonstration, which is only text."""
@@ -51,7 +57,7 @@ class SFTSample(Record):
         return len(self.span_ids)
 
 
-class Dataset(NamedTuple):
+class DatasetFile(NamedTuple):
     path: Path
     digest: str
     """SHA-256 over the contents."""
@@ -63,27 +69,25 @@ def write_samples(samples: Iterable[SFTSample], path: Path) -> str:
     return write_lines(map(sample_line, samples), path.parent, lambda digest: path.name).digest
 
 
-def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> Dataset:
+def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> DatasetFile:
     """The same for lines as `sample_line` gives them, one at a time, into a file that `name` names by its digest."""
     hashed, rows = sha256(), 0
     partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with partial.open("wb", buffering=BUFFER_BYTES) as file:
             for line in lines:
                 hashed.update(line)
                 file.write(line)
                 rows += 1
-            file.flush()
-            os.fsync(file.fileno())
         path = folder / name(hashed.hexdigest())
-        partial.replace(path)
+        publish(partial, path)
     except OSError as error:
         raise StoreError(f"a dataset in {folder} was not written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return Dataset(path, hashed.hexdigest(), rows)
+    return DatasetFile(path, hashed.hexdigest(), rows)
 
 
 def sample_line(sample: SFTSample) -> bytes:
@@ -102,7 +106,7 @@ def plain_line(*, ids: tuple[str, str] | None, **fields: Any) -> bytes:
 
 
 _WITHOUT_IDS = {
-    name: field.get_default() for name, field in SFTSample.model_fields.items() if not name.endswith("token_ids")
+    name: field.get_default() for name, field in SFTSample.model_fields.items() if field.get_default() is not None
 }
 
 
@@ -130,6 +134,4 @@ def _read_line(line: str, number: int, path: Path) -> SFTSample:
     try:
         return SFTSample.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TrainingError(f"{path}: line {number}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise TrainingError(f"{path}: line {number}: {first_mistake(error, SFTSample)}") from None

@@ -128,7 +128,7 @@ def _spelt(value: JsonValue) -> str:
 
 def _independent(steps: Sequence[SubQuestion]) -> tuple[Plan, dict[str, Finding]]:
     assignments = tuple(
-        Assignment(id=str(place), worker=WORKER, goal=step.text) for place, step in enumerate(steps, start=1)
+        Assignment(id=str(number), worker=WORKER, goal=step.text) for number, step in enumerate(steps, start=1)
     )
     return Plan(assignments=assignments), {step.text: _finding(step) for step in steps}
 
@@ -143,10 +143,10 @@ def _fan_out(first: SubQuestion, rest: Sequence[SubQuestion]) -> tuple[Plan | No
     if alike * 2 < max(len(rest), len(first.keys)):
         return None, {}
     findings = {first.text: Finding(values=first.keys, document=first.document)}
-    for place, value in enumerate(first.keys):
+    for index, value in enumerate(first.keys):
         step = asked.get(value)
-        if step is None and len(rest) == len(first.keys) and _alike(value, rest[place].text):
-            step = rest[place]
+        if step is None and len(rest) == len(first.keys) and _alike(value, rest[index].text):
+            step = rest[index]
         if step is not None:
             findings[template.replace("{1}", value)] = _finding(step)
     look_up = Assignment(id="1", worker=WORKER, goal=first.text)

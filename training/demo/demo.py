@@ -1,20 +1,16 @@
 """The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from journeyman.agents.agent import Crew
-from journeyman.agents.model import BASE, Model, ModelTable
-from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
-from journeyman.runtime.adapters.live import AdapterServer, current_policies, promote, swap_in, sync
+from journeyman.agents.model import BASE, ModelTable
+from journeyman.runtime.adapters.adapter import Adapter, find_adapter
+from journeyman.runtime.adapters.live import current_policies, swap_in, sync
 from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.models.policies import PolicyTable
-from journeyman.runtime.recording.recording import Recording
-from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
 from journeyman.runtime.workspace import Workspace
@@ -24,12 +20,20 @@ from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.samples import write_samples
 from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
-from journeyman.training.evaluation.evaluate import Episode, Summary, Watched, evaluate, finished, summarise
-from journeyman.training.evaluation.gate import GateConfig, Verdict, decide, read_verdict, settle, write_verdict
-from journeyman.training.methods.sft import load_recipe, train_sft
-from journeyman.training.registry import follow, register
+from journeyman.training.evaluation.bench import Bench, with_policies
+from journeyman.training.evaluation.evaluate import Episode, Summary, summarise
+from journeyman.training.evaluation.gate import GateConfig, Verdict, read_verdict
+from journeyman.training.improve.compare import compare
+from journeyman.training.improve.mirror import mirror, register_adapter
+from journeyman.training.improve.promote import promote
+from journeyman.training.improve.settle import settle
+from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.rewards import answer_in_text
-from journeyman.training.tracking import run_of
+
+if TYPE_CHECKING:
+    from journeyman.runtime.serving.backend import Backend
+
+SCORER = "journeyman.training.rewards:answer_in_text"
 
 AGENTS = ("lookup", "orchestrator")
 """In the order in which they are trained: a plan is worth nothing to a worker that can't look up."""
@@ -152,7 +156,6 @@ class Demo:
         self._base_model = base_model
         self._progress = progress
         self._crew = crew
-        self._recording = Recording(workspace, compacts=True)
         self._store = workspace.store
         self._base_digest = model_digest(base_model)
         self._train = fanoutqa.tasks("train")[: config.train_tasks]
@@ -179,9 +182,6 @@ class Demo:
     def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
         """The crew's episodes on the held-out tasks with those policies in service."""
         return self._episodes("test", self._crew("test"), self.test, policies)
-
-    def close(self) -> None:
-        self._recording.close()
 
     def _before(self) -> list[Summary]:
         self._progress.stage(
@@ -222,12 +222,11 @@ class Demo:
     def _tried(self, adapter: Adapter, folder: Path) -> Learned:
         with self._workspace.lock("swap"):
             swap = swap_in(self._workspace, self._server(), adapter.policy)
-        verdict = self._decided(adapter, folder)
-        if verdict.decision == "promote" and self._in_service().get(adapter.agent) != adapter.policy:
-            promote(self._workspace, adapter.policy, reason=verdict.reasons[0], server=self._server())
-        uri, service = self._workspace.mlflow_uri, current_policies(self._workspace)
-        register(adapter, folder, uri=uri, run_id=run_of(adapter, uri=uri), verdict=verdict)
-        follow(adapter.agent, service.digests.get(service.agents.get(adapter.agent, BASE)), uri=uri)
+        # One that was promoted is not tried again, for what served beside it then may have changed since.
+        promoted = self._in_service().get(adapter.agent) == adapter.policy
+        verdict = (read_verdict(folder) if promoted else None) or self._compared(adapter)
+        register_adapter(folder, self._workspace.mlflow_uri)
+        mirror(self._workspace, adapter.agent)
         return Learned(
             agent=adapter.agent,
             policy=adapter.policy,
@@ -238,13 +237,29 @@ class Demo:
             swap_ms=swap.swap_ms + swap.probe_ms if verdict.decision == "promote" else None,
         )
 
+    def _compared(self, adapter: Adapter) -> Verdict:
+        bench, done = self._bench("gate", self._crew("gate"), self._gate), count(1)
+        total = 2 * len(self._gate)
+        verdict = compare(
+            self._workspace,
+            self._server(),
+            bench,
+            adapter.policy,
+            GATE,
+            on_episode=lambda policy, _: self._progress.step(next(done), total, policy),
+        )
+        settle(self._workspace, self._server(), verdict)
+        if verdict.decision == "promote":
+            promote(self._workspace, adapter.policy, server=self._server())
+        return verdict
+
     def _trained(self, agent: str, taught: Sequence[Episode]) -> Adapter:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
         ids = {episode.trace_id for episode in taught}
         mined = mine_sft(self._store, agent, MineConfig(min_score=0.5), ids=ids)
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
-        return train_sft(
+        return train_adapter(
             mined.samples,
             agent=agent,
             recipe=load_recipe("sft", {"trl.max_steps": steps, "trl.per_device_train_batch_size": self._config.batch}),
@@ -255,24 +270,6 @@ class Demo:
             on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
         )
 
-    def _decided(self, adapter: Adapter, folder: Path) -> Verdict:
-        """The verdict on the candidate against what it would replace, all else as it is in service; one that was
-        promoted is not tried again, for what served beside it then may have changed since."""
-        service = self._in_service()
-        earlier = read_verdict(folder)
-        if earlier is not None and service.get(adapter.agent) == adapter.policy:
-            return earlier
-        crew = self._crew("gate")
-        verdict = decide(
-            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.policy}),
-            self._episodes("gate", crew, self._gate, service | {adapter.agent: adapter.parent}),
-            GATE,
-            names=(adapter.policy, adapter.parent),
-        )
-        write_verdict(folder, verdict)
-        settle(self._workspace, self._server(), verdict)
-        return verdict
-
     def _in_service(self) -> dict[str, str]:
         return dict(current_policies(self._workspace).agents)
 
@@ -280,56 +277,33 @@ class Demo:
         self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], policies: Mapping[str, str]
     ) -> list[Episode]:
         """The crew's episodes on those tasks under those policies; what is on disk already is not run again."""
-        adapters = [policy for policy in policies.values() if policy not in (BASE, TEACHER)]
-        digests = {name: load_adapter(find_adapter(self._workspace.adapters, name)).digest for name in adapters}
-        table = PolicyTable(agents={a: p for a, p in policies.items() if p != BASE}, digests=digests)
-        made_from = (crew.model_dump_json(exclude={"tools"}), table.model_dump_json(), self._base_digest)
-        key = sha256(repr((*made_from, self._config.seed)).encode()).hexdigest()[:16]
-        path = self._workspace.root / "demo" / f"{split}-{key}.jsonl"
-        kept = finished(path, tasks)
-        if kept is not None:
-            self._progress.step(len(tasks), len(tasks), "tasks")
-            return kept
-        teacher = Teacher(fanoutqa.demonstrations(split))
-        default = teacher if set(policies.values()) == {TEACHER} else self._chat(adapters)
-        models = Watched(ModelTable(default, {TEACHER: teacher}))
-        runtime = Runtime(
+        table = with_policies(self._workspace, PolicyTable(), {a: p for a, p in policies.items() if p != BASE})
+        bench, done = self._bench(split, crew, tasks, taught=set(policies.values()) == {TEACHER}), count(1)
+        return bench.episodes(table, on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"))
+
+    def _bench(self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], *, taught: bool = False) -> Bench:
+        """`taught`: the teacher answers for everybody, and no server is needed."""
+        return Bench(
+            self._workspace,
             crew,
-            model=models,
-            tracer=self._recording.tracer,
-            policies=table,
-            base_digest=self._base_digest,
+            tasks,
+            SCORER,
+            backend=lambda: self._backend(split, taught),
+            source=f"fanoutqa {split}",
+            conditions=[split, crew.model_dump_json(exclude={"tools"}), self._base_digest],
+            concurrency=self._config.concurrency,
             seed=self._config.seed,
         )
-        done = count(1)
 
-        async def run() -> list[Episode]:
-            async with runtime:
-                return await evaluate(
-                    runtime,
-                    tasks,
-                    answer_in_text,
-                    models=models,
-                    path=path,
-                    concurrency=self._config.concurrency,
-                    label=self._recording.label,
-                    on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"),
-                )
-
-        return asyncio.run(run())
-
-    def _chat(self, adapters: Sequence[str]) -> Model:
-        """The served model, with those adapters brought in."""
+    def _backend(self, split: fanoutqa.Split, taught: bool) -> "Backend":
         from journeyman.runtime.models.vllm import ChatVLLM  # langchain takes a second to import.
+        from journeyman.runtime.serving.backend import Backend
 
+        teacher = Teacher(fanoutqa.demonstrations(split))
+        if taught:
+            return Backend(models=ModelTable(teacher, {TEACHER: teacher}), router=None, server=None)
         server = self._server()
-        with AdapterServer(server.url) as live:
-            missing = set(adapters) - live.served().keys()
-        if missing:
-            with self._workspace.lock("swap"):
-                for policy in sorted(missing):
-                    swap_in(self._workspace, server, policy)
-        return ChatVLLM(base_url=server.url)
+        return Backend(models=ModelTable(ChatVLLM(base_url=server.url), {TEACHER: teacher}), router=None, server=server)
 
 
 def _nothing(task: Task) -> Episode:

@@ -104,8 +104,8 @@ def single_agent_crew(split: Split, *, examples: bool = True) -> Crew:
 
 def bucket(question_id: str) -> Split:
     """The split of a question, before anything is left out."""
-    place = int(sha256(question_id.encode()).hexdigest()[:8], 16) % 100
-    return "train" if place < 57 else "gate" if place < 72 else "test"
+    percent = int(sha256(question_id.encode()).hexdigest()[:8], 16) % 100
+    return "train" if percent < 57 else "gate" if percent < 72 else "test"
 
 
 @cache

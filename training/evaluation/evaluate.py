@@ -1,7 +1,6 @@
 """Evaluation: a crew at work on tasks with known answers, one scored episode a task."""
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +13,7 @@ from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
 from journeyman.runtime.runtime import Runtime
 from journeyman.traces.base import Record
 from journeyman.traces.errors import PASSING, ConfigError, ModelError, ServerError, StoreError
+from journeyman.traces.files import RowFile, is_torn
 from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Outcome, Status, Task
@@ -23,6 +23,9 @@ RESAMPLES = 10_000
 
 OUTAGES = PASSING - {"timeout"}
 """How a model call fails of its server, and not of what the policy is like."""
+
+UNSERVED = frozenset({401, 403, 404})
+"""HTTP statuses of a server that has no such policy, or won't let us ask it."""
 
 
 class Episode(Record):
@@ -97,18 +100,18 @@ async def evaluate(
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
 
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
-    moment it is there, and tasks that the file has episodes of are not run again; whoever names a file names it for one
+    moment it is there, and tasks that the file has episodes of are not run again; a file is for one
     crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
 
     With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
-    places = asyncio.Semaphore(concurrency)
+    limit = asyncio.Semaphore(concurrency)
 
-    async def one(task: Task) -> Episode:
+    async def episode_of(task: Task) -> Episode:
         episode = done.get((task.id, _digest(task)))
         if episode is None:
-            async with places:
+            async with limit:
                 episode = _score(task, await runtime.run(task), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
                 raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
@@ -121,22 +124,16 @@ async def evaluate(
 
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(task)) for task in tasks]
+            running = [group.create_task(episode_of(task)) for task in tasks]
     except ExceptionGroup as failures:  # The first of them stopped the others.
         raise failures.exceptions[0] from None
     return [task.result() for task in running]
 
 
 def read_episodes(path: Path) -> list[Episode]:
-    """The episodes in a file; a line that a crash cut short is cut off, so that its task runs again."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes()
-    whole = lines[: lines.rfind(b"\n") + 1]
-    if whole != lines:
-        os.truncate(path, len(whole))
+    """The episodes in a file; a line that a crash cut short is none, so that its task runs again."""
     try:
-        return [Episode.model_validate_json(line) for line in whole.splitlines()]
+        return [Episode.model_validate_json(line) for line in RowFile(path) if not is_torn(line)]
     except ValidationError:
         raise ConfigError(f"{path} holds something other than episodes: name another file") from None
 
@@ -166,6 +163,11 @@ def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
         p50_s=float(np.percentile(seconds, 50)),
         p90_s=float(np.percentile(seconds, 90)),
     )
+
+
+def measured(episodes: Sequence[Episode]) -> bool:
+    """Whether a model answered in any of the runs."""
+    return any(episode.model_calls for episode in episodes)
 
 
 def mean_interval(values: Sequence[float], *, confidence: float, seed: int = 0) -> tuple[float, float]:
@@ -205,7 +207,7 @@ class _WatchedModel:
         try:
             return await self._model.complete(request)
         except ModelError as error:
-            if error.kind in OUTAGES and request.traceparent is not None:
+            if (error.status in UNSERVED or error.kind in OUTAGES) and request.traceparent is not None:
                 self._outages[request.traceparent.split("-")[1]] = error
             raise
 
@@ -235,11 +237,7 @@ def _label(episode: Episode, scorer: Scorer) -> Label:
 
 def _append(path: Path, episode: Episode) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(episode.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        RowFile(path).append(episode.model_dump_json().encode() + b"\n")
     except OSError as error:
         raise StoreError(f"{path} was not written: {error.strerror}") from error
 

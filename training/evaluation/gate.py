@@ -9,14 +9,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from journeyman.runtime.adapters.adapter import find_adapter, load_adapter, split_policy
-from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.adapters.live import AdapterServer
-from journeyman.runtime.serving.server import ServerState
-from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
-from journeyman.training.evaluation.evaluate import Episode, mean_interval
+from journeyman.traces.files import write_whole
+from journeyman.training.evaluation.evaluate import Episode, mean_interval, measured
 
 VERDICT = "verdict.json"
 
@@ -42,13 +38,26 @@ class GateConfig(Config):
     """Of the resampling."""
 
 
-class Cost(Record):
+class PolicyCost(Record):
     """What one policy's episodes took, a task."""
 
     score: float
     tokens: float
     """Generated tokens."""
     seconds: float
+
+
+class Setup(Record):
+    """What the two sides of a comparison had in common."""
+
+    crew: str
+    tasks: str
+    """Where they are from, such as the name of a file."""
+    tasks_digest: str
+    """SHA-256 over the tasks, references included."""
+    scorer: str
+    seed: int
+    """Of every model call's sampling."""
 
 
 class Verdict(Record):
@@ -63,9 +72,11 @@ class Verdict(Record):
     reasons: tuple[str, ...]
     tasks_needed: int | None
     """For an inconclusive verdict: about how many tasks would decide; None where no number would."""
-    candidate_cost: Cost
-    incumbent_cost: Cost
+    candidate_cost: PolicyCost
+    incumbent_cost: PolicyCost
     config: GateConfig
+    setup: Setup | None = None
+    """None in a verdict that no bench gave, or from before it was written down."""
 
     @property
     def tasks(self) -> int:
@@ -77,7 +88,12 @@ class Verdict(Record):
 
 
 def decide(
-    candidate: Sequence[Episode], incumbent: Sequence[Episode], config: GateConfig, *, names: tuple[str, str]
+    candidate: Sequence[Episode],
+    incumbent: Sequence[Episode],
+    config: GateConfig,
+    *,
+    names: tuple[str, str],
+    setup: Setup | None = None,
 ) -> Verdict:
     """The verdict on two sets of episodes of the same tasks; `names` are the candidate's policy and the incumbent's.
 
@@ -88,7 +104,7 @@ def decide(
     (the cost of all tasks over the sum of their scores) costs more than the incumbent's. So a candidate that works
     longer because it now solves what the other gave up on is not punished; one that rambles is.
 
-    Raises `ConfigError` if the two sets are not of the same tasks.
+    Raises `ConfigError` if the two sets are not of the same tasks, or if no model was asked in any run of one of them.
     """
     ours, theirs = _by_task(candidate, names[0]), _by_task(incumbent, names[1])
     if odd := sorted(ours.keys() ^ theirs.keys()):
@@ -111,29 +127,13 @@ def decide(
         candidate_cost=costs[0],
         incumbent_cost=costs[1],
         config=config,
+        setup=setup,
     )
 
 
 def write_verdict(folder: Path, verdict: Verdict) -> None:
     """Lays the verdict beside the adapter, in place of an earlier one."""
-    partial = folder / f"{VERDICT}.partial"
-    partial.write_text(verdict.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / VERDICT)
-
-
-def settle(workspace: Workspace, server: ServerState, verdict: Verdict) -> None:
-    """What follows from a verdict at once: a candidate that won stays loaded, ready to be promoted; one that did not
-    gives its place in the server back, and one that was rejected is journalled as such, for good."""
-    if verdict.decision == "promote":
-        return
-    agent, _ = split_policy(verdict.candidate)
-    journal = Journal(workspace.journal)
-    if verdict.decision == "reject" and journal.states().get(verdict.candidate) != "rejected":
-        digest = load_adapter(find_adapter(workspace.adapters, verdict.candidate)).digest
-        reason = "; ".join(verdict.reasons)
-        journal.append(agent, "reject", verdict.candidate, expected=verdict.incumbent, digest=digest, reason=reason)
-    with AdapterServer(server.url) as live:
-        live.unload(verdict.candidate)
+    write_whole(folder / VERDICT, verdict.model_dump_json(indent=2) + "\n")
 
 
 def read_verdict(folder: Path) -> Verdict | None:
@@ -161,7 +161,7 @@ def _decision(
     return "inconclusive", (f"not told apart: {gain}",)
 
 
-def _blow_ups(candidate: Cost, incumbent: Cost, config: GateConfig) -> list[str]:
+def _blow_ups(candidate: PolicyCost, incumbent: PolicyCost, config: GateConfig) -> list[str]:
     kinds = [
         ("generated tokens", candidate.tokens, incumbent.tokens, config.max_tokens_ratio),
         ("seconds", candidate.seconds, incumbent.seconds, config.max_latency_ratio),
@@ -184,14 +184,16 @@ def _tasks_needed(deltas: list[float], config: GateConfig) -> int | None:
 
 
 def _by_task(episodes: Sequence[Episode], name: str) -> dict[str, Episode]:
-    found = {episode.task_id: episode for episode in episodes}
-    if len(found) != len(episodes):
+    by_task = {episode.task_id: episode for episode in episodes}
+    if len(by_task) != len(episodes):
         raise ConfigError(f"{name} has two episodes of one task: the gate takes one a task")
-    return found
+    if episodes and not measured(episodes):
+        raise ConfigError(f"nothing was measured of {name}: no model answered in any run; first: {episodes[0].error}")
+    return by_task
 
 
-def _cost(episodes: Sequence[Episode]) -> Cost:
-    return Cost(
+def _cost(episodes: Sequence[Episode]) -> PolicyCost:
+    return PolicyCost(
         score=float(np.mean([episode.score for episode in episodes])),
         tokens=float(np.mean([episode.output_tokens for episode in episodes])),
         seconds=float(np.mean([episode.seconds for episode in episodes])),

@@ -5,11 +5,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from journeyman.traces.base import Config, parse_config, read_toml
+from journeyman.traces.base import Config, read_toml
 from journeyman.traces.errors import ConfigError
 
 OnStep = Callable[[int, int, float], None]
@@ -19,24 +19,6 @@ RECIPES = Path(__file__).parent / "recipes"
 
 UNSERVABLE = ("bias", "lora_bias", "modules_to_save", "use_dora")
 """Keys of PEFT's LoraConfig for what vLLM can't serve."""
-
-RESERVED = {
-    "output_dir": "checkpoints belong to the workspace",
-    "report_to": "--mlflow says where a run is logged",
-    "push_to_hub": "adapters stay in the workspace",
-    "packing": "a sample keeps a row of its own, with its own weight",
-    "padding_free": "a sample keeps a row of its own, with its own weight",
-    "completion_only_loss": "only completions are learned",
-    "dataset_kwargs": "rows come as tokens",
-    "remove_unused_columns": "a row's weight travels beside its tokens",
-    "save_strategy": "checkpoints are saved every trl.save_steps steps",
-    "save_only_model": "a run goes on from its checkpoints",
-    "logging_strategy": "every step is logged",
-    "logging_steps": "every step is logged",
-    "logging_nan_inf_filter": "a loss that is not finite ends the run",
-    "disable_tqdm": "progress is shown by the command",
-}
-"""Keys of TRL's SFTConfig that a recipe may not set, and why."""
 
 
 class LoraTable(Config):
@@ -65,29 +47,22 @@ class LoraTable(Config):
         return names
 
 
-class SFTRecipe(Config):
-    """How to train: a file of `recipes/`, or one like it."""
+class Recipe(Config):
+    """How to train: what every method's recipe has. The method's own module adds the rest."""
 
-    method: Literal["sft"] = "sft"
+    fit: ClassVar[str]
+    """The module with the method's `fit`, which needs torch; see `job.Method`."""
+
+    method: str
     lora: LoraTable = LoraTable()
-    trl: dict[str, JsonValue] = Field(default_factory=dict)
-    """Passed to TRL's SFTConfig as it is."""
-
-    @field_validator("trl")
-    @classmethod
-    def _nothing_of_ours(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for key in values:
-            if key in RESERVED:
-                raise ValueError(f"{key} can't be set: {RESERVED[key]}")
-        return values
 
     @property
     def digest(self) -> str:
         return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> SFTRecipe:
-    """The recipe in a file, or of that name in the package, with `overrides` such as `{"trl.max_steps": 20}`."""
+def read_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
+    """The tables of a recipe's file, or of that name in the package, with `overrides`, and where they are from."""
     path = Path(recipe)
     if isinstance(recipe, str) and path.suffix != ".toml":
         path = RECIPES / f"{recipe}.toml"
@@ -103,7 +78,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
             if not isinstance(table, dict):
                 raise ConfigError(f"{key!r} can't be set: {name!r} isn't a table")
         table[last] = value
-    return parse_config(SFTRecipe, values, str(path))
+    return values, path
 
 
 def read_override(text: str) -> tuple[str, Any]:

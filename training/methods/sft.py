@@ -1,203 +1,43 @@
-"""SFT: samples of one agent become a LoRA adapter on the shared base model, through TRL and PEFT."""
+"""SFT: completions of one agent are imitated, through TRL's SFTTrainer. `sft_torch` has the rows and the trainer."""
 
-import logging
-import os
-import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from time import time_ns
+from typing import ClassVar, Literal
 
-from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import (
-    Adapter,
-    adapter_folders,
-    digest_files,
-    load_adapter,
-    next_number,
-    split_policy,
-    write_adapter,
-)
-from journeyman.runtime.serving.embedded import model_digest
-from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
-from journeyman.training.data.samples import SFTSample, digest_samples
-from journeyman.training.methods.recipe import OnStep, SFTRecipe, load_recipe
-from journeyman.training.tracking import track
+from pydantic import Field, JsonValue, field_validator
 
-__all__ = ["Job", "OnStep", "SFTRecipe", "load_recipe", "train_sft"]
+from journeyman.training.methods.recipe import Recipe
 
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    # Threads that spin while they wait make training five times slower beside a model server on the same cores.
-    "OMP_WAIT_POLICY": "PASSIVE",
+RESERVED = {
+    "output_dir": "checkpoints belong to the workspace",
+    "report_to": "--mlflow says where a run is logged",
+    "push_to_hub": "adapters stay in the workspace",
+    "packing": "a sample keeps a row of its own, with its own weight",
+    "padding_free": "a sample keeps a row of its own, with its own weight",
+    "completion_only_loss": "only completions are learned",
+    "dataset_kwargs": "rows come as tokens",
+    "remove_unused_columns": "a row's weight travels beside its tokens",
+    "save_strategy": "checkpoints are saved every trl.save_steps steps",
+    "save_only_model": "a run goes on from its checkpoints",
+    "logging_strategy": "every step is logged",
+    "logging_steps": "every step is logged",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run",
+    "disable_tqdm": "progress is shown by the command",
 }
-"""What the libraries read when they are first imported, unless the user has set it."""
+"""Keys of TRL's SFTConfig that a recipe may not set, and why."""
 
 
-class Job(Record):
-    """What is trained from what: two runs of the same job give the same adapter."""
+class SFTRecipe(Recipe):
+    """A file of `recipes/`, or one like it."""
 
-    agent: str
-    parent: str
-    """The policy that the adapter would replace. Training starts from the base model all the same."""
-    base_digest: str
-    dataset_digest: str
-    recipe_digest: str
-    method: str = "sft"
+    fit: ClassVar[str] = "journeyman.training.methods.sft_torch"
 
+    method: Literal["sft"] = "sft"
+    trl: dict[str, JsonValue] = Field(default_factory=dict)
+    """Passed to TRL's SFTConfig as it is."""
 
-def train_sft(
-    samples: Sequence[SFTSample],
-    *,
-    agent: str,
-    recipe: SFTRecipe,
-    base_model: Path,
-    workspace: Workspace,
-    parent: str = BASE,
-    number: int | None = None,
-    mlflow_uri: str | None = None,
-    on_step: OnStep | None = None,
-) -> Adapter:
-    """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
-
-    A run that was killed goes on from its last checkpoint when it is called again. Raises `ConfigError` for a recipe
-    that can't be used and `TrainingError` where the samples, the numbers or the disk don't let it go on.
-    """
-    _check(samples, agent, recipe, workspace)
-    job = Job(
-        agent=agent,
-        parent=parent,
-        base_digest=model_digest(base_model),
-        dataset_digest=digest_samples(samples),
-        recipe_digest=recipe.digest,
-    )
-    with workspace.lock(f"train-{agent}"):
-        if trained := _already_trained(workspace.adapters, job):
-            shutil.rmtree(_partial(workspace.adapters, trained.policy), ignore_errors=True)
-            return trained
-        policy = f"{agent}@{number or next_number(workspace.adapters, agent)}"
-        if (workspace.adapters / policy).exists():
-            raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
-        partial = _partial(workspace.adapters, policy)
-        _reserve(partial, job)
-        with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
-
-            def report(step: int, total: int, loss: float) -> None:
-                run.step(step, loss)
-                if on_step is not None:
-                    on_step(step, total, loss)
-
-            adapter = _train(samples, recipe, base_model, partial, policy, job, report)
-            partial.joinpath("adapter").rename(workspace.adapters / policy)
-            run.finish(adapter)
-        shutil.rmtree(partial, ignore_errors=True)
-        return adapter
-
-
-def _check(samples: Sequence[SFTSample], agent: str, recipe: SFTRecipe, workspace: Workspace) -> None:
-    if not samples:
-        raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
-    if other := next((sample.agent for sample in samples if sample.agent != agent), None):
-        raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
-    if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
-        raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
-
-
-def _already_trained(adapters: Path, job: Job) -> Adapter | None:
-    for folder in adapter_folders(adapters):
-        if split_policy(folder.name)[0] == job.agent:
-            with suppress(AdapterError):  # A damaged adapter is no reason not to train a whole one.
-                adapter = load_adapter(folder)
-                if adapter.model_dump(include=set(Job.model_fields)) == job.model_dump():
-                    return adapter
-    return None
-
-
-def _partial(adapters: Path, policy: str) -> Path:
-    return adapters / f".{policy}.partial"
-
-
-def _reserve(partial: Path, job: Job) -> None:
-    """Makes the folder of an unfinished run, and empties it first if that run was another job's."""
-    record = partial / "job.json"
-    try:
-        if not record.exists() or record.read_text(encoding="utf-8") != job.model_dump_json():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(job.model_dump_json(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
-
-
-def _train(
-    samples: Sequence[SFTSample],
-    recipe: SFTRecipe,
-    base_model: Path,
-    partial: Path,
-    policy: str,
-    job: Job,
-    on_step: OnStep,
-) -> Adapter:
-    _, number = split_policy(policy)
-    done = 0
-
-    def watch(step: int, total: int, loss: float) -> None:
-        nonlocal done
-        done = step
-        on_step(step, total, loss)
-
-    with _quiet():
-        try:
-            with _environment():
-                from safetensors import SafetensorError
-
-                from journeyman.training.methods.sft_torch import fit
-        except ImportError as error:
-            raise ConfigError(f"training needs {error.name}: pip install 'journeyman[train]'") from None
-        try:
-            seconds, probe = fit(samples, recipe, base_model, partial, watch)
-            adapter = Adapter(
-                number=number,
-                digest=digest_files(partial / "adapter"),
-                rows=len(samples),
-                rank=recipe.lora.r,
-                train_seconds=round(seconds, 3),
-                created_ns=time_ns(),
-                **job.model_dump(),
-            )
-            write_adapter(partial / "adapter", adapter, probe)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # A full disk is an error of whoever was writing; torch has RuntimeError for that and for lack of memory.
-            cause = (str(error) or type(error).__name__).splitlines()[0]
-            raise TrainingError(
-                f"training {policy} stopped after step {done}: {cause}; run it again to go on from its last checkpoint"
-            ) from error
-    return adapter
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Sets `ENVIRONMENT` for the imports within; a server that is started later must not inherit it."""
-    added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what libraries say of their own business away from the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    @field_validator("trl")
+    @classmethod
+    def _nothing_of_ours(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for key in values:
+            if key in RESERVED:
+                raise ValueError(f"{key} can't be set: {RESERVED[key]}")
+        return values

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.nn.functional import cross_entropy
@@ -31,12 +33,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from journeyman.runtime.adapters.adapter import CONFIG, Probe
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.traces.messages import Message
+from journeyman.traces.messages import Message, chat_message, chat_tool
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.recipe import OnStep, SFTRecipe
-
-WHOLE = "whole.json"
-"""Written into a checkpoint last: one without it was torn by a kill."""
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
+from journeyman.training.methods.recipe import OnStep
+from journeyman.training.methods.sft import SFTRecipe
 
 PROBE_TOKENS = 96
 
@@ -45,21 +46,25 @@ EAGER_TOKENS = 512
 
 
 def fit(
-    samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path, partial: Path, on_step: OnStep
+    samples: Sequence[SFTSample],
+    recipe: SFTRecipe,
+    base_model: Path,
+    partial: Path,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep,
 ) -> tuple[float, Probe]:
-    """Trains in `partial`, from its last whole checkpoint, and leaves PEFT's two files in `partial/adapter`.
+    """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
 
     Returns the seconds spent in training, those before a kill included, and the probe.
     """
-    checkpoint, seconds = _last_whole(partial / "checkpoints")
-    watch = _Watch(on_step, seconds)
-    trainer = prepare(samples, recipe, base_model, partial / "checkpoints")
+    watch = _Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
+    trainer = prepare(samples, recipe, base_model, partial / CHECKPOINTS)
     trainer.add_callback(watch)
     model = trainer.model
     assert isinstance(model, PeftModel)
     # Autocast makes LoRA's float32 weights bfloat16 for each product; PEFT would make the far larger inputs float32.
     with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     _save(model, partial / "adapter")
     rows = cast(Sequence[dict[str, Any]], trainer.train_dataset)
     return watch.seconds, _probe(model, rows[0]["input_ids"][-PROBE_TOKENS:])
@@ -75,7 +80,7 @@ def prepare(
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    rows = [_row(sample, tokenizer) for sample in samples]
+    rows = _rows(samples, tokenizer)
     _check_lengths(rows, arguments)
     trainer = CompletionTrainer(
         model=_base(base_model, longest=max(len(row["input_ids"]) for row in rows)),
@@ -158,8 +163,7 @@ class _Watch(TrainerCallback):
         self._on_step(state.global_step, state.max_steps, logs["loss"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (checkpoint / WHOLE).write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
 
 
 def _arguments(recipe: SFTRecipe, folder: Path) -> SFTConfig:
@@ -185,13 +189,34 @@ def _arguments(recipe: SFTRecipe, folder: Path) -> SFTConfig:
         raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
 
 
+def _rows(samples: Sequence[SFTSample], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Raises `TrainingError` where the model's template can't write a sample as a server would."""
+    rows, unwritable = [], Counter[str]()
+    for sample in samples:
+        try:
+            rows.append(_row(sample, tokenizer))
+        except (TemplateError, _UnwritableError) as error:
+            unwritable[str(error).splitlines()[0]] += 1
+    if unwritable:
+        reason, count = unwritable.most_common(1)[0]
+        raise TrainingError(
+            f"the base model's chat template can't write {unwritable.total()} of {len(samples)} samples "
+            f"({count}: {reason}): leave them out, or train a model whose template can"
+        )
+    return rows
+
+
+class _UnwritableError(Exception):
+    """Why a template can't write a demonstration."""
+
+
 def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Token ids, a mask that is 1 on what is learned, and the weight; the server's own ids are taken as they are."""
     if sample.prompt_token_ids and sample.token_ids:
         prompt, completion = list(sample.prompt_token_ids), list(sample.token_ids)
     else:
-        prompt = _prompt(sample.messages, tokenizer)
-        completion = [*tokenizer(sample.completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        prompt = write_prompt(sample, tokenizer)
+        completion = _called(sample, tokenizer, prompt) if sample.tool_calls else _said(sample, tokenizer)
     return {
         "input_ids": prompt + completion,
         "completion_mask": [0] * len(prompt) + [1] * len(completion),
@@ -199,22 +224,37 @@ def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any
     }
 
 
-def _prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _said(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [*tokenizer(sample.completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> list[int]:
+    """What the template writes for a reply with calls, to the end of the turn."""
+    reply = Message(role="assistant", content=sample.completion, tool_calls=sample.tool_calls or ())
+    mute = reply.model_copy(update={"tool_calls": ()})
+    whole, without = (_written(sample, tokenizer, (*sample.messages, one), False) for one in (reply, mute))
+    if whole == without:
+        raise _UnwritableError("it leaves tool calls out")
+    if whole[: len(prompt)] != prompt or tokenizer.eos_token_id not in whole[len(prompt) :]:
+        raise _UnwritableError("a reply with calls doesn't follow on the prompt")
+    end = len(whole) - whole[::-1].index(tokenizer.eos_token_id)
+    return whole[len(prompt) : end]
+
+
+def write_prompt(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of a demonstration's prompt: those that a server of the model makes of the same messages and tools."""
     if tokenizer.chat_template is None:
         raise ConfigError("the base model has no chat template, so demonstrations can't be turned into prompts")
-    chat = [_chat(message) for message in messages]
-    return cast(list[int], tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+    return _written(sample, tokenizer, sample.messages, True)
 
 
-def _chat(message: Message) -> dict[str, Any]:
-    """A message as chat templates read it, the same that a server makes of what it is sent."""
-    chat: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        functions = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
-        chat["tool_calls"] = [{"type": "function", "function": function} for function in functions]
-    if message.tool_call_id is not None:
-        chat["tool_call_id"] = message.tool_call_id
-    return chat
+def _written(
+    sample: SFTSample, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], replies: bool
+) -> list[int]:
+    chat = [chat_message(message, parsed=True) for message in messages]
+    tools: list[Any] | None = None if sample.tools is None else [chat_tool(tool) for tool in sample.tools]
+    options: dict[str, Any] = {"add_generation_prompt": replies, "return_dict": False}
+    return cast(list[int], tokenizer.apply_chat_template(chat, tools=tools, **options))
 
 
 def _check_lengths(rows: Sequence[dict[str, Any]], arguments: SFTConfig) -> None:
@@ -250,20 +290,6 @@ def _lora(recipe: SFTRecipe, base_model: Path) -> LoraConfig:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_model.name,
     )
-
-
-def _last_whole(checkpoints: Path) -> tuple[Path | None, float]:
-    """The newest checkpoint that is whole, with the seconds spent on it; torn ones are removed."""
-    whole: dict[int, Path] = {}
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / WHOLE).exists():
-            whole[int(folder.name.rpartition("-")[2])] = folder
-        else:
-            shutil.rmtree(folder)
-    if not whole:
-        return None, 0.0
-    newest = whole[max(whole)]
-    return newest, float(json.loads((newest / WHOLE).read_text(encoding="utf-8"))["seconds"])
 
 
 def _save(model: PeftModel, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """`journeyman traces delete` and `lineage`: runs leave the record, and what came of them is told."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Iterable
 from time import time_ns
@@ -11,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.tree import Tree
 
+from journeyman.runtime.commands.moments import moment_ns
 from journeyman.runtime.commands.traces.store import told
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Runs of an adapter that are listed; `--json` has all."""
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def delete_command(
@@ -70,7 +68,7 @@ def delete_command(
         ids=_ids(workspace, store, trace) if trace else None,
         sessions=_names(workspace, session) if session else None,
         users=_names(workspace, user) if user else None,
-        ended_before_ns=time_ns() - _age_ns(older_than) if older_than else None,
+        ended_before_ns=moment_ns(older_than, now_ns=time_ns()) if older_than else None,
         keep_share=None if beyond_gb is None else beyond_gb * GB / max(1, size(workspace.spans, segments)),
     )
     made = uses(workspace, runs.trace_ids, runs.span_ids) if runs.trace_ids else ()
@@ -142,13 +140,6 @@ def _names(workspace: Workspace, name: str) -> list[str]:
     return sorted({name, ContentPolicy(config.content, config.redact).key(name)})
 
 
-def _age_ns(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if found is None:
-        raise ConfigError(f"--older-than {text!r}: write a number and s, m, h, d or w, as in 30d")
-    return int(float(found[1]) * _SECONDS[found[2]] * 10**9)
-
-
 def _reason(trace: list[str] | None, session: str | None, user: str | None, older_than: str | None) -> str:
     """Why, without saying who: a tombstone outlives the record."""
     given = {"trace": trace, "session": session, "user": user, "age": older_than}
@@ -193,9 +184,7 @@ def _adapter(found: "AdapterLineage") -> Tree:
     tree.add(f"trained to replace {' ← '.join(found.parents)}")
     paths = ", ".join(escape(path.name) for path in found.datasets) or "[yellow]its file is not there any more[/]"
     rows = tree.add(f"dataset {adapter.dataset_digest[:12]} · {_counted(adapter.rows, 'row')} · {paths}")
-    runs = (
-        rows.add(f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}") if found.sources else rows
-    )
+    runs = rows.add(_learned(found)) if found.sources else rows
     for source in found.sources[:SHOWN]:
         runs.add(_source(source))
     if len(found.sources) > SHOWN:
@@ -203,6 +192,12 @@ def _adapter(found: "AdapterLineage") -> Tree:
     for child in found.children:
         _add(tree, child)
     return tree
+
+
+def _learned(found: "AdapterLineage") -> str:
+    written = sum(source.demonstrations > 0 for source in found.sources)
+    shown = f" · {_counted(written, 'run')} of demonstrations" if written else ""
+    return f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}{shown}"
 
 
 def _record(found: "RecordLineage") -> Tree:
@@ -220,7 +215,15 @@ def _record(found: "RecordLineage") -> Tree:
 def _source(source: "Source") -> str:
     said = "".join(f" · {escape(f'{label.name} = {label.value}')}" for label in source.labels)
     name = f"trace {source.trace_id[:12]}" if source.trace_id else "of a trace that is not known"
-    return f"{name} · {_counted(len(source.span_ids), 'span')}{_state(source.state)}{said}"
+    spans = _counted(len(source.span_ids), "span")
+    match source.demonstrations:
+        case 0:
+            written = ""
+        case count if count == len(source.span_ids):
+            written = " · demonstration"
+        case count:
+            written = f" · {_counted(count, 'demonstration')}"
+    return f"{name} · {spans}{_state(source.state)}{written}{said}"
 
 
 def _state(state: str) -> str:

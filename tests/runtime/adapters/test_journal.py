@@ -139,3 +139,41 @@ def test_of_processes_that_promote_at_once_exactly_one_wins(tmp_path: Path) -> N
     assert Journal(path).active() == {"worker": winners[0]}
     assert len(Journal(path).entries()) == 1
     assert all(f"worker has {winners[0]} in service" in said[policy] for policy in said.keys() - winners)
+
+
+def test_what_was_read_of_a_journal_is_not_read_again(journal: Journal, tmp_path: Path) -> None:
+    path, writer = tmp_path / "journal.jsonl", Journal(tmp_path / "journal.jsonl")
+    for number in (1, 2):
+        add(writer, "promote", f"worker@{number}", f"worker@{number - 1}" if number > 1 else "base")
+    assert len(journal.entries()) == 2
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(b"?" * len(first) + b"\n" + rest)  # The same file, of the same size and end.
+    with path.open("ab") as file:
+        file.write(rest.replace(b"worker@2", b"worker@3"))
+    assert [entry.policy for entry in journal.entries()] == ["worker@1", "worker@2", "worker@3"]
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_journal_that_was_cut_mended_or_restored_is_read_as_a_whole(
+    journal: Journal, tmp_path: Path, in_place: bool
+) -> None:
+    path = tmp_path / "journal.jsonl"
+
+    def put(contents: bytes) -> None:
+        copy = path if in_place else tmp_path / "copy"
+        copy.write_bytes(contents)
+        copy.replace(path)
+
+    add(journal, "promote", "worker@1", "base")
+    one = path.read_bytes()
+    add(journal, "promote", "worker@2", "worker@1")
+    two = path.read_bytes()
+    assert journal.active() == {"worker": "worker@2"}
+    put(one)
+    assert journal.active() == {"worker": "worker@1"}
+    put(two.replace(b"worker@2", b"worker@22"))
+    assert journal.active() == {"worker": "worker@22"}
+    put(two + two[len(one) :].replace(b'"agent":"worker"', b'"agent":"other"'))
+    assert journal.active() == {"worker": "worker@2", "other": "worker@2"}
+    path.unlink()
+    assert journal.active() == {}

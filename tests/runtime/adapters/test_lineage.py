@@ -39,8 +39,9 @@ class Farm:
             recording.label(Label(trace_id=run.trace_id, name="score", source="test", value=1.0))
         return run.trace_id, span_ids
 
-    def dataset(self, name: str, *rows: tuple[str, list[str]], policy: str = "teacher") -> str:
-        lines = [json.dumps({"trace_id": trace, "span_ids": spans, "policy": policy}) for trace, spans in rows]
+    def dataset(self, name: str, *rows: tuple[str, list[str]], policy: str = "teacher", **more: object) -> str:
+        named = {"policy": policy, **more}
+        lines = [json.dumps({"trace_id": trace, "span_ids": spans, **named}) for trace, spans in rows]
         contents = "".join(line + "\n" for line in lines).encode()
         (self.workspace.datasets / name).write_bytes(contents)
         return sha256(contents).hexdigest()
@@ -81,6 +82,14 @@ def test_an_adapter_names_its_dataset_runs_spans_and_labels(farm: Farm) -> None:
     assert [[(label.name, label.value) for label in source.labels] for source in found.sources] == [
         [("score", 1.0)]
     ] * 2
+
+
+def test_runs_that_were_demonstrations_are_told_from_sampled_ones(farm: Farm) -> None:
+    shown, sampled = farm.run(), farm.run(policy="worker@1")
+    farm.adapter("worker@1", farm.dataset("shown.jsonl", shown))
+    farm.adapter("worker@2", farm.dataset("sampled.jsonl", sampled, token_ids=[1, 2], prompt_token_ids=[3]))
+    assert [source.demonstrations for source in farm.of_adapter("worker@1").sources] == [1]
+    assert [source.demonstrations for source in farm.of_adapter("worker@2").sources] == [0]
 
 
 def test_an_adapter_whose_dataset_was_overwritten_still_has_a_lineage(farm: Farm) -> None:

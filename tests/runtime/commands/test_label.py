@@ -118,8 +118,8 @@ def test_a_file_of_labels_is_taken_line_by_line(workspace: Path) -> None:
     assert kept(workspace)[0].at_ns == 7
     told = result.stderr.splitlines()
     assert [line.split(": ")[1] for line in told] == [f"line {number}" for number in (1, 5, 6, 7, 8, 9)]
-    assert f"there is no trace '{'e' * 32}'" in told[1] and "value: Field required" in told[2]
-    assert told[5].endswith("value: it is true, false, a finite number, or a text")
+    assert f"there is no trace '{'e' * 32}'" in told[1] and "'value' is missing" in told[2]
+    assert told[5].endswith("'value': it is true, false, a finite number, or a text")
 
 
 def test_a_file_of_which_nothing_can_be_taken_fails(workspace: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from journeyman.agents.worker import write_answer, write_call
@@ -33,7 +34,9 @@ use = "ask"
 """
 PAY = Question(id="1/1", kind="approve_call", agent="clerk", tool="pay", arguments={"sum": 5}, text="Pay [5]?")
 
-app.command("run")(run)
+APP = typer.Typer()
+APP.registered_commands += app.registered_commands
+APP.command("run")(run)
 
 
 class Chat(BaseHTTPRequestHandler):
@@ -77,7 +80,7 @@ def crew(tmp_path: Path) -> Path:
 
 
 def say(workspace: Workspace, *arguments: str, columns: int = 200) -> Result:
-    return CliRunner().invoke(app, [*arguments, "-C", str(workspace.root)], env={"COLUMNS": str(columns)})
+    return CliRunner().invoke(APP, [*arguments, "-C", str(workspace.root)], env={"COLUMNS": str(columns)})
 
 
 def shown(workspace: Workspace, *arguments: str) -> Any:

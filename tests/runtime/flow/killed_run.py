@@ -1,4 +1,4 @@
-"""A program for `test_durable.py`: runs a chain of six assignments in the folder it is given, or goes on with it."""
+"""A program for `test_durable.py`: runs a chain of six assignments in a folder, goes on with it, or replays it."""
 
 import asyncio
 import json
@@ -9,9 +9,14 @@ from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.api.draining import drains
 from journeyman.runtime.models.scripted import ScriptedModel
+from journeyman.runtime.replay.replay import Replay
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.run_store import RunStore
 from journeyman.tools.tool import Tool
+from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.tracer import Tracer
+from journeyman.traces.reports.diff import diff
+from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
 
 FOLDER = Path(sys.argv[1])
@@ -47,9 +52,19 @@ CREW = Crew(
 
 
 async def main() -> None:
-    async with Runtime(CREW, model=Slow(says), runs=RunStore(FOLDER / "runs.db")) as runtime, drains(runtime):
+    tracer, runs = Tracer(SpanLog(FOLDER / "spans")), RunStore(FOLDER / "runs.db")
+    async with Runtime(CREW, model=Slow(says), tracer=tracer, runs=runs) as runtime, drains(runtime):
         async for event in runtime.stream(Task(id="t", prompt="go"), run_id="r"):
             print(event.outcome.status if event.kind == "ended" else event.kind, flush=True)
 
 
-asyncio.run(main())
+async def replay() -> None:
+    (recorded,) = TraceStore(FOLDER / "spans", FOLDER / "labels.jsonl").traces()
+    again, log = Replay(recorded, CREW), SpanLog(FOLDER / "replayed")
+    outcome = await Runtime(again.crew, model=again.models, tracer=Tracer(log), words=again.words).run(again.task)
+    (replayed,) = TraceStore(FOLDER / "replayed", FOLDER / "labels.jsonl").traces()
+    first = diff(recorded, replayed).first
+    print(outcome.status, "the same" if first is None else first.model_dump_json())
+
+
+asyncio.run(replay() if "replay" in sys.argv else main())

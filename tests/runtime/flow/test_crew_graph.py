@@ -235,7 +235,7 @@ async def test_several_questions_one_after_the_other_are_answered_in_their_order
         (True, "asks 2 questions"),
         ({"9/9": True}, "no question '9/9'"),
         ({"1/2": "perhaps"}, "does not want an answer"),
-        ({"1/2": 3}, "3 is no answer"),
+        ({"1/2": 3}, "3 answers nothing"),
     ],
 )
 async def test_what_is_no_answer_is_asked_again_with_the_reason(

@@ -264,7 +264,8 @@ def test_a_run_that_asked_goes_on_by_its_id_alone_and_shows_its_steps_also_witho
     runtime = Runtime(crew(post), model=ScriptedModel(replies), runs=runs())
     asked = [event.question.id for event in runtime.stream_sync(TASK, run_id="r") if isinstance(event, Asked)]
     *steps, _ = runtime.stream_sync(run_id="r", answers=dict.fromkeys(asked, approved))
-    assert [step.tool for step in steps if isinstance(step, ToolUsed)] == ["send", "send"]
+    used = [step for step in steps if isinstance(step, ToolUsed)]
+    assert [(step.tool, step.result) for step in used] == [("send", "sent one"), ("send", "sent two")]
     asked = [step.question.id for step in steps if isinstance(step, Asked)]
     assert runtime.run_sync(run_id="r", answers=dict.fromkeys(asked, approved)).status == "ok"
     assert runtime.run_sync(run_id="r").status == "ok" and len(post.sent) == 3
@@ -401,9 +402,9 @@ async def test_the_parts_of_an_interrupted_run_are_one_trace(runs: Callable[[], 
 PROGRAM = Path(__file__).with_name("killed_run.py")
 
 
-def ended(folder: Path, *, after: str = "", stop: int | None = None) -> list[str]:
+def ended(folder: Path, *does: str, after: str = "", stop: int | None = None) -> list[str]:
     """What the program printed; it gets the signal `stop` as soon as it has said `after`."""
-    child = subprocess.Popen([sys.executable, str(PROGRAM), str(folder)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, str(PROGRAM), str(folder), *does], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     seen = []
     with child.stdout:
@@ -421,6 +422,12 @@ def test_kill_9_loses_nothing_and_sigterm_drains(tmp_path: Path) -> None:
     assert ended(tmp_path, after="tool", stop=signal.SIGTERM)[-1] == "paused"
     assert ended(tmp_path)[-1] == "ok"
     assert sorted((tmp_path / "notes").read_text().split()) == [f"g{number}" for number in range(1, 7)]
+
+
+def test_the_replay_of_a_run_that_was_killed_and_went_on_is_the_same_to_the_step(tmp_path: Path) -> None:
+    assert ended(tmp_path, after="tool", stop=signal.SIGKILL)[-1] != "ok"
+    assert ended(tmp_path)[-1] == "ok"
+    assert ended(tmp_path, "replay") == ["ok the same"]
 
 
 class Held(ScriptedModel):

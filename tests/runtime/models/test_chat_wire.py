@@ -1,12 +1,12 @@
 """The chat API's JSON: what a request says, and what is made of replies and of their pieces."""
 
 import json
-from typing import Any
 
 import pytest
 
 from journeyman.agents.model import ModelRequest, ToolChoice
-from journeyman.runtime.models.chat_wire import join_pieces, read_complaint, read_piece, read_reply, request_body
+from journeyman.runtime.models.chat_failures import read_complaint
+from journeyman.runtime.models.chat_wire import join_pieces, read_piece, read_reply, request_body
 from journeyman.traces.messages import Message
 
 REQUEST = ModelRequest(policy="worker@1", messages=(Message(role="user", content="hi"),))
@@ -76,7 +76,7 @@ def test_where_one_call_cannot_be_read_none_is_given(arguments: str) -> None:
         (b'{"error": "no such model"}', "no such model"),
         (b'{"object": "error", "message": "busy"}', "busy"),
         (b'{"detail": "Not authenticated"}', "Not authenticated"),
-        (b'{"detail": [{"msg": "x"}]}', ""),
+        (b'{"detail": [{"msg": "x"}, {"loc": ["body", "top_p"], "msg": "y"}]}', "x; body.top_p: y"),
         (b'{"error": null}', ""),
         (b"[]", ""),
         (b"<html>", ""),
@@ -102,9 +102,10 @@ def test_streamed_calls_are_put_together() -> None:
     ]
 
 
-@pytest.mark.parametrize("missing", [{"finish": None, "usage": USAGE}, {"finish": "stop", "usage": None}])
-def test_pieces_without_an_end_are_no_reply(missing: dict[str, Any]) -> None:
-    assert join_pieces([read_piece(piece(0, name="add", **missing))]) is None
+def test_pieces_without_an_end_are_no_reply_and_without_a_count_they_are() -> None:
+    assert join_pieces([read_piece(piece(0, name="add", usage=USAGE))]) is None
+    uncounted = join_pieces([read_piece(piece(0, name="add", finish="stop"))])
+    assert uncounted is not None and uncounted.usage.tokens == 0
 
 
 def test_a_complaint_that_is_nested_without_end_says_nothing() -> None:

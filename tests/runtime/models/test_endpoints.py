@@ -26,7 +26,6 @@ AGENT = Agent(name="worker", instructions="work")
 REPLY = {
     "id": "1",
     "model": "qwen",
-    "usage": {"prompt_tokens": 1, "completion_tokens": 2},
 }
 HERE = ScriptedModel(lambda request: "from here")
 
@@ -40,6 +39,7 @@ class Server:
         """Head and body of each request."""
         self.wait_s = 0.0
         self.reply = "from there"
+        self.usage: dict[str, int] | None = {"prompt_tokens": 1, "completion_tokens": 2}
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -48,7 +48,7 @@ class Server:
             self.seen.append((head, json.loads(await reader.readexactly(length))))
             await asyncio.sleep(self.wait_s)
             choice = {"message": {"content": self.reply}, "finish_reason": "stop"}
-            body = json.dumps({**REPLY, "choices": [choice]}).encode()
+            body = json.dumps({**REPLY, "choices": [choice], "usage": self.usage}).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         finally:
             writer.close()
@@ -207,3 +207,14 @@ async def test_the_project_says_how_long_its_crews_remember(
             outcome = await runtime.run(Task(id="t", prompt="hi", session="s"))
             assert outcome.status == "ok", outcome.error
     assert [message["content"] for message in server.seen[-1][1]["messages"][1:]] == shown
+
+
+async def test_a_server_that_counts_no_tokens_is_counted_by_an_estimate(
+    project: Callable[[str], Workspace], server: Server
+) -> None:
+    clerk = Agent(name="clerk", instructions="Work.", model="big", output="text")
+    server.reply, server.usage = write_answer("a b c d e f g h"), None
+    workspace = project(f'[models.big]\nurl = "{server.url}"\nmodel = "qwen"\n')
+    async with Runtime.open(Crew(name="office", orchestrator=None, workers=(clerk,)), workspace=workspace) as runtime:
+        outcome = await runtime.run(Task(id="t", prompt="hi"))
+    assert outcome.status == "ok" and outcome.usage.input_tokens > 10 and outcome.usage.output_tokens > 4

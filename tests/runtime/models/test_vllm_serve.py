@@ -1,5 +1,6 @@
 """The chat client and the server's life on a real vLLM."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -52,6 +53,25 @@ async def test_the_same_seed_gives_the_same_tokens_and_another_does_not(vllm_ser
         await ask(vllm_server.url, REQUEST.model_copy(update={"seed": seed, "temperature": 1.0})) for seed in (1, 1, 2)
     ]
     assert first.token_ids == again.token_ids != other.token_ids
+
+
+async def test_sixty_four_seeded_samples_of_long_prompts_at_once_leave_the_server_alive(
+    vllm_server: ServerState,
+) -> None:
+    """Prompts are prefilled in parts then, which ended vLLM's engine for everybody."""
+    prompts = [" ".join(f"word{part}{number}" for part in range(120)) for number in range(8)]
+    model = ChatVLLM(base_url=vllm_server.url, retries=0)
+
+    async def sample(seed: int) -> ModelReply:
+        asked = (Message(role="user", content=prompts[seed % 8]),)
+        changes = {"messages": asked, "seed": seed, "temperature": 1.0, "max_tokens": 4, "timeout_s": 300.0}
+        return await model.complete(REQUEST.model_copy(update=changes))
+
+    try:
+        replies = await asyncio.gather(*map(sample, range(64)))
+    finally:
+        await model.aclose()
+    assert all(reply.token_ids for reply in replies)
 
 
 async def test_a_schema_is_obeyed(vllm_server: ServerState) -> None:

@@ -21,8 +21,8 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SPAN_VERSION, Damage, LogReader, SpanLog, SpanRecord, read_spans
-from journeyman.traces.capture.texts import is_closed
 from journeyman.traces.errors import StoreError
+from journeyman.traces.files import is_closed
 
 WRITER = """
 import itertools, sys

@@ -78,7 +78,7 @@ def test_no_spans_are_a_file_too(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, span: SpanRecord) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StoreError, match=r"spans\.jsonl was not written: File exists"):
+    with pytest.raises(StoreError, match=r"spans\.jsonl was not written: Not a directory"):
         write_spans([span], tmp_path / "taken" / "spans.jsonl")
 
 

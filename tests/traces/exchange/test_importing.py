@@ -112,7 +112,7 @@ def test_a_span_that_is_none_is_named(tmp_path: Path, span: SpanRecord) -> None:
     path.write_text(f"{span.model_dump_json()}\n{json.dumps(nameless)}\n{span.model_dump_json()}\n")
     good, broken = read(path)
     assert [entry.spans for entry in good] == [(span,), (span,)]
-    assert broken == {"line 2": "no span: name: Field required"}
+    assert broken == {"line 2": "no span: 'name' is missing"}
 
 
 def test_a_forced_format_names_what_does_not_fit() -> None:

@@ -41,7 +41,7 @@ def test_token_ids_come_with_those_of_their_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
-    [("{", "EOF"), ('{"agent": "worker"}', "policy: Field required"), ('{"agents": 1}', "agent: Field required")],
+    [("{", "EOF"), ('{"agent": "worker"}', "'policy' is missing"), ('{"agents": 1}', "did you mean 'agent'")],
 )
 def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "rows.jsonl"

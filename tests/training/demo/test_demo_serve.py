@@ -39,10 +39,7 @@ class Told:
 def turn(workspace: Workspace, server: ServerState, serve: Callable[[], ServerState]) -> tuple[DemoResult, Told]:
     told = Told()
     demo = Demo(workspace, SMALL, base_model=Path(server.model), server=serve, progress=told)
-    try:
-        return demo.run(), told
-    finally:
-        demo.close()
+    return demo.run(), told
 
 
 def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
@@ -76,7 +73,6 @@ def test_the_demo_turns_the_loop_once_and_a_second_turn_reuses_it(
     # With a plan that a person wrote the worker is reached for sure, and the adapter that the gate took out answers.
     demo = Demo(workspace, SMALL, base_model=Path(vllm_server.model), server=lambda: vllm_server, progress=Told())
     episodes = demo.held_out({"orchestrator": TEACHER, "lookup": "lookup@1"})
-    demo.close()
     tried = TraceStore(workspace.spans, workspace.labels).traces(ids={episode.trace_id for episode in episodes})
     served = [turn.served_by for trace in tried for turn in trace.turns if turn.agent == "lookup"]
     assert served and set(served) == {"lookup@1"}

@@ -68,6 +68,13 @@ async def test_a_run_that_its_server_failed_is_no_episode_and_is_run_again(tmp_p
     assert [episode.score for episode in episodes] == [1.0, 1.0, 0.0, 1.0], "what a server refuses, it refuses"
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_run_that_was_not_let_at_its_policy_is_no_episode(status: int) -> None:
+    models = Watched(ModelTable(ScriptedModel([ModelError("not here", status=status)])))
+    with pytest.raises(ServerError, match="task 'q0' says nothing: not here"):
+        await evaluate(Runtime(CREW, model=models), TASKS[:1], exact, models=models)
+
+
 async def test_a_policy_that_stood_in_for_a_server_that_failed_is_not_measured_in_its_place() -> None:
     both = {"big": ScriptedModel(reply)}
     models = Watched(ModelTable(ScriptedModel([ModelError("gone", kind="server_error")]), both))

@@ -104,6 +104,16 @@ def test_different_tasks_are_not_compared() -> None:
         decide([], [], CONFIG, names=NAMES)
 
 
+def test_a_side_of_which_nothing_was_measured_gets_no_verdict() -> None:
+    nothing = [
+        episode.model_copy(update={"model_calls": 0, "status": "failed", "error": "no room"})
+        for episode in episodes([0.0] * 40)
+    ]
+    for sides in ((nothing, episodes([1.0] * 40)), (episodes([1.0] * 40), nothing)):
+        with pytest.raises(ConfigError, match=r"nothing was measured of worker@.: no model answered .* no room"):
+            decide(*sides, CONFIG, names=NAMES)
+
+
 @pytest.mark.parametrize(("tokens", "seconds", "words"), [(400, 1.0, "generated tokens"), (100, 4.0, "seconds")])
 def test_a_better_score_at_a_blown_up_cost_is_rejected(tokens: int, seconds: float, words: str) -> None:
     ours = episodes([0.7] * 40, tokens=tokens, seconds=seconds)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.recipe import RECIPES, load_recipe, read_override
+from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipe import RECIPES, read_override
+from journeyman.training.methods.sft import SFTRecipe
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -44,6 +46,7 @@ def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
 
 def test_overrides_change_the_recipe_and_its_digest() -> None:
     changed = load_recipe("sft", dict(map(read_override, ["trl.max_steps=20", "lora.r=4", "trl.optim=adamw_torch"])))
+    assert isinstance(changed, SFTRecipe)
     assert (changed.trl["max_steps"], changed.lora.r, changed.trl["optim"]) == (20, 4, "adamw_torch")
     assert changed.digest != load_recipe("sft").digest == load_recipe("sft", {"lora.r": 8}).digest
 

@@ -20,8 +20,10 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.recipe import load_recipe
-from journeyman.training.methods.sft import SFTRecipe, train_sft
+from journeyman.training.methods.checkpoints import Checkpoint
+from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import run_of
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Cuba": "Havana"}
@@ -48,12 +50,14 @@ def samples(**changes: Any) -> list[SFTSample]:
 
 def short(**changes: Any) -> SFTRecipe:
     settings = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 2} | changes
-    return load_recipe("sft", {f"trl.{key}": value for key, value in settings.items()})
+    recipe = load_recipe("sft", {f"trl.{key}": value for key, value in settings.items()})
+    assert isinstance(recipe, SFTRecipe)
+    return recipe
 
 
-def train(place: Path, base_model: Path, rows: list[SFTSample], recipe: SFTRecipe, **more: Any) -> Adapter:
+def train(place: Path, base_model: Path, rows: list[SFTSample], recipe: Recipe, **more: Any) -> Adapter:
     workspace = Workspace(place / ".journeyman")
-    return train_sft(rows, agent="worker", recipe=recipe, base_model=base_model, workspace=workspace, **more)
+    return train_adapter(rows, agent="worker", recipe=recipe, base_model=base_model, workspace=workspace, **more)
 
 
 @contextmanager
@@ -176,14 +180,25 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_as_if_nothing_had_bee
     process.kill()
     _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert said.splitlines() == ["6 samples for worker; base model smollm2-135m-instruct"]
+    assert said.splitlines() == [
+        "6 samples for worker; base model smollm2-135m-instruct",
+        "training starts from the base model smollm2-135m-instruct",
+    ]
     (partial / "checkpoints" / "checkpoint-3").mkdir()  # As a kill in the middle of saving would leave it.
 
     uri = Workspace(tmp_path / ".journeyman").mlflow_uri
     steps: list[int] = []
+    started: list[Checkpoint | None] = []
     resumed = train(
-        tmp_path, base_model, samples(), short(), mlflow_uri=uri, on_step=lambda step, *_: steps.append(step)
+        tmp_path,
+        base_model,
+        samples(),
+        short(),
+        mlflow_uri=uri,
+        on_start=started.append,
+        on_step=lambda step, *_: steps.append(step),
     )
+    assert [checkpoint and checkpoint.step for checkpoint in started] == [2]
     assert steps == [3, 4]
     assert not partial.exists()
     logged = (

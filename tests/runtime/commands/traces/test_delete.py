@@ -134,7 +134,7 @@ def test_a_user_is_found_also_under_the_name_that_stands_for_him(workspace: Work
     ("arguments", "error", "words"),
     [
         ((), ConfigError, "say which runs"),
-        (("--older-than", "soon"), ConfigError, "as in 30d"),
+        (("--older-than", "soon"), ConfigError, "isn't a time"),
         (("--trace", "feed"), StoreError, "no trace 'feed'"),
         (("--trace", ""), StoreError, "more than one trace"),
     ],

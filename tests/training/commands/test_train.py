@@ -1,0 +1,45 @@
+"""`journeyman train` says which weights it starts from, and where it goes on."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.workspace import Workspace
+from journeyman.traces.messages import Message
+from journeyman.training.commands.train import train
+from journeyman.training.data.samples import SFTSample, write_samples
+
+SAMPLES = [
+    SFTSample(
+        agent="worker",
+        policy="teacher",
+        trace_id=f"{number:032x}",
+        span_ids=(f"{number:016x}",),
+        messages=(Message(role="user", content=f"{number}?"),),
+        completion=json.dumps({"answer": str(number)}),
+    )
+    for number in range(4)
+]
+
+
+@pytest.mark.train
+@pytest.mark.timeout(300)
+def test_it_says_that_it_starts_from_the_base_model_and_not_from_the_adapter_in_service(workspace: Workspace) -> None:
+    Journal(workspace.journal).append("worker", "promote", "worker@1", expected="base", digest="d" * 64, reason="test")
+    data = workspace.root / "rows.jsonl"
+    write_samples(SAMPLES, data)
+    app = typer.Typer()
+    app.command()(train)
+    mlflow = f"sqlite:///{workspace.root / 'mlflow.db'}"
+    options = ["--set", "trl.max_steps=2", "--set", "trl.save_steps=1", "--mlflow", mlflow, "-C", str(workspace.root)]
+    arguments = ["--agent", "worker", "--data", str(data), *options]
+    ended = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert ended.exit_code == 0, ended.output
+    base = "the base model smollm2-135m-instruct, not from worker@1, which the adapter would replace"
+    assert f"training starts from {base}" in ended.stderr
+    assert "to replace worker@1" in ended.stdout
+    again = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert "training starts" not in again.stderr, "the same job is there already"
