@@ -10,9 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 from journeyman.runtime.console import Exit, notes
-from journeyman.traces.errors import ConfigError, JourneymanError
+from journeyman.traces.errors import ConfigError, JourneymanError, in_one_line, writable
 
 GROUP = "journeyman.commands"
+UNEXPECTED = "this should not happen"
 INTERRUPTED = 130
 """The shells' exit code for Ctrl-C, and what typer makes of one within a command."""
 
@@ -91,6 +92,11 @@ def main() -> None:
         code = Exit.FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Exception as error:  # A fault of ours, or of a library: a page of its lines helps nobody who works here.
+        if "--debug" in sys.argv:
+            raise
+        _complain(f"{UNEXPECTED}: {writable(in_one_line(error))} (--debug shows where; please report it)")
+        code = Exit.FAILED
     if code == INTERRUPTED:
         _complain("interrupted: run the same command again to pick up where it was")
     sys.exit(code if isinstance(code, int) else Exit.OK)
@@ -122,5 +128,6 @@ def _misused(error: typer.TyperException) -> int:
 
 
 def _complain(message: str) -> None:
+    message = " ".join(message.splitlines())  # A path may hold a line break.
     notes.print("error: ", style="red", end="")
     notes.print(message, markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from journeyman.traces.base import encoding_of
 from journeyman.traces.errors import ConfigError
 
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
@@ -59,7 +60,7 @@ def _split(text: str, source: str) -> Iterator[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # Without the mark that some editors begin a file with.
+        return path.read_text(encoding=encoding_of(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

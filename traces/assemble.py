@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -179,24 +179,52 @@ def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]
         operation = _operation(span)
         if operation == "invoke_agent":
             members[span.span_id].append(span)
-        elif operation in ("plan", "chat", "execute_tool"):
+        elif operation in ("plan", "execute_tool", *a.INFERENCE):
             members[_agent_above(span, known) or span.parent_id or span.span_id].append(span)
         if operation == "execute_tool":
             below[_text(span, a.TOOL_CALL_ID) or ""].append(span)
         elif operation is None and not a.ENGINE.isdisjoint(span.attributes):
             below[span.parent_id or ""].append(span)
     trajectories = [_trajectory(span_id, spans, below, known, members) for span_id, spans in members.items()]
-    return tuple(sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id)))
+    ordered_by_start = sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id))
+    return tuple(_without_rings(ordered_by_start, known))
 
 
 def _agent_above(span: SpanRecord, known: Mapping[str, SpanRecord]) -> str | None:
-    """Span id of the nearest agent above `span`; where the chain breaks before one, the id that is missing there."""
-    above = span.parent_id
-    for _ in known:
-        if above is None or above not in known or _operation(known[above]) == "invoke_agent":
-            return above
+    """Span id of the nearest agent above `span`; where the chain breaks before one, the id that is missing there.
+
+    Where it leads back into itself, the least id of that ring.
+    """
+    above, passed = span.parent_id, dict[str, None]()
+    while above is not None and above in known and _operation(known[above]) != "invoke_agent":
+        if above in passed:
+            ring = list(passed)
+            return min(ring[ring.index(above) :])
+        passed[above] = None
         above = known[above].parent_id
-    return None
+    return above
+
+
+def _without_rings(trajectories: Sequence[Trajectory], known: Mapping[str, SpanRecord]) -> Iterator[Trajectory]:
+    """The trajectories, of which the first of each ring of parents has none, and says so."""
+    parents = {one.span_id: one.parent for one in trajectories}
+    for one in trajectories:
+        above, passed = one.parent, {one.span_id}
+        while above is not None and above not in passed:
+            passed.add(above)
+            above = parents.get(above)
+        if above == one.span_id:
+            parents[one.span_id] = None
+            yield one.model_copy(update={"parent": None, "in_ring": True})
+        else:
+            yield one.model_copy(update={"in_ring": True}) if _leads_back(one.span_id, known) else one
+
+
+def _leads_back(span_id: str, known: Mapping[str, SpanRecord]) -> bool:
+    """Whether it is a span that no agent is above, and that is its own ancestor."""
+    if span_id not in known or _operation(known[span_id]) == "invoke_agent":
+        return False
+    return _agent_above(known[span_id], known) == span_id
 
 
 def _trajectory(
@@ -211,6 +239,7 @@ def _trajectory(
     parent = None if own is None else _agent_above(own, known)
     named = [own] if own else members
     agent = next((name for span in named if (name := _text(span, a.AGENT_NAME))), "")
+    calls = [span for span in members if _operation(span) in a.INFERENCE]
     plans = [plan for span in members if (plan := _json(span, a.PLAN, _ANY)) is not None]
     return Trajectory(
         span_id=span_id,
@@ -224,7 +253,7 @@ def _trajectory(
         output=own and _json(own, a.OUTPUT, _ANY),
         decisions=own and _json(own, a.DECISIONS, _ANY),
         error=own and _text(own, a.ERROR),
-        turns=tuple(_turn(span, agent, below.get(span.span_id, ())) for span in members if _operation(span) == "chat"),
+        turns=tuple(_turn(call, agent, below.get(call.span_id, ())) for call in calls),
         started_ns=own.start_ns if own else min(span.start_ns for span in members),
         ended_ns=own.end_ns if own else max(span.end_ns for span in members),
     )

@@ -6,7 +6,7 @@ arguments) are JSON text.
 """
 
 # Conventions.
-OPERATION = "gen_ai.operation.name"  # invoke_workflow | invoke_agent | plan | chat | execute_tool
+OPERATION = "gen_ai.operation.name"  # invoke_workflow | invoke_agent | plan | execute_tool, or one of INFERENCE
 PROVIDER = "gen_ai.provider.name"
 WORKFLOW_NAME = "gen_ai.workflow.name"
 AGENT_NAME = "gen_ai.agent.name"
@@ -41,6 +41,9 @@ EVALUATION_VALUE = "gen_ai.evaluation.score.value"
 EVALUATION_LABEL = "gen_ai.evaluation.score.label"
 EVALUATION_EXPLANATION = "gen_ai.evaluation.explanation"
 TOKEN_MODALITY = "gen_ai.token.modality"
+
+INFERENCE = ("chat", "generate_content", "text_completion")
+"""Operations that are a model call: a turn of an agent."""
 
 # Ours.
 TASK = "journeyman.task"  # on the workflow span: the whole task as JSON

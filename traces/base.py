@@ -1,5 +1,6 @@
 """The two bases of every noun: `Record`, what happened, and `Config`, what a user asked for."""
 
+import codecs
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -52,9 +53,19 @@ def parse_config(config: type[M], values: dict[str, Any], origin: str, *, beside
         raise ConfigError(f"{origin}: {first_mistake(error, config, beside=beside)}") from None
 
 
+def encoding_of(path: Path) -> str:
+    """How a text file that a user wrote is encoded: by the byte order mark that some editors begin it with, or UTF-8.
+
+    Raises `OSError` where it can't be read.
+    """
+    with path.open("rb") as file:
+        mark = file.read(2)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding=encoding_of(path)))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; check the path") from None
     except OSError as error:

@@ -133,6 +133,8 @@ class Trajectory(Record):
     agent: str
     parent: str | None
     """Span of the trajectory that started this one; None for the first."""
+    in_ring: bool = False
+    """Whether the spans above it lead back to it, so that nobody can say what started it: it stands as a first one."""
     assignment: str | None = None
     goal: str | None = None
     status: Status | None

@@ -67,8 +67,8 @@ def _foreign(attributes: Attributes) -> Attributes:
             told.setdefault(a.FINISH_REASONS, [reason])
     except ValidationError:
         return _renamed(attributes)
-    if told.get("llm.request.type") == "chat":
-        told.setdefault(a.OPERATION, "chat")
+    if (kind := told.get("llm.request.type")) in ("chat", "completion"):
+        told.setdefault(a.OPERATION, "chat" if kind == "chat" else "text_completion")
     return {**prompt_attributes(prompt), **told}
 
 

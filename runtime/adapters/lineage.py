@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from journeyman.runtime.adapters.adapter import Adapter, adapter_folders, find_adapter, read_adapter
 from journeyman.runtime.workspace import Workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
 from journeyman.traces.labels import Label, LabelLog, newest
@@ -237,7 +238,7 @@ class _Family:
     def _calls(self, trace_id: str | None, span_id: str | None) -> frozenset[str]:
         if span_id is not None:
             return frozenset({span_id})
-        query = "SELECT span_id FROM spans WHERE trace_id = ? AND operation = 'chat'"
+        query = f"SELECT span_id FROM spans WHERE trace_id = ? AND operation IN {a.INFERENCE}"
         return frozenset(self._store.sql(query, [trace_id])["span_id"].to_pylist())
 
     def _is_recorded(self, trace_id: str | None) -> bool:

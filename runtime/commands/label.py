@@ -13,7 +13,7 @@ from journeyman.runtime.commands.traces.scope import label_value
 from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
-from journeyman.traces.base import first_mistake
+from journeyman.traces.base import encoding_of, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -125,9 +125,11 @@ def _label_from_file(workspace: Workspace, file: Path, as_json: bool) -> None:
     broken: dict[int, str] = {}
     known = set(workspace.store.ids())
     try:
-        lines = file.read_bytes().split(b"\n")
+        lines = file.read_text(encoding=encoding_of(file)).split("\n")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8 text: save it as such") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -158,7 +160,7 @@ def _keep(workspace: Workspace, labels: list[Label], *, shown: bool = True) -> N
         recording.label(*labels, shown=shown)
 
 
-def _read_label(line: bytes) -> Label:
+def _read_label(line: str) -> Label:
     """A label as people write it into a file: they need not say who and what they are."""
     try:
         row = json.loads(line)

@@ -178,7 +178,8 @@ class _Writer:
         return self._span(f"chat {place}", f"agent {agent}", f"chat {policy}", place, place + 1, attributes)
 
     def _tool(self, place: int, entry: Entry, agent: str) -> SpanRecord:
-        asked_by, name, arguments = self._call(place, entry)
+        asked_by, arguments = self._call(place, entry)
+        name = entry.tool or "tool"
         attributes: dict[str, JsonValue | None] = {
             a.OPERATION: "execute_tool",
             a.AGENT_NAME: agent,
@@ -194,13 +195,13 @@ class _Writer:
         span = self._span(f"tool {place}", f"agent {agent}", f"execute_tool {name}", place, place + 1, attributes)
         return span.model_copy(update={"status": "error"}) if entry.failed else span
 
-    def _call(self, place: int, entry: Entry) -> tuple[int | None, str, dict[str, JsonValue]]:
-        """The call that a tool's result answers: where it was asked for, the tool's name, and the arguments."""
+    def _call(self, place: int, entry: Entry) -> tuple[int | None, dict[str, JsonValue]]:
+        """The call that a tool's result answers: where it was asked for, and the arguments."""
         for earlier in range(place - 1, -1, -1):
             for call in self._talk.entries[earlier].message.tool_calls:
                 if call.id == entry.message.tool_call_id:
-                    return earlier, entry.tool or call.name, call.arguments
-        return None, entry.tool or "tool", {}
+                    return earlier, call.arguments
+        return None, {}
 
     def _span(
         self,

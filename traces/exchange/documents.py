@@ -8,6 +8,8 @@ from typing import IO
 
 from pydantic import JsonValue
 
+from journeyman.traces.base import encoding_of
+
 FIRST_LINE = 16 * 2**20
 """Characters of a first line beyond which it is a document without line breaks, not one of many JSON lines."""
 
@@ -22,7 +24,7 @@ _NEAR = 16
 
 def opens_list(path: Path) -> bool:
     """Whether the file is a list or an OTLP request, over several lines or too long to be one line of many."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding=encoding_of(path), errors="replace") as file:
         lines = iter(lambda: file.readline(FIRST_LINE), "")
         first = next((line for line in lines if not line.isspace()), "")
         alone = len(first) == FIRST_LINE or _ALONE.fullmatch(first)
@@ -31,7 +33,7 @@ def opens_list(path: Path) -> bool:
 
 def read_members(path: Path) -> Iterator[JsonValue]:
     """The members of the list; raises `ValueError` where one is broken, because nobody knows where the next begins."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding=encoding_of(path)) as file:
         yield from _Members(file)
 
 

@@ -8,12 +8,14 @@ from typing import Any, Literal, get_args
 from pydantic import JsonValue, ValidationError
 
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record, first_mistake
+from journeyman.traces.base import Record, encoding_of, first_mistake
 from journeyman.traces.capture.log import SPAN_VERSION, SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
+from journeyman.traces.exchange.chat_messages import finish_reason
 from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, read_conversation
 from journeyman.traces.exchange.conversation import Imported, import_conversation
 from journeyman.traces.exchange.documents import opens_list, read_members
+from journeyman.traces.exchange.export import UNSPEAKABLE
 from journeyman.traces.translate import translate
 
 Format = Literal["spans", "parquet", "otlp", "chat"]
@@ -51,12 +53,14 @@ def detect(path: Path) -> Format:
     raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))})")
 
 
-def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterator[Imported | Broken]:
+def read_file(
+    path: Path, format: Format, *, agent: str, family: str, as_sent: bool = False
+) -> Iterator[Imported | Broken]:
     """What a file holds, in its order, an entry at a time: a line, or a member of the list that the file is.
 
     A JSON file that is one document is read whole, unless it is a list or an OTLP request whose members are on lines of
-    their own; every other one in bounded memory. `agent` and `family` are for
-    conversations that name none. Raises `ConfigError` if the file cannot be read at all.
+    their own; every other one in bounded memory. `agent` and `family` are for conversations that name none. `as_sent`
+    leaves the spans of OTLP as they were sent. Raises `ConfigError` if the file cannot be read at all.
     """
     try:
         if format == "parquet":
@@ -68,10 +72,16 @@ def read_file(path: Path, format: Format, *, agent: str, family: str) -> Iterato
                 yield value
                 continue
             for place, entry in _entries(where, value, format):
+                refused: list[str] = []
                 try:
-                    yield _imported(entry, format, agent, family, now_ns)
+                    if format == "otlp":
+                        spans = _otlp(entry, refused.append)
+                        yield Imported(spans=spans if as_sent else tuple(map(adopted, spans)), labels=())
+                    else:
+                        yield _imported(entry, format, agent, family, now_ns)
                 except StoreError as error:
-                    yield Broken(where=place, reason=str(error))
+                    refused.append(str(error))
+                yield from (Broken(where=place, reason=reason) for reason in refused)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -88,34 +98,50 @@ def adopted(span: SpanRecord) -> SpanRecord:
 
     attributes = translate(normalised(span).attributes, 0)
     operation = attributes.get(a.OPERATION)
-    if operation == "chat" and a.TOKEN_IDS not in attributes:
+    if operation in a.INFERENCE and a.TOKEN_IDS not in attributes:
         attributes[a.DEMONSTRATION] = True
         models = [attributes[name] for name in (a.RESPONSE_MODEL, a.REQUEST_MODEL) if name in attributes]
+        if isinstance(reasons := attributes.get(a.FINISH_REASONS), list):
+            attributes[a.FINISH_REASONS] = [finish_reason(one) if isinstance(one, str) else one for one in reasons]
         attributes |= dict.fromkeys((a.RESPONSE_MODEL, a.REQUEST_MODEL), models[0]) if models else {}
     elif operation == "invoke_agent":
         attributes.setdefault(a.STATUS, "ok" if span.status == "ok" else "failed")
     return span.model_copy(update={"attributes": attributes})
 
 
+def _otlp(entry: Any, refuse: Callable[[str], None]) -> tuple[SpanRecord, ...]:
+    """`refuse` is told of each span that can't be kept while the others of its entry are."""
+    from journeyman.traces.exchange.otlp import from_json
+
+    if isinstance(entry, dict) and "scopeSpans" in entry:  # A member of the request's list.
+        entry = {"resourceSpans": [entry]}
+    if not isinstance(entry, dict) or "resourceSpans" not in entry:
+        raise StoreError("not OTLP JSON: it has no `resourceSpans`")
+    return tuple(from_json(entry, refuse))
+
+
 def _imported(entry: Any, format: Format, agent: str, family: str, now_ns: int) -> Imported:
     if format == "chat":
         return import_conversation(read_conversation(entry), agent=agent, family=family, now_ns=now_ns)
-    if format == "otlp":
-        from journeyman.traces.exchange.otlp import from_json
-
-        if isinstance(entry, dict) and "scopeSpans" in entry:  # A member of the request's list.
-            entry = {"resourceSpans": [entry]}
-        if not isinstance(entry, dict) or "resourceSpans" not in entry:
-            raise StoreError("not OTLP JSON: it has no `resourceSpans`")
-        return Imported(spans=tuple(map(adopted, from_json(entry))), labels=())
     try:
-        span = SpanRecord.model_validate(entry)
+        span = SpanRecord.model_validate(_spoken(entry))
         if span.version < SPAN_VERSION:
             today = {"version": SPAN_VERSION, "attributes": translate(span.attributes, span.version)}
             span = span.model_copy(update=today)
         return Imported(spans=(span,), labels=())
     except ValidationError as error:
         raise StoreError(f"no span: {first_mistake(error, SpanRecord)}") from None
+
+
+def _spoken(entry: Any) -> Any:
+    """A span with the attributes that an export had to write as a text."""
+    if not isinstance(entry, dict) or UNSPEAKABLE not in entry:
+        return entry
+    span = {name: value for name, value in entry.items() if name != UNSPEAKABLE}
+    try:
+        return span | {"attributes": span["attributes"] | json.loads(entry[UNSPEAKABLE])}
+    except (ValueError, TypeError, KeyError):
+        raise StoreError(f"no span: `{UNSPEAKABLE}` must be the JSON of an object") from None
 
 
 def _entries(where: str, value: JsonValue, format: Format) -> Iterator[tuple[str, JsonValue]]:
@@ -146,10 +172,9 @@ def _values(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
     if document is not None:
         yield _DOCUMENT, document
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f"line {number}", _parse(line, f"line {number}")
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            yield f"line {number}", _parse(line, f"line {number}")
 
 
 def _members(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
@@ -163,23 +188,32 @@ def _members(path: Path) -> Iterator[tuple[str, JsonValue | Broken]]:
                 yield f"entry {number}", member
         if number == 0:
             yield _DOCUMENT, _document(path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield (where := f"entry {number + 1}"), Broken(where=where, reason=f"no JSON: {error}; nor is what follows")
 
 
 def _document(path: Path) -> JsonValue:
     """What the file says as a whole, where its first line says nothing by itself; None where it is JSON lines."""
-    with path.open("rb") as file:
-        first = next((line for line in file if line.strip()), b"{}")
-        if not isinstance(_parse(first, ""), Broken) or not file.read(1):
-            return None
-    whole = _parse(path.read_bytes(), "")
+    lines = _lines(path)
+    first = next((line for line in lines if line.strip()), b"{}")
+    if not isinstance(_parse(first, ""), Broken) or next(lines, None) is None:
+        return None
+    whole = _parse(b"".join(_lines(path)), "")
     return None if isinstance(whole, Broken) else whole
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines in UTF-8; one that isn't is broken, and the others are not."""
+    with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="\n") as file:
+        for line in file:
+            yield line.encode("utf-8", "surrogateescape")
 
 
 def _parse(text: bytes, where: str) -> JsonValue | Broken:
     try:
         value: JsonValue = json.loads(text)
+    except RecursionError:
+        return Broken(where=where, reason="no JSON that can be read: it is nested too deeply")
     except ValueError as error:
         return Broken(where=where, reason=f"no JSON: {error}")
     return value

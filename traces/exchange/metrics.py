@@ -17,12 +17,11 @@ from journeyman.traces.conventions import MetricConvention, conventions
 Point: TypeAlias = tuple[str, float, dict[str, str | int]]
 """A metric's name, a value, and the attributes that the span's own do not have."""
 
-INFERENCE = frozenset({"chat", "generate_content", "text_completion"})
 DURATIONS = {
     "invoke_workflow": "gen_ai.invoke_workflow.duration",
     "invoke_agent": "gen_ai.invoke_agent.duration",
     "execute_tool": "gen_ai.execute_tool.duration",
-    **dict.fromkeys(INFERENCE, "gen_ai.client.inference.duration"),
+    **dict.fromkeys(a.INFERENCE, "gen_ai.client.inference.duration"),
 }
 
 
@@ -61,7 +60,7 @@ class Metrics:
         seconds = (span.end_ns - span.start_ns) / 1e9
         if operation in DURATIONS:
             yield DURATIONS[operation], seconds, {}
-        if operation in INFERENCE:
+        if operation in a.INFERENCE:
             yield from self._inference(span, seconds)
         calls = self._calls.end(span, operation)
         if operation == "invoke_agent":
@@ -94,7 +93,7 @@ class _Calls:
         """What was counted below `span`; of anything but an agent it counts for the span above too."""
         with self._lock:
             counts = self._below.get(span.trace_id, {}).pop(span.span_id, Counter())
-            if operation in INFERENCE:
+            if operation in a.INFERENCE:
                 counts["inference"] += 1
             elif operation == "execute_tool":
                 counts["tool"] += 1

@@ -18,7 +18,7 @@ TYPES = {
     "invoke_workflow": "CHAIN",
     "invoke_agent": "AGENT",
     "plan": "CHAIN",
-    "chat": "CHAT_MODEL",
+    **dict.fromkeys(a.INFERENCE, "CHAT_MODEL"),
     "execute_tool": "TOOL",
 }
 """Operation → MLflow's span type; it shows a span without one as of no type."""
@@ -74,7 +74,7 @@ def _texts(operation: str, found: dict[str, Any]) -> tuple[JsonValue, JsonValue]
             return _field(found[a.TASK], "prompt"), _field(found[a.OUTCOME], "answer")
         case "plan":
             return _chat(found[a.SYSTEM_INSTRUCTIONS], found[a.INPUT_MESSAGES]), found[a.PLAN]
-        case "chat":
+        case "chat" | "generate_content" | "text_completion":
             return _chat(found[a.SYSTEM_INSTRUCTIONS], found[a.INPUT_MESSAGES]), _chat(None, found[a.OUTPUT_MESSAGES])
         case "execute_tool":
             return found[a.TOOL_CALL_ARGUMENTS], found[a.TOOL_CALL_RESULT]

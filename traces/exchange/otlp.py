@@ -6,7 +6,7 @@ service, events and links come in as JSON text, and go out as what they were.
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
@@ -67,15 +67,26 @@ def to_otlp(spans: Iterable[SpanRecord]) -> ExportTraceServiceRequest:
     return request
 
 
-def from_otlp(request: ExportTraceServiceRequest) -> Iterator[SpanRecord]:
-    """The spans of a request. Raises `StoreError` for one that has no usable id or time."""
+Refuse = Callable[[str], None]
+"""Is told why a span can't be kept; the others are."""
+
+
+def raise_refusal(reason: str) -> None:
+    raise StoreError(reason)
+
+
+def from_otlp(request: ExportTraceServiceRequest, refuse: Refuse = raise_refusal) -> Iterator[SpanRecord]:
+    """The spans of a request, less those that have no usable id or time: `refuse` is told of each."""
     for group in request.resource_spans:
         resource = _mapping(group.resource.attributes)
         ours = resource.get("service.name") == SERVICE or not resource
         foreign = {} if ours else {a.RESOURCE: _text(resource)}
         for scope in group.scope_spans:
             for span in scope.spans:
-                yield _decode(span, foreign)
+                try:
+                    yield _decode(span, foreign)
+                except StoreError as error:
+                    refuse(str(error))
 
 
 def to_json(spans: Iterable[SpanRecord]) -> dict[str, Any]:
@@ -84,9 +95,34 @@ def to_json(spans: Iterable[SpanRecord]) -> dict[str, Any]:
     return _with_ids(document, lambda text: base64.b64decode(text).hex())
 
 
-def from_json(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
-    """The spans of an OTLP JSON document; raises `StoreError` where it is not one."""
-    return from_otlp(parse_json(document))
+def from_json(document: Mapping[str, Any], refuse: Refuse = raise_refusal) -> Iterator[SpanRecord]:
+    """The spans of an OTLP JSON document, like `from_otlp`; raises `StoreError` where it is not one."""
+    try:
+        request = parse_json(document)
+    except StoreError as error:
+        yield from _one_by_one(document, error, refuse)
+    else:
+        yield from from_otlp(request, refuse)
+
+
+def _one_by_one(document: Mapping[str, Any], error: StoreError, refuse: Refuse) -> Iterator[SpanRecord]:
+    """The spans of a document that can't be read as a whole, each read alone."""
+    try:
+        alone = [
+            {"resourceSpans": [group | {"scopeSpans": [scope | {"spans": [span]}]}]}
+            for group in document["resourceSpans"]
+            for scope in group["scopeSpans"]
+            for span in scope["spans"]
+        ]
+    except (KeyError, TypeError):
+        raise error from None
+    for one in alone:
+        try:
+            request = parse_json(one)
+        except StoreError as unreadable:
+            refuse(str(unreadable))
+        else:
+            yield from from_otlp(request, refuse)
 
 
 def parse_json(document: Mapping[str, Any]) -> ExportTraceServiceRequest:
@@ -106,6 +142,15 @@ def parse_protobuf(body: bytes) -> ExportTraceServiceRequest:
         return ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
         raise StoreError(f"not an OTLP trace request: {_line(error)}") from None
+
+
+def partial_success(refused: Sequence[str], *, is_json: bool) -> bytes:
+    """The reply to a request whose spans were kept, less so many that were `refused` for those reasons."""
+    response = ExportTraceServiceResponse()
+    if refused:
+        response.partial_success.rejected_spans = len(refused)
+        response.partial_success.error_message = _utf8(refused[0])
+    return json.dumps(MessageToDict(response)).encode() if is_json else response.SerializeToString()
 
 
 def refused_spans(reply: bytes) -> int:
@@ -172,8 +217,9 @@ def _encode(span: SpanRecord, message: trace_pb2.Span) -> None:
 
 def _decode(span: trace_pb2.Span, foreign: Mapping[str, str]) -> SpanRecord:
     shown = repr(span.name[:80])
-    if len(span.trace_id) != 16 or len(span.span_id) != 8 or len(span.parent_span_id) not in (0, 8):
-        raise StoreError(f"span {shown} has no usable id: a trace's is 16 bytes, a span's 8")
+    usable = any(span.trace_id) and any(span.span_id)
+    if not usable or (len(span.trace_id), len(span.span_id)) != (16, 8) or len(span.parent_span_id) not in (0, 8):
+        raise StoreError(f"span {shown} has no usable id: a trace's is 16 bytes, a span's 8, and not all of them 0")
     if not (0 < span.start_time_unix_nano < _LARGEST and 0 < span.end_time_unix_nano < _LARGEST):
         raise StoreError(f"span {shown} has no usable time: nanoseconds since 1970, of its start and its end")
     attributes = _mapping(span.attributes)
@@ -187,7 +233,7 @@ def _decode(span: trace_pb2.Span, foreign: Mapping[str, str]) -> SpanRecord:
     return SpanRecord(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex() or None,
+        parent_id=span.parent_span_id.hex() if any(span.parent_span_id) else None,
         name=span.name,
         kind=_KIND_NAMES.get(span.kind, "unspecified"),
         start_ns=span.start_time_unix_nano,

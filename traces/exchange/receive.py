@@ -1,6 +1,7 @@
 """A receiver: takes spans by OTLP over HTTP, on this machine only, and hands them to a sink.
 
-`POST /v1/traces`, protobuf or JSON, plain or gzip. An answer of 200 says that all the spans of the request are kept.
+`POST /v1/traces`, protobuf or JSON, plain, gzip or deflate. An answer of 200 says that the spans of the request are
+kept, less those that its `partial_success` counts.
 """
 
 import http.server
@@ -18,13 +19,16 @@ from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.capture.tracer import Sink
 from journeyman.traces.errors import ConfigError, StoreError
-from journeyman.traces.exchange.otlp import from_otlp, parse_json, parse_protobuf
+from journeyman.traces.exchange.otlp import from_json, from_otlp, parse_protobuf, partial_success
 
 LARGEST_BODY = 64 * 2**20
 """Bytes of a request, unpacked."""
 
 PATIENCE_S = 30.0
 """How long a client may take to send what it began."""
+
+PACKED = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+"""How zlib is told of each `Content-Encoding`."""
 
 ENGINE_NAMES = {
     "gen_ai.request.id": a.RESPONSE_ID,
@@ -69,6 +73,8 @@ class Receiver:
         """Kept so far."""
         self.refused = 0
         """Requests that were answered with an error."""
+        self.refused_spans = 0
+        """Spans that could not be kept, of requests whose other spans were."""
         self._sink = sink
         self._accept = accept
         self._lock = threading.Lock()
@@ -94,13 +100,17 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self, body: bytes, *, is_json: bool) -> None:
-        """Keeps all the spans of a request, or raises `_RefusalError`."""
+    def take(self, body: bytes, *, is_json: bool) -> bytes:
+        """Keeps the good spans of a request and gives the reply, or raises `_RefusalError` where there is none."""
+        refused: list[str] = []
         try:
-            spans = from_otlp(parse_json(_document(body)) if is_json else parse_protobuf(body))
+            refuse = refused.append
+            spans = list(from_json(_document(body), refuse) if is_json else from_otlp(parse_protobuf(body), refuse))
             accepted = [kept for span in spans if (kept := self._accept(span)) is not None]
         except StoreError as error:
             raise _RefusalError(HTTPStatus.BAD_REQUEST, str(error)) from None
+        if refused and not spans:
+            raise _RefusalError(HTTPStatus.BAD_REQUEST, refused[0])
         try:
             for span in accepted:
                 # The disk is waited for once; what was written before comes with it.
@@ -109,6 +119,8 @@ class Receiver:
             raise _RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         with self._lock:
             self.spans += len(accepted)
+            self.refused_spans += len(refused)
+        return partial_success(refused, is_json=is_json)
 
     def count_refusal(self) -> None:
         with self._lock:
@@ -138,12 +150,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         is_json = self.headers.get_content_type() == "application/json"
         try:
-            self.server.receiver.take(self._body(is_json), is_json=is_json)
+            reply = self.server.receiver.take(self._body(is_json), is_json=is_json)
         except _RefusalError as refusal:
             self.server.receiver.count_refusal()
             self._answer(refusal.status, "text/plain", f"{refusal}\n".encode())
         else:
-            self._answer(HTTPStatus.OK, self.headers["Content-Type"], b"{}" if is_json else b"")
+            self._answer(HTTPStatus.OK, self.headers["Content-Type"], reply)
 
     def _body(self, is_json: bool) -> bytes:
         if self.path != "/v1/traces":
@@ -152,10 +164,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not is_json and self.headers.get_content_type() != "application/x-protobuf":
             raise _RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/x-protobuf or application/json")
         body = self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self._whole()
-        encoding = self.headers.get("Content-Encoding", "identity")
-        if encoding not in ("identity", "gzip"):
-            raise _RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"no encoding {encoding[:40]!r}: send gzip or none")
-        return _unpacked(body) if encoding == "gzip" else body
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", *PACKED):
+            raise _RefusalError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"no encoding {encoding[:40]!r}: send gzip, deflate or none"
+            )
+        return body if encoding == "identity" else _unpacked(body, encoding)
 
     def _whole(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -202,16 +216,19 @@ def _too_large() -> _RefusalError:
     return _RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LARGEST_BODY} bytes: send less at once")
 
 
-def _unpacked(body: bytes) -> bytes:
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    wbits = PACKED[encoding]
+    if encoding == "deflate" and ((body[:1] and body[0] & 0x0F != 8) or int.from_bytes(body[:2]) % 31):
+        wbits = -wbits  # Some clients leave out the header that HTTP wants.
+    unpack = zlib.decompressobj(wbits=wbits)
     try:
         whole = unpack.decompress(body, LARGEST_BODY + 1)
     except zlib.error as error:
-        raise _RefusalError(HTTPStatus.BAD_REQUEST, f"not gzip: {error}") from None
+        raise _RefusalError(HTTPStatus.BAD_REQUEST, f"not {encoding}: {error}") from None
     if len(whole) > LARGEST_BODY:
         raise _too_large()
     if not unpack.eof:
-        raise _RefusalError(HTTPStatus.BAD_REQUEST, "not gzip: it ends too early")
+        raise _RefusalError(HTTPStatus.BAD_REQUEST, f"not {encoding}: it ends too early")
     return whole
 
 

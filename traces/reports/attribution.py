@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any, Literal
 
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import Scope
 from journeyman.traces.storage.store import TraceStore
@@ -97,7 +98,7 @@ def failure_kind(
             if late:
                 return "tool timed out"
             return _TOOL_CALLS.get(why, "tool failed")
-        case "chat":
+        case "chat" | "generate_content" | "text_completion":
             if finish_reason == "length" or "truncated" in why:
                 return "reply cut off"
             if "unreadable" in why:
@@ -132,11 +133,11 @@ def _merged(one: Break, other: Break) -> Break:
     return one.model_copy(update={"runs": one.runs + other.runs, "recovered": one.recovered + other.recovered})
 
 
-_FIRST_ERRORS = """
+_FIRST_ERRORS = f"""
 , unsolved AS (SELECT trace_id, status, started_ns FROM chosen WHERE NOT solved)
 , first_errors AS MATERIALIZED (
     SELECT trace_id, span_id, parent_id, operation, agent, tool, error_type, finish_reason,
-        if(operation IN ('chat', 'execute_tool'), start_ns, end_ns) AS failed_ns
+        if(operation IN {(*a.INFERENCE, "execute_tool")}, start_ns, end_ns) AS failed_ns
     FROM spans SEMI JOIN unsolved USING (trace_id)
     WHERE status = 'error' AND operation IS NOT NULL AND coalesce(error_type, '') NOT IN ('needs_input', 'paused')
     QUALIFY row_number() OVER (PARTITION BY trace_id ORDER BY end_ns, start_ns DESC, span_id) = 1
@@ -153,7 +154,7 @@ _FIRST_ERRORS = """
 , placed AS (
     SELECT owned.trace_id, any_value(owned) AS owned, count(called.span_id) AS turns
     FROM owned LEFT JOIN called ON called.trace_id = owned.trace_id AND called.trajectory_id = owned.trajectory_id
-        AND called.operation = 'chat' AND called.start_ns <= owned.failed_ns
+        AND called.operation IN {a.INFERENCE} AND called.start_ns <= owned.failed_ns
     GROUP BY owned.trace_id
 )
 SELECT owned.operation, owned.error_type, owned.finish_reason, unsolved.status, nullif(owned.agent, '') AS agent,

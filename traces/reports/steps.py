@@ -5,6 +5,7 @@ accuracies of its n positions. What is observed differs: above it agents repair 
 right add up to a wrong answer. The difference is the compounding gap.
 """
 
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
@@ -66,7 +67,7 @@ _POSITIONS = f"""
     FROM spans
     SEMI JOIN (SELECT trace_id FROM chosen WHERE {OVER}) AS finished USING (trace_id)
     LEFT JOIN judged USING (trace_id, span_id)
-    WHERE operation IN ('chat', 'execute_tool') AND coalesce(error_type, '') <> 'needs_input'
+    WHERE operation IN {(*a.INFERENCE, "execute_tool")} AND coalesce(error_type, '') <> 'needs_input'
     WINDOW run AS (PARTITION BY spans.trace_id ORDER BY spans.start_ns, spans.span_id)
 )
 SELECT position, count(*) AS steps, count(*) FILTER (is_right) AS "right", count(*) FILTER (last) AS last

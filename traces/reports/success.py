@@ -1,5 +1,6 @@
 """Success: how many runs ended well and were solved, by family, agent, policy and day."""
 
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.reports.scope import OVER, Scope
 from journeyman.traces.storage.store import TraceStore
@@ -77,7 +78,7 @@ def success_by_policy(store: TraceStore, scope: Scope) -> tuple[Success, ...]:
         store,
         scope,
         f"""
-        , parts AS (SELECT DISTINCT trace_id, policy FROM spans WHERE operation = 'chat' AND policy IS NOT NULL)
+        , parts AS (SELECT DISTINCT trace_id, policy FROM spans WHERE operation IN {a.INFERENCE} AND policy IS NOT NULL)
         SELECT policy AS name, {_COLUMNS} FROM parts JOIN chosen USING (trace_id) GROUP BY 1 ORDER BY 1
         """,
     )

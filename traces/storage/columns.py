@@ -137,8 +137,8 @@ class _Columns:
                 continue
             rest[name] = value
         lists = self._lists
-        lists["attributes"][row], lists["unspeakable"][row] = _json_texts(rest)
-        if lists["operation"][row] == "chat":
+        lists["attributes"][row], lists["unspeakable"][row] = json_texts(rest)
+        if lists["operation"][row] in a.INFERENCE:
             lists["refusal"][row] = self._refusal(row, span)
 
     def table(self, spans: Sequence[SpanRecord]) -> pa.Table:
@@ -211,7 +211,7 @@ def _answered(messages: JsonValue) -> bool:
     return messages.strip() not in ("", "[]", "null") if isinstance(messages, str) else bool(messages)
 
 
-def _json_texts(rest: dict[str, JsonValue]) -> tuple[str, str | None]:
+def json_texts(rest: dict[str, JsonValue]) -> tuple[str, str | None]:
     """What strict JSON can say, as such; and what it has no form for, in ASCII with `NaN` and `Infinity`."""
     try:
         text = to_json(rest, inf_nan_mode="constants").decode()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypedDict
 
+from journeyman.traces import attributes as a
 from journeyman.traces.storage.relations import last_parts
 from journeyman.traces.trace import Ending
 
@@ -142,7 +143,7 @@ _TESTS: dict[str, Callable[[dict[str, Any]], list[Query]]] = {
     "user": _whose("user"),
     "ids": _test("ids", "trace_id IN (SELECT unnest(?::VARCHAR[]))"),
     "agent": _part("agent", "agent = ?"),
-    "policy": _part("policy", "operation = 'chat' AND policy = ?"),
+    "policy": _part("policy", f"operation IN {a.INFERENCE} AND policy = ?"),
     "label": _label,
     "text": _text,
 }

@@ -21,7 +21,7 @@ from journeyman.traces.labels import Label, LabelLog, newest
 from journeyman.traces.storage.arrays import to_array
 from journeyman.traces.storage.conditions import value_text
 from journeyman.traces.storage.live import LiveFiles
-from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, recorded
+from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, literal, one_file, recorded
 from journeyman.traces.storage.segments import Segments, Snapshot
 from journeyman.traces.tombstones import Tombstones
 
@@ -104,8 +104,10 @@ class Database:
         connection = duckdb.connect(":memory:")
         if not self._segments.local:
             connection.register_filesystem(filesystem)
-        for name, value in {
-            "allowed_directories": [path if self._segments.local else filesystem.unstrip_protocol(path)],
+        root = path if self._segments.local else filesystem.unstrip_protocol(path)
+        settings: dict[str, bool | str | list[str]] = {
+            # Also as it is asked for: what names a folder and looks like a pattern goes to DuckDB in brackets.
+            "allowed_directories": [root, one_file(root)],
             "temp_directory": str(Path(tempfile.gettempdir()) / f"journeyman-{os.getpid()}-{id(self):x}"),
             "memory_limit": MEMORY,
             "parquet_metadata_cache": True,
@@ -114,8 +116,9 @@ class Database:
             "autoload_known_extensions": False,
             "enable_external_access": False,
             "lock_configuration": True,
-        }.items():
-            connection.execute(f"SET {name} = {value!r}")
+        }
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {literal(value)}")
         return connection
 
     def _execute(self, sql: str, parameters: Sequence[Any], tables: Mapping[str, pa.Table]) -> pa.Table:
@@ -129,7 +132,14 @@ class Database:
                 self._connection.unregister(name)
 
     def _refresh(self) -> None:
-        """Brings the views to what is on the disk now."""
+        """Brings the views to what is on the disk now; raises `StoreError` where that can't be read."""
+        try:
+            self._bring_up()
+        except (duckdb.Error, OSError) as error:
+            self._seen.clear()
+            raise StoreError(f"the record cannot be read: {_in_short(error)}") from error
+
+    def _bring_up(self) -> None:
         snapshot, live = self._read_files()
         self._damaged_segments = len(snapshot.damaged)
         urls = snapshot.paths()
@@ -207,9 +217,15 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _in_short(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip())
+
+
 def _explained(error: Exception) -> StoreError | ConfigError:
     """In one line, without the picture of the query that DuckDB draws."""
-    said = " ".join(line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip())
+    said = _in_short(error)
     if isinstance(error, _ASKED_WRONGLY):
         return ConfigError(said)
     return StoreError(f"the record cannot be read: {said}")

@@ -3,11 +3,29 @@
 A view that is not asked for costs nothing, nor does a column: expensive ones (JSON, positions) are computed when named.
 """
 
+import re
 from collections.abc import Sequence
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import WAITS
 from journeyman.traces.storage.columns import SCHEMA
+
+_GLOB = re.compile(r"[*?[]")
+"""What DuckDB takes for a pattern in the name of a file, unless it stands in brackets."""
+
+
+def one_file(path: str) -> str:
+    """The path as DuckDB must be told it."""
+    return _GLOB.sub(r"[\g<0>]", path)
+
+
+def literal(value: bool | str | Sequence[str]) -> str:
+    """A value as SQL writes it, whatever it holds."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return f"[{', '.join(map(literal, value))}]"
 
 
 def recorded(paths: Sequence[str], live: bool) -> str:
@@ -15,8 +33,8 @@ def recorded(paths: Sequence[str], live: bool) -> str:
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
     parts = [f"SELECT {columns} FROM live"] if live or not paths else []
     if paths:
-        files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        parts.append(f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")
+        files = [one_file(path) for path in paths]
+        parts.append(f"SELECT {columns} FROM read_parquet({literal(files)}, hive_partitioning = false)")
     return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
 
 
@@ -93,10 +111,10 @@ WITH counted AS (
         sum(end_ns - start_ns) FILTER (operation = 'invoke_workflow') AS worked_ns,
         min(task_id) AS named_task, min(family) AS named_family, min(session) AS named_session,
         min("user") AS named_user,
-        coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
-        coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens,
-        coalesce(sum(cached_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS cached_tokens,
-        count(*) FILTER (operation = 'chat') AS model_calls,
+        coalesce(sum(input_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS input_tokens,
+        coalesce(sum(output_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS output_tokens,
+        coalesce(sum(cached_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS cached_tokens,
+        count(*) FILTER (operation IN {a.INFERENCE}) AS model_calls,
         count(*) FILTER (operation = 'execute_tool' AND {_TOLD}) AS tool_calls
     FROM spans GROUP BY trace_id
 ), scores AS (
@@ -113,11 +131,12 @@ FROM counted LEFT JOIN workflows USING (trace_id) LEFT JOIN scores USING (trace_
 
 # Between an agent and its calls may lie spans of other kinds: a plan, and whatever another program's trace nests there.
 # `above` says for each of them which span is the nearest agent; where the chain breaks, the id that is missing.
-ABOVE = """
+_ENDS = ("invoke_agent", "invoke_workflow", *a.INFERENCE)
+ABOVE = f"""
 CREATE OR REPLACE VIEW above AS
 WITH RECURSIVE between_agents AS (
     SELECT trace_id, span_id, parent_id FROM spans
-    WHERE operation IS NULL AND prefill_s IS NULL OR operation NOT IN ('invoke_agent', 'invoke_workflow', 'chat')
+    WHERE operation IS NULL AND prefill_s IS NULL OR operation NOT IN {_ENDS}
 ), climb AS (
     SELECT trace_id, span_id, parent_id AS trajectory_id, 1 AS steps FROM between_agents
     UNION ALL
@@ -152,7 +171,7 @@ SELECT calls.*, {", ".join(f"{form} AS wide_{name}" for name, form in WIDE.items
     coalesce(above.trajectory_id, calls.parent_id, calls.span_id) AS trajectory_id
 FROM spans AS calls
 LEFT JOIN above ON above.trace_id = calls.trace_id AND above.span_id = calls.parent_id
-WHERE calls.operation IN ('chat', 'execute_tool')
+WHERE calls.operation IN {(*a.INFERENCE, "execute_tool")}
 """
 
 # A call that was tried again has an account of its server's for each attempt: that of the answer counts.
@@ -168,7 +187,7 @@ WITH accounts AS (
     SELECT engines.trace_id, engines.span_id, max_by(
         {{'queue_s': engines.queue_s, 'prefill_s': engines.prefill_s, 'decode_s': engines.decode_s}},
         (engines.response_id = chat.response_id, engines.end_ns)) AS account
-    FROM engines JOIN (SELECT trace_id, span_id, response_id FROM spans WHERE operation = 'chat') AS chat
+    FROM engines JOIN (SELECT trace_id, span_id, response_id FROM spans WHERE operation IN {a.INFERENCE}) AS chat
         ON chat.trace_id = engines.trace_id AND chat.span_id = engines.span_id
     GROUP BY ALL
 )
@@ -190,7 +209,7 @@ FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
 LEFT JOIN taken_up ON taken_up.trace_id = calls.trace_id AND taken_up.span_id = calls.trajectory_id
 LEFT JOIN accounts ON accounts.trace_id = calls.trace_id AND accounts.span_id = calls.span_id
-WHERE calls.operation = 'chat'
+WHERE calls.operation IN {a.INFERENCE}
 """
 
 TOOL_CALLS = f"""
@@ -217,15 +236,15 @@ FROM (
 )
 """
 
-TRAJECTORIES = """
+TRAJECTORIES = f"""
 CREATE OR REPLACE VIEW trajectories AS
 WITH counted AS (
     SELECT trace_id, trajectory_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns,
         min_by(agent, start_ns) AS agent, min_by(assignment, start_ns) AS assignment,
-        min_by(policy, start_ns) FILTER (operation = 'chat') AS policy,
-        count(*) FILTER (operation = 'chat') AS turns,
-        coalesce(sum(input_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS input_tokens,
-        coalesce(sum(output_tokens) FILTER (operation = 'chat'), 0)::BIGINT AS output_tokens
+        min_by(policy, start_ns) FILTER (operation IN {a.INFERENCE}) AS policy,
+        count(*) FILTER (operation IN {a.INFERENCE}) AS turns,
+        coalesce(sum(input_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS input_tokens,
+        coalesce(sum(output_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS output_tokens
     FROM calls GROUP BY ALL
 )
 SELECT coalesce(agents.trace_id, counted.trace_id) AS trace_id,

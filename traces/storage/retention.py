@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep, time, time_ns
 from typing import TYPE_CHECKING, Any
 
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.capture.texts import Texts
 from journeyman.traces.errors import StoreError
@@ -99,7 +100,9 @@ def find_doomed(
     )
     trace_ids = runs["trace_id"].to_pylist()
     calls = store.sql(
-        "SELECT span_id FROM spans WHERE operation = 'chat' AND trace_id IN (SELECT unnest(?::VARCHAR[]))", [trace_ids]
+        f"""SELECT span_id FROM spans
+        WHERE operation IN {a.INFERENCE} AND trace_id IN (SELECT unnest(?::VARCHAR[]))""",
+        [trace_ids],
     )
     return Doomed(
         trace_ids=tuple(trace_ids),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Unpack, cast
 
 import pyarrow as pa
 
+from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
 from journeyman.traces.capture.log import Damage, SpanRecord
 from journeyman.traces.errors import StoreError
@@ -108,7 +109,7 @@ class TraceStore:
         return self._database.ask(
             f"""SELECT trace_id, span_id, {", ".join(named)} FROM asked
             JOIN (SELECT trace_id, span_id, {", ".join(_LARGE)} FROM spans
-                WHERE operation = 'chat' AND start_ns BETWEEN ? AND ?) AS chats USING (trace_id, span_id)
+                WHERE operation IN {a.INFERENCE} AND start_ns BETWEEN ? AND ?) AS chats USING (trace_id, span_id)
             ORDER BY place""",
             [calls["started_ns"][0].as_py(), calls["started_ns"][-1].as_py()],
             asked=calls.append_column("place", places),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
 
-from journeyman.traces.base import Record, first_mistake
+from journeyman.traces.base import Record, encoding_of, first_mistake
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.files import make_folder, publish
 from journeyman.traces.messages import Message, ToolCall
@@ -114,7 +114,7 @@ def read_samples(path: Path) -> list[SFTSample]:
     """The samples of a file; raises `ConfigError` without the file, `TrainingError` naming a broken line."""
     try:
         # Not splitlines: JSON leaves the other line separators of Unicode as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding=encoding_of(path)).split("\n")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,5 @@
 """The `journeyman traces` commands: what was recorded, as a table, as a tree, as it happens, and two runs compared."""
 
-import json
 import sys
 from collections import deque
 from itertools import islice
@@ -33,6 +32,7 @@ from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes,
 from journeyman.runtime.workspace import find_workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.exchange.export import span_line
 from journeyman.traces.reports.diff import diff
 from journeyman.traces.reports.shown.diff_table import diff_table
 from journeyman.traces.reports.shown.follow import Follower, told
@@ -92,6 +92,10 @@ def list_traces(
         notes.print(f"no such traces in {workspace.spans}", markup=False, soft_wrap=True)
     elif more:
         notes.print(f"the newest {limit}: --limit 0 shows all", style="dim")
+    if rings := [summary.trace_id[:8] for summary in summaries if summary.in_ring]:
+        notes.print(
+            f"spans whose parents lead back to themselves are shown as roots: {', '.join(rings)}", style="yellow"
+        )
     _note_damage(store)
 
 
@@ -175,7 +179,7 @@ app.command("lineage")(lineage_command)
 
 def _tell(span: SpanRecord, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(span.model_dump()) + "\n")
+        sys.stdout.write(span_line(span))
         sys.stdout.flush()
     else:
         out.print(told(span), no_wrap=True, overflow="ellipsis", crop=True)

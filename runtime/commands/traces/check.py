@@ -1,10 +1,9 @@
 """The command `journeyman traces check`: whether the record is as OpenTelemetry's GenAI conventions want it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -102,34 +101,12 @@ def _in_file(path: Path) -> Iterator[SpanRecord]:
 
     if path.is_dir():
         yield from LogReader(path)
-    elif (form := detect(path)) == "otlp":
-        yield from _as_sent(path)
-    else:
-        for entry in read_file(path, form, agent="agent", family="default"):
-            if isinstance(entry, Broken):
-                notes.print(f"{path}: {entry.where}: {entry.reason}", style="yellow", markup=False)
-            else:
-                yield from entry.spans
-
-
-def _as_sent(path: Path) -> Iterator[SpanRecord]:
-    """The spans of OTLP JSON, one document or one a line, without the translation that an import gives them."""
-    from journeyman.traces.exchange.otlp import from_json
-
-    text = path.read_text(encoding="utf-8")
-    try:
-        documents = [json.loads(text)]
-    except ValueError:
-        documents = [_document(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    for document in documents:
-        yield from from_json(document)
-
-
-def _document(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{path}: line {number} is not valid JSON: {error}") from None
+        return
+    for entry in read_file(path, detect(path), agent="agent", family="default", as_sent=True):
+        if isinstance(entry, Broken):
+            notes.print(f"{path}: {entry.where}: {entry.reason}", style="yellow", markup=False)
+        else:
+            yield from entry.spans
 
 
 def _show(checked: Checked) -> None:

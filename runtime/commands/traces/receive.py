@@ -35,6 +35,7 @@ def receive_command(
             f"spans sent to {receiver.url}/v1/traces are kept in {workspace.spans}", markup=False, soft_wrap=True
         )
         ended.wait()
-    counts = {"spans": receiver.spans, "refused_requests": receiver.refused}
+    counts = {"spans": receiver.spans, "refused_spans": receiver.refused_spans, "refused_requests": receiver.refused}
+    spans = f"; {receiver.refused_spans} spans were refused" if receiver.refused_spans else ""
     refused = f"; {receiver.refused} requests were refused" if receiver.refused else ""
-    emit(counts, as_json, lambda: out.print(f"{receiver.spans} spans kept{refused}"))
+    emit(counts, as_json, lambda: out.print(f"{receiver.spans} spans kept{spans}{refused}"))

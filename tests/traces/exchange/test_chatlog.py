@@ -117,7 +117,7 @@ def test_the_old_form_of_a_call_is_read_too() -> None:
     }
     result: Any = {"role": "function", "name": "search", "content": "found"}
     conversation = read_conversation({"messages": [{"role": "user", "content": "?"}, call, result]})
-    assert said(conversation)[1].tool_calls == (ToolCall(id="", name="search", arguments={"query": "x"}),)
+    assert said(conversation)[1].tool_calls == (ToolCall(id="call_1_0", name="search", arguments={"query": "x"}),)
     assert conversation.entries[2].tool == "search"
 
 
@@ -163,8 +163,6 @@ def test_other_json_is_no_chat_log(value: Any) -> None:
         (1759996800500, 17599968005 * 10**8),
         ("2025-10-09T08:00:00Z", 1759996800 * 10**9),
         ("2025-10-09T08:00:00", 1759996800 * 10**9),
-        ("yesterday", None),
-        (True, None),
     ],
 )
 def test_times_are_read_as_logs_write_them(created: Any, ns: int | None) -> None:

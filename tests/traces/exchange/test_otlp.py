@@ -25,9 +25,9 @@ values = st.recursive(
 nanos = st.integers(1, 2**63 - 1)
 spans = st.builds(
     SpanRecord,
-    trace_id=st.binary(min_size=16, max_size=16).map(bytes.hex),
-    span_id=st.binary(min_size=8, max_size=8).map(bytes.hex),
-    parent_id=st.none() | st.binary(min_size=8, max_size=8).map(bytes.hex),
+    trace_id=st.binary(min_size=16, max_size=16).filter(any).map(bytes.hex),
+    span_id=st.binary(min_size=8, max_size=8).filter(any).map(bytes.hex),
+    parent_id=st.none() | st.binary(min_size=8, max_size=8).filter(any).map(bytes.hex),
     name=texts,
     kind=st.sampled_from(["internal", "client", "server"]),
     start_ns=nanos,

@@ -19,7 +19,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog, SpanRecord, read_spans
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange import receive
-from journeyman.traces.exchange.otlp import to_json, to_otlp
+from journeyman.traces.exchange.otlp import refused_spans, to_json, to_otlp
 from journeyman.traces.exchange.receive import Receiver, engine_spans_only
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -152,11 +152,12 @@ def test_what_is_no_otlp_is_refused_in_one_line(
     assert not kept.spans and receiver.refused == 1
 
 
-def test_one_bad_span_keeps_its_whole_request_out(receiver: Receiver, kept: Kept) -> None:
+def test_one_bad_span_is_counted_and_the_others_are_kept(receiver: Receiver, kept: Kept) -> None:
     request = to_otlp([span(1), span(2)])
     request.resource_spans[0].scope_spans[0].spans[1].span_id = b""
-    assert post(receiver, request.SerializeToString(), PROTOBUF).status_code == 400
-    assert not kept.spans
+    reply = post(receiver, request.SerializeToString(), PROTOBUF)
+    assert (reply.status_code, refused_spans(reply.content)) == (200, 1)
+    assert (len(kept.spans), receiver.refused_spans) == (1, 1)
 
 
 def test_too_much_is_refused_before_it_is_all_unpacked(receiver: Receiver) -> None:

@@ -79,7 +79,7 @@ def _what(span: SpanRecord) -> Text | None:
             return joined(Text("work ended"), status, took, error or Text(_short(_text(span, a.OUTPUT))))
         case "plan":
             return joined(Text("planned"), took, error)
-        case "chat":
+        case "chat" | "generate_content" | "text_completion":
             used = f"{count(_number(span, a.OUTPUT_TOKENS), 'token')}"
             return joined(Text(_text(span, a.REQUEST_MODEL) or "model", "magenta"), took, used, error)
         case "execute_tool":

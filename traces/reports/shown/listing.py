@@ -27,6 +27,8 @@ class Summary(Record):
     status: Ending
     score: bool | float | str | None
     agents: int
+    in_ring: int
+    """Agents whose parents lead back to themselves."""
     turns: int
     usage: Usage
 
@@ -44,6 +46,7 @@ def summarise(trace: Trace) -> Summary:
         status=ending(trace),
         score=score and score.value,
         agents=len({trajectory.agent for trajectory in trace.trajectories}),
+        in_ring=sum(trajectory.in_ring for trajectory in trace.trajectories),
         turns=len(trace.turns),
         usage=trace.usage,
     )

@@ -33,6 +33,8 @@ from journeyman.traces.trace import ToolResult, Trace, Trajectory, Turn, ending
 CRITICAL = "◆"
 """Stands by what the run waited for."""
 
+IN_RING = "its parents form a ring"
+
 LONGEST = 5
 """Steps of the critical path that the heading names."""
 
@@ -114,6 +116,7 @@ class _View:
                 Text(name, "bold cyan"),
                 status_text(trajectory.status or "unfinished"),
                 self._span(trajectory),
+                Text(IN_RING, "yellow") if trajectory.in_ring else None,
             )
         ]
         if trajectory.goal:
