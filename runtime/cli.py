@@ -63,6 +63,7 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
 
     Where the arguments name one of them, only that one: the others would take longer to import than it to run.
     """
+    app.registered_commands, app.registered_groups = [], []  # Those of an earlier call in this process.
     panels = {name: panel for panel, names in PANELS.items() for name in names}
     named = next((argument for argument in arguments if not argument.startswith("-")), "")
     entries = entry_points(group=GROUP)
