@@ -30,7 +30,7 @@ def test_a_time_is_read_in_any_unit(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-5, "yesterday", True, "12:30", 10**20, float("nan"), [SECOND]])
 def test_a_time_that_cant_be_read_is_told(value: Any) -> None:
-    with pytest.raises(StoreError, match=r"`created_at` .* is no time: write seconds"):
+    with pytest.raises(StoreError, match=r"`created_at` .* isn't a time: write seconds"):
         started(value)
 
 
@@ -41,5 +41,5 @@ def test_a_time_that_isnt_there_is_the_files(value: Any) -> None:
 
 def test_the_other_conversations_of_the_file_are_there(journeyman: Any, reports: Path, tmp_path: Path) -> None:
     ended = journeyman("traces", "import", reports / "created_at" / "x.jsonl", "-C", tmp_path)
-    assert (ended.code, ended.err.count("is no time")) == (3, 2)
+    assert (ended.code, ended.err.count("isn't a time")) == (3, 2)
     assert "24 spans" in ended.out
