@@ -168,8 +168,8 @@ def _time(log: Mapping[str, Any]) -> int | None:
         if 0 < number < 10**digits:
             return round(number * factor)
     raise StoreError(
-        f"`{name}` {str(value)[:40]!r} isn't a time: write seconds, milliseconds, microseconds or nanoseconds since 1970,"
-        " or a date in ISO 8601"
+        f"`{name}` {str(value)[:40]!r} isn't a time: write seconds, milliseconds, microseconds or nanoseconds since "
+        "1970, or a date in ISO 8601"
     )
 
 

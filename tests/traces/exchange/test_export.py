@@ -26,7 +26,7 @@ def imported(path: Path) -> list[SpanRecord]:
 
 @pytest.mark.parametrize(("name", "format"), FORMATS.items())
 def test_what_was_exported_is_imported_as_it_was(name: str, format: str, tmp_path: Path, span: SpanRecord) -> None:
-    spans = [span.model_copy(update={"span_id": f"{number:016x}"}) for number in range(2 * BATCH + 3)]
+    spans = [span.model_copy(update={"span_id": f"{number:016x}"}) for number in range(1, 2 * BATCH + 4)]
     assert write_spans(spans, tmp_path / "new" / name) == len(spans)
     assert detect(tmp_path / "new" / name) == format
     assert imported(tmp_path / "new" / name) == spans

@@ -37,7 +37,7 @@ def test_spans_come_in_until_it_is_told_to_end(tmp_path: Path) -> None:
         assert httpx.post(address, content=body, headers=headers, trust_env=False).status_code == 200
         assert httpx.post(address, content=b"\xff", headers=headers, trust_env=False).status_code == 400
         process.send_signal(signal.SIGTERM)
-        assert json.loads(process.stdout.read()) == {"spans": 1, "refused_requests": 1}
+        assert json.loads(process.stdout.read()) == {"spans": 1, "refused_spans": 0, "refused_requests": 1}
     assert process.returncode == 0
     (found,) = read_spans(place / "spans")
     assert (found.name, found.attributes["items"]) == ("checkout", 3)
