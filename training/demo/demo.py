@@ -15,6 +15,7 @@ from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
+from journeyman.traces.files import write_whole
 from journeyman.traces.trace import Task
 from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.samples import write_samples
@@ -208,7 +209,7 @@ class Demo:
         learned = self._settled(path, adapter)
         if learned is None:
             learned = self._tried(adapter, find_adapter(self._workspace.adapters, adapter.policy))
-            path.write_text(learned.model_dump_json(indent=2), encoding="utf-8")
+            write_whole(path, learned.model_dump_json(indent=2))
         return learned
 
     def _settled(self, path: Path, adapter: Adapter) -> Learned | None:
