@@ -16,8 +16,7 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
-from journeyman.traces.messages import Message, message_attributes, write_result
-from journeyman.traces.storage.arrays import numbers_text
+from journeyman.traces.messages import Message, as_json, message_attributes, write_result
 from journeyman.traces.trace import Outcome, Task
 from journeyman.training.demo.decompositions import Question, read_questions
 from journeyman.training.demo.fanoutqa import FAMILY, LOOKUP_INSTRUCTIONS, PLAN_INSTRUCTIONS
@@ -152,7 +151,7 @@ class Run:
     def _logprobs(self, size: int) -> str:
         """As of a model that is mostly sure: from a ten-millionth to two nats."""
         numbers = -(10 ** self._noise.uniform(-7, 0.3, size))
-        return numbers_text(numbers.astype(np.float32).astype(float).tolist())
+        return as_json(numbers.astype(np.float32).astype(float).tolist())
 
     def _span(
         self,

@@ -70,6 +70,9 @@ class TracesConfig(Config):
     """What is blacked out before anything is written: `keys`, `email`, `phone`, `card`, or `module:function`."""
     on_full: Literal["stop", "continue"] = "stop"
     """When the disk refuses a span: end the run, or go on and count the loss."""
+    memory_mb: float | None = Field(default=None, ge=64)
+    """What questions to the record may take, e.g. of reports and mining; None for a quarter of the machine's memory.
+    Beyond it, sorts and joins go to temporary files."""
     rotate_mb: float = Field(default=16.0, gt=0)
     """Size at which a process starts a new log file, so that the old one can become a segment."""
     segments: str | None = None

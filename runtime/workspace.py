@@ -55,8 +55,8 @@ class Workspace:
         """What was recorded here, to be asked."""
         from journeyman.traces.storage.store import TraceStore
 
-        segments = self.segments
-        return TraceStore(self.spans, self.labels, segments=None if segments == self.spans else str(segments))
+        segments = None if self.segments == self.spans else str(self.segments)
+        return TraceStore(self.spans, self.labels, segments=segments, memory_mb=self.config.traces.memory_mb)
 
     @property
     def runs(self) -> "RunStore":

@@ -10,16 +10,20 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from journeyman.traces import attributes as a
 from journeyman.traces.base import first_mistake
+from journeyman.traces.capture.growth import GROWING
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
-from journeyman.traces.messages import Usage, read_prompt, read_reply, read_result
+from journeyman.traces.messages import Usage, read_reply, read_result
+from journeyman.traces.prompts import Prompts
 from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
 
 T = TypeVar("T")
 
 WITHHELD = "content not recorded"
 """The refusal of a turn whose texts the content policy left out."""
+
+TEXT_MISSING = "text missing"
 
 WAITS = "needs_input"
 """`error.type` of the span of a tool call whose result waits for a person."""
@@ -80,7 +84,7 @@ def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
         served_by=turn.served_by,
         adapter_digest=turn.adapter_digest,
         demonstration=turn.demonstration,
-        prompt_token_ids=turn.prompt_token_ids,
+        prompted=bool(turn.prompt_token_ids),
         token_ids=turn.token_ids,
         logprobs=turn.logprobs,
     ) or trajectory_refusal(turn.agent, trajectory.status)
@@ -96,13 +100,14 @@ def turn_refusal(
     served_by: str | None,
     adapter_digest: str | None,
     demonstration: bool,
-    prompt_token_ids: Sequence[int] | None,
+    prompted: bool,
     token_ids: Sequence[int] | None,
     logprobs: Sequence[float] | None,
 ) -> str | None:
     """The part of the capture contract that a model call answers for alone.
 
-    A demonstration needs no token ids or logprobs: nobody sampled it, and it is learned from as text.
+    `prompted` says whether there are token ids of the prompt. A demonstration needs none, and no logprobs: nobody
+    sampled it, and it is learned from as text.
     """
     if not answered and not failed:
         return "no response" if finish_reason is None else WITHHELD
@@ -121,7 +126,7 @@ def turn_refusal(
         return "served by another policy" if token_ids or demonstration else "another model's reply"
     if demonstration:
         return None
-    if not prompt_token_ids or not token_ids:
+    if not prompted or not token_ids:
         return "no token ids"
     if logprobs is None:
         return "no logprobs"
@@ -140,7 +145,8 @@ def withheld(attributes: Mapping[str, JsonValue]) -> str | None:
         return WITHHELD
     if a.REDACTED in attributes:
         return "redacted"
-    return "text missing" if str(attributes.get(a.SYSTEM_INSTRUCTIONS, "")).startswith(a.DIGEST_ONLY) else None
+    texts = (str(attributes.get(name, ""))[: len(a.DIGEST_ONLY)] for name in (a.SYSTEM_INSTRUCTIONS, *GROWING))
+    return TEXT_MISSING if a.DIGEST_ONLY in texts else None
 
 
 def trajectory_refusal(agent: str | None, status: str | None) -> str | None:
@@ -185,7 +191,8 @@ def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]
             below[_text(span, a.TOOL_CALL_ID) or ""].append(span)
         elif operation is None and not a.ENGINE.isdisjoint(span.attributes):
             below[span.parent_id or ""].append(span)
-    trajectories = [_trajectory(span_id, spans, below, known, members) for span_id, spans in members.items()]
+    prompts = Prompts(span for span in ordered if _operation(span) in a.INFERENCE)
+    trajectories = [_trajectory(span_id, spans, below, known, members, prompts) for span_id, spans in members.items()]
     ordered_by_start = sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id))
     return tuple(_without_rings(ordered_by_start, known))
 
@@ -233,6 +240,7 @@ def _trajectory(
     below: Mapping[str, Sequence[SpanRecord]],
     known: Mapping[str, SpanRecord],
     trajectory_ids: Container[str],
+    prompts: Prompts,
 ) -> Trajectory:
     """`below` has what belongs to a model call: the tool calls that it asked for, and its server's own account."""
     own = next((span for span in members if _operation(span) == "invoke_agent"), None)
@@ -253,13 +261,13 @@ def _trajectory(
         output=own and _json(own, a.OUTPUT, _ANY),
         decisions=own and _json(own, a.DECISIONS, _ANY),
         error=own and _text(own, a.ERROR),
-        turns=tuple(_turn(call, agent, below.get(call.span_id, ())) for call in calls),
+        turns=tuple(_turn(call, agent, below.get(call.span_id, ()), prompts) for call in calls),
         started_ns=own.start_ns if own else min(span.start_ns for span in members),
         ended_ns=own.end_ns if own else max(span.end_ns for span in members),
     )
 
 
-def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord]) -> Turn:
+def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord], prompts: Prompts) -> Turn:
     reasons = span.attributes.get(a.FINISH_REASONS)
     # What a call gave and a person must see first, no model was shown: the span that says what he said follows.
     tools = [one for one in below if _operation(one) == "execute_tool" and _text(one, a.ERROR_TYPE) != WAITS]
@@ -270,8 +278,8 @@ def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord]) -> Turn:
         policy=_text(span, a.REQUEST_MODEL) or "",
         served_by=_text(span, a.RESPONSE_MODEL),
         adapter_digest=_text(span, a.ADAPTER_DIGEST),
-        messages=_messages(span, a.INPUT_MESSAGES, read_prompt),
-        response=_messages(span, a.OUTPUT_MESSAGES, read_reply),
+        messages=_messages(span, a.INPUT_MESSAGES, prompts.messages),
+        response=_messages(span, a.OUTPUT_MESSAGES, lambda span: read_reply(span.attributes)),
         tool_results=tuple(_tool_result(tool) for tool in tools),
         usage=Usage(
             input_tokens=_count(span, a.INPUT_TOKENS),
@@ -279,10 +287,10 @@ def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord]) -> Turn:
             cached_tokens=_count(span, a.CACHED_TOKENS),
         ),
         finish_reason=str(reasons[0]) if isinstance(reasons, list) and reasons else None,
-        prompt_token_ids=_json(span, a.PROMPT_TOKEN_IDS, _TOKEN_IDS),
+        prompt_token_ids=_prompt_token_ids(span, prompts),
         token_ids=_json(span, a.TOKEN_IDS, _TOKEN_IDS),
         logprobs=_json(span, a.LOGPROBS, _LOGPROBS),
-        withheld=withheld(span.attributes),
+        withheld=TEXT_MISSING if prompts.lacks(span) else withheld(span.attributes),
         demonstration=span.attributes.get(a.DEMONSTRATION) is True,
         error=(_text(span, a.ERROR) or "failed") if span.status == "error" else None,
         queue_s=_seconds(engine, a.ENGINE_QUEUE),
@@ -333,15 +341,22 @@ def _seconds(span: SpanRecord | None, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _messages(span: SpanRecord, name: str, read: Callable[[Mapping[str, JsonValue]], T]) -> T:
+def _prompt_token_ids(span: SpanRecord, prompts: Prompts) -> Sequence[int] | None:
+    return prompts.token_ids(span, lambda value: _read(value, _TOKEN_IDS, span, a.PROMPT_TOKEN_IDS) or ()) or None
+
+
+def _messages(span: SpanRecord, name: str, read: Callable[[SpanRecord], T]) -> T:
     try:
-        return read(span.attributes)
+        return read(span)
     except ValueError as error:
         raise _unusable(span, name, str(error)) from None
 
 
 def _json(span: SpanRecord, name: str, shape: TypeAdapter[T]) -> T | None:
-    value = span.attributes.get(name)
+    return _read(span.attributes.get(name), shape, span, name)
+
+
+def _read(value: JsonValue, shape: TypeAdapter[T], span: SpanRecord, name: str) -> T | None:
     if value is None or (isinstance(value, str) and value.startswith(a.DIGEST_ONLY)):
         return None
     try:

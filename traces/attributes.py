@@ -93,4 +93,4 @@ REDACTED = "journeyman.redacted"  # kinds of what was taken out of the texts, an
 TOOL_STATUS = "journeyman.tool.status"  # ok | invalid | failed | timeout
 
 DIGEST_ONLY = "sha256:"
-"""Start of what stands in the place of a text of which only the digest was recorded."""
+"""Start of what stands in the place of a text of which only the digest was recorded, or not even that is left."""

@@ -1,12 +1,14 @@
 """The nouns of the record: a `Trace` is one task's whole run, a `Trajectory` one agent's turns in it."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, PlainSerializer, TypeAdapter, WrapValidator
 
 from journeyman.traces.base import Record, Words
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message, Usage
+from journeyman.traces.prompts import Grown
 
 Status = Literal[
     "ok", "failed", "timeout", "truncated", "skipped", "over_budget", "blocked", "cancelled", "needs_input", "paused"
@@ -87,6 +89,15 @@ class ToolResult(Record):
         return (self.status, self.content) == ("failed", CUT_OFF)
 
 
+_NUMBERS = TypeAdapter(tuple[int, ...])
+
+Numbers = Annotated[
+    Sequence[int],
+    WrapValidator(lambda value, _: value if isinstance(value, Grown) else _NUMBERS.validate_python(value)),
+    PlainSerializer(list),
+]
+
+
 class Turn(Record):
     """One model call: what the agent saw, what it said, and which weights said it."""
 
@@ -103,7 +114,7 @@ class Turn(Record):
     tool_results: tuple[ToolResult, ...] = ()
     usage: Usage = Usage()
     finish_reason: str | None = None
-    prompt_token_ids: tuple[int, ...] | None = None
+    prompt_token_ids: Numbers | None = None
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each of `token_ids`, as the server sampled it."""

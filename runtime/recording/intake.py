@@ -11,7 +11,10 @@ from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
 from journeyman.traces.tombstones import Tombstones
 
 BATCH = 2000
-"""Spans that are compared with the record and written together."""
+"""Spans that are compared with the record and written together, at most."""
+
+BATCH_BYTES = 16 * 2**20
+"""Characters of them."""
 
 
 class Intake:
@@ -30,15 +33,17 @@ class Intake:
         self._tombstones = Tombstones(workspace.spans)
         self._label_log = LabelLog(workspace.labels)
         self._waiting: dict[tuple[str, str], SpanRecord] = {}
+        self._weight = 0
         self._said: list[Label] = []
 
     def take(self, entry: Imported) -> None:
         for span in entry.spans:
             if self._waiting.setdefault((span.trace_id, span.span_id), span) is not span:
                 self.known += 1
+            self._weight += sum(len(value) for value in span.attributes.values() if isinstance(value, str))
+            if len(self._waiting) >= BATCH or self._weight >= BATCH_BYTES:
+                self._keep()
         self._said += entry.labels
-        if len(self._waiting) >= BATCH:
-            self._keep()
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +67,7 @@ class Intake:
         self.deleted += len(fresh) - len(wanted)
         self.known += len(self._waiting) - len(fresh)
         self._waiting.clear()
+        self._weight = 0
         self._label([label for label in self._said if label.trace_id not in deleted])
         self._said.clear()
 

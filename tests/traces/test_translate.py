@@ -26,7 +26,7 @@ def test_no_message_is_lost_or_changed_in_translation() -> None:
     for path in SPANS.glob("*.jsonl"):
         lines = [json.loads(line.partition(b" ")[2])["attributes"] for line in path.read_bytes().splitlines()]
         for old, span in zip(lines, LogReader(SPANS).scan_file(path), strict=True):
-            today = span[1].attributes
+            today = span.attributes
             told = [message.model_dump(exclude_defaults=True) for message in read_prompt(today)]
             assert told == json.loads(old.get(a.INPUT_MESSAGES, "[]"))
             reply = read_reply(today)

@@ -13,12 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from weakref import WeakSet
 
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
-from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line, parse_line, utc_day
+from journeyman.traces.capture.growth import GROWING, Growths
+from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line, parse_line, shrunk, utc_day
 from journeyman.traces.capture.texts import Texts
+from journeyman.traces.capture.wholes import Wholes, part_of
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import make_folder, sync, try_lock
 
@@ -26,7 +29,6 @@ __all__ = [
     "SPAN_VERSION",
     "Damage",
     "LogReader",
-    "Position",
     "SpanLog",
     "SpanRecord",
     "parse_line",
@@ -81,9 +83,12 @@ class SpanLog:
                 self._open()  # Before a text is kept: while a file is locked, nobody removes texts.
                 for start in range(0, len(spans), _AT_A_TIME):
                     some = spans[start : start + _AT_A_TIME]
-                    lines = b"".join([format_line(span, self._texts) for span in some])
+                    path, lines = self.path, self._lines(some)
+                    handle = self._file_for(len(lines))
+                    if self.path != path:
+                        lines = self._lines(some)  # A file says everything by itself: here nothing has grown yet.
+                        self._size = len(lines)
                     left, rest = left - len(some), memoryview(lines)
-                    handle = self._file_for(len(rest))
                     while rest:
                         rest = rest[os.write(handle, rest) :]
                         self._torn = len(rest) > 0
@@ -115,6 +120,9 @@ class SpanLog:
                 # Without an open file nobody can tell that this process still counts on texts that it kept before.
                 self._texts = Texts(self._directory)
 
+    def _lines(self, spans: Sequence[SpanRecord]) -> bytes:
+        return b"".join([format_line(shrunk(span, self._growths), self._texts) for span in spans])
+
     def _begin(self) -> None:
         """Also in the child of a fork, where the lock may be held by a thread that does not exist there."""
         self._lock = threading.Lock()
@@ -125,6 +133,7 @@ class SpanLog:
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self.path = self._directory / f"{started}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         self._size = 0
+        self._growths = Growths()
         self._torn = False
         self._closed = False
 
@@ -160,6 +169,7 @@ class SpanLog:
         return self._handle
 
     def _refused(self, error: OSError, spans: int) -> None:
+        self._growths = Growths()  # Nothing may have grown from a span that isn't there.
         if self._on_full == "stop":
             raise StoreError(
                 f"a span was not written to {self.path}: {error.strerror}; what was written before it is intact"
@@ -179,7 +189,7 @@ class Damage(Record):
     refused: int = 0
     """Intact records of a version, or of a form, that this journeyman does not know."""
     texts: int = 0
-    """Large texts that are missing; their spans are there without them."""
+    """Texts that are missing, or what a prompt grew from; their spans are there without them."""
     segments: int = 0
     """Segments that cannot be read."""
     traces: int = 0
@@ -203,13 +213,6 @@ class Damage(Record):
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-class Position(NamedTuple):
-    """Where a record lies."""
-
-    path: Path
-    offset: int
-
-
 class LogReader:
     """Reads the files of a directory, oldest first, also while other processes write and compact them."""
 
@@ -219,14 +222,17 @@ class LogReader:
         *,
         files: Sequence[Path] | None = None,
         replaced: Mapping[str, Collection[str]] | None = None,
+        whole: bool = True,
     ) -> None:
         """`files`: those to read, all that there are by default.
 
-        `replaced`: names of files, and the UTC days of which their spans lie in a segment by now.
+        `replaced`: names of files, and the UTC days of which their spans lie in a segment by now. Without `whole`, of
+        lists that grew come the new parts, as they are on the disk.
         """
         self._directory = directory
         self._files = files
         self._replaced = replaced or {}
+        self._whole = whole
         self._texts = Texts(directory)
         self.damage = Damage()
         """Counted anew by each pass over the log."""
@@ -234,10 +240,7 @@ class LogReader:
         """Files that the last pass listed and did not find any more: a segment written since then has their spans."""
 
     def __iter__(self) -> Iterator[SpanRecord]:
-        return (span for _, span in self.scan())
-
-    def scan(self) -> Iterator[tuple[Position, SpanRecord]]:
-        """Every readable span with its place; raises `StoreError` if a file cannot be read at all."""
+        """Every readable span; raises `StoreError` if a file cannot be read at all."""
         self.damage, self.vanished = Damage(), ()
         for path in sorted(self._directory.glob("*.jsonl")) if self._files is None else self._files:
             try:
@@ -245,28 +248,23 @@ class LogReader:
             except FileNotFoundError:
                 self.vanished += (path.name,)
 
-    def scan_file(self, path: Path, offset: int = 0) -> Iterator[tuple[Position, SpanRecord]]:
-        """The same for one file, from a record's place on; adds to `damage`. Raises `FileNotFoundError`."""
+    def scan_file(self, path: Path) -> Iterator[SpanRecord]:
+        """The same for one file; adds to `damage`. Raises `FileNotFoundError`."""
         days = self._replaced.get(path.name, ())
-        for position, line in _lines(path, offset):
+        earlier: dict[tuple[str, str], SpanRecord] = {}
+        wholes = Wholes(lambda trace_id, span_id, name: part_of(earlier.get((trace_id, span_id)), name))
+        for line in _lines(path):
             if line == b"\n":  # It ends a torn record.
                 continue
             span, flaw = parse_line(line, self._texts)
+            if span is not None and self._whole and any(name in span.attributes for name in GROWING):
+                earlier[span.trace_id, span.span_id] = span
+                span = wholes.span(span)
+                flaw = flaw or ("texts" if a.DIGEST_ONLY in map(span.attributes.get, GROWING) else "")
             if flaw:
                 self.damage = self.damage.model_copy(update={flaw: getattr(self.damage, flaw) + 1})
             if span is not None and not (days and utc_day(span.start_ns) in days):
-                yield Position(path, position), span
-
-    def read(self, *positions: Position) -> Iterator[SpanRecord]:
-        """The spans at places that a scan gave."""
-        for path, offset in positions:
-            try:
-                span, _ = parse_line(next(_lines(path, offset))[1], self._texts)
-            except FileNotFoundError:
-                span = None
-            if span is None:
-                raise StoreError(f"{path} changed while it was read: the span at byte {offset} is gone")
-            yield span
+                yield span
 
 
 def read_spans(directory: Path) -> LogReader:
@@ -274,13 +272,10 @@ def read_spans(directory: Path) -> LogReader:
     return LogReader(directory)
 
 
-def _lines(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            for line in file:
-                yield offset, line
-                offset += len(line)
+            yield from file
     except FileNotFoundError:
         raise
     except OSError as error:

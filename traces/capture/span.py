@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -11,14 +12,20 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
+from journeyman.traces.capture.growth import Growth, Growths
 from journeyman.traces.capture.texts import REPEATED, Texts, is_large
 from journeyman.traces.translate import translate
 
-SPAN_VERSION = 2
-"""1: messages are `{"role", "content"}`; 2: messages are in the conventions' parts."""
+SPAN_VERSION = 3
+"""1: messages are `{"role", "content"}`; 2: they are in the conventions' parts; 3: a list may have grown."""
 
 # How the JSON of a span begins that has texts elsewhere: their digests by attribute.
 _REFERENCES = b'{"texts":'
+
+_PACKED = b"z"
+_PACKED_BYTES = 4096
+"""A line of more bytes is packed (zlib, in base 64), which takes less than half the room and a tenth of a
+millisecond."""
 
 
 class SpanRecord(Record):
@@ -37,6 +44,21 @@ class SpanRecord(Record):
     end_ns: int
     status: Literal["ok", "error"]
     attributes: dict[str, JsonValue]
+    grown: dict[str, Growth] = Field(default_factory=dict)
+    """How attributes of which the span has only a new part grew from those of an earlier span."""
+
+
+def shrunk(span: SpanRecord, growths: Growths) -> SpanRecord:
+    """The span without what of its lists an earlier one has; the very same one where there is nothing of the kind."""
+    if span.attributes.get(a.OPERATION) == "invoke_agent":
+        growths.forget(span.trace_id, span.span_id)
+    if span.grown or not (found := growths.of(span.trace_id, span.parent_id, span.span_id, span.attributes)):
+        return span
+    new = {name: new for name, (_, new) in found.items()}
+    grown = {name: growth for name, (growth, _) in found.items()}
+    return SpanRecord.model_construct(
+        **{**vars(span), "version": SPAN_VERSION, "attributes": span.attributes | new, "grown": grown}
+    )
 
 
 def format_line(span: SpanRecord, texts: Texts) -> bytes:
@@ -46,12 +68,16 @@ def format_line(span: SpanRecord, texts: Texts) -> bytes:
         for name in REPEATED
         if isinstance(text := span.attributes.get(name), str) and is_large(text)
     }
-    fields = vars(span)  # Not the model: to copy it without its texts and to write it takes half as long again.
+    fields = {**vars(span)}  # Not the model: to copy it without its texts and to write it takes half as long again.
+    if not span.grown:
+        del fields["grown"]
     if references:
         rest = {name: value for name, value in span.attributes.items() if name not in references}
         content = b"%s%s,%s" % (_REFERENCES, to_json(references), _json(fields | {"attributes": rest})[1:])
     else:
         content = _json(fields)
+    if len(content) > _PACKED_BYTES:
+        content = _PACKED + b64encode(zlib.compress(content, 1))
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
@@ -69,12 +95,14 @@ def parse_line(
         return None, "corrupt" if line.endswith(b"\n") else "torn"
     references: dict[str, str] = {}
     try:
+        if text.startswith(_PACKED):
+            text = zlib.decompress(b64decode(text[len(_PACKED) :]))
         if text.startswith(_REFERENCES):
             end = text.index(b"}") + 1
             references = from_json(text[len(_REFERENCES) : end])
             text = b"{" + text[end + 1 :]
         span = SpanRecord.model_validate_json(text)
-    except ValueError:
+    except (ValueError, zlib.error):
         return None, "refused"
     flaw: Literal["", "texts"] = ""
     for name, digest in references.items():

@@ -4,8 +4,9 @@ Its replies were sampled by no server of ours, so they have no token ids: they a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from typing import NamedTuple
 
 from pydantic import Field, FiniteFloat, JsonValue
 
@@ -56,10 +57,11 @@ class Conversation(Record):
     """What the log says of the conversation, by the name of the label."""
 
 
-class Imported(Record):
+class Imported(NamedTuple):
     """One conversation as a trace."""
 
-    spans: tuple[SpanRecord, ...]
+    spans: Iterable[SpanRecord]
+    """Made while they are gone through: each later one has a longer prompt, and together they may not fit in memory."""
     labels: tuple[Label, ...]
 
 
@@ -70,7 +72,6 @@ def import_conversation(talk: Conversation, *, agent: str, family: str, now_ns: 
     contents alone, so that the same conversation always is the same trace.
     """
     writer = _Writer(talk, agent, family, now_ns)
-    spans = tuple(writer.spans())
     labels = tuple(
         Label(
             trace_id=writer.trace_id,
@@ -81,7 +82,7 @@ def import_conversation(talk: Conversation, *, agent: str, family: str, now_ns: 
         )
         for name, value in talk.scores.items()
     )
-    return Imported(spans=spans, labels=labels)
+    return Imported(spans=writer, labels=labels)
 
 
 class _Writer:
@@ -99,19 +100,26 @@ class _Writer:
             a.USER_ID: talk.user,
         }
 
-    def spans(self) -> Iterator[SpanRecord]:
+    def __iter__(self) -> Iterator[SpanRecord]:
         yield self._workflow()
-        members: dict[str, list[SpanRecord]] = {}
+        speakers = self._speakers()
+        for name in dict.fromkeys(speakers.values()):
+            yield self._agent_span(name, [place for place, speaker in speakers.items() if speaker == name])
+        for place, speaker in speakers.items():
+            entry = self._talk.entries[place]
+            write = self._chat if entry.message.role == "assistant" else self._tool
+            yield write(place, entry, speaker)
+
+    def _speakers(self) -> dict[int, str]:
+        """Whose work each reply and each tool's result is, by place."""
+        speakers: dict[int, str] = {}
         speaker = ""
         for place, entry in enumerate(self._talk.entries):
             if entry.message.role == "assistant":
-                speaker = entry.agent or self._agent
-                members.setdefault(speaker, []).append(self._chat(place, entry, speaker))
+                speakers[place] = speaker = entry.agent or self._agent
             elif entry.message.role == "tool" and speaker:
-                members[speaker].append(self._tool(place, entry, speaker))
-        for name, spans in members.items():
-            yield self._agent_span(name, spans)
-            yield from spans
+                speakers[place] = speaker
+        return speakers
 
     def _workflow(self) -> SpanRecord:
         talk, entries = self._talk, self._talk.entries
@@ -144,7 +152,7 @@ class _Writer:
         }
         return self._span("workflow", None, f"invoke_workflow {IMPORTED}", 0, len(entries), attributes)
 
-    def _agent_span(self, name: str, spans: list[SpanRecord]) -> SpanRecord:
+    def _agent_span(self, name: str, places: list[int]) -> SpanRecord:
         last = max((place for place, entry in enumerate(self._talk.entries) if self._speaks(entry, name)), default=0)
         reply = self._talk.entries[last]
         attributes: dict[str, JsonValue | None] = {
@@ -153,8 +161,7 @@ class _Writer:
             a.STATUS: "truncated" if reply.finish_reason == "length" else "ok",
             a.OUTPUT: json.dumps(reply.message.content, ensure_ascii=False),
         }
-        span = self._span(f"agent {name}", "workflow", f"invoke_agent {name}", 0, 0, attributes)
-        return span.model_copy(update={"start_ns": spans[0].start_ns, "end_ns": spans[-1].end_ns})
+        return self._span(f"agent {name}", "workflow", f"invoke_agent {name}", places[0], places[-1] + 1, attributes)
 
     def _speaks(self, entry: Entry, name: str) -> bool:
         return entry.message.role == "assistant" and (entry.agent or self._agent) == name

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from time import sleep
 from typing import IO, Protocol
@@ -14,6 +13,9 @@ from journeyman.traces.files import whole_file
 
 BATCH = 1000
 """Spans that are in memory at once."""
+
+IN_MEMORY = 16 * 2**20
+"""Characters of them."""
 
 LARGEST_PARCEL = 2 * 2**20
 """Bytes of text in one request; a gRPC server takes 4 MiB by default."""
@@ -55,7 +57,7 @@ class Sent(Record):
 def send_spans(spans: Iterable[SpanRecord], endpoint: SpanEndpoint, *, pauses_s: Sequence[float] = PAUSES_S) -> Sent:
     """Sends all the spans; raises `DeliveryError` that says how many were taken before the endpoint failed."""
     taken = refused = 0
-    for parcel in _parcels(spans):
+    for parcel in batches(spans, BATCH, LARGEST_PARCEL):
         try:
             unwanted = _deliver(parcel, endpoint, pauses_s)
         except DeliveryError as error:
@@ -72,21 +74,6 @@ def check_name(path: Path) -> Callable[[Iterable[SpanRecord], IO[bytes]], int]:
     return _WRITERS[path.suffix]
 
 
-def _parcels(spans: Iterable[SpanRecord]) -> Iterator[list[SpanRecord]]:
-    """Spans of a request each: as many as are in memory at once, but not more text than a server takes."""
-    parcel: list[SpanRecord] = []
-    weight = 0
-    for span in spans:
-        size = sum(len(value) for value in span.attributes.values() if isinstance(value, str))
-        if parcel and (len(parcel) == BATCH or weight + size > LARGEST_PARCEL):
-            yield parcel
-            parcel, weight = [], 0
-        parcel.append(span)
-        weight += size
-    if parcel:
-        yield parcel
-
-
 def _deliver(parcel: Sequence[SpanRecord], endpoint: SpanEndpoint, pauses_s: Sequence[float]) -> int:
     for pause_s in pauses_s:
         try:
@@ -98,9 +85,18 @@ def _deliver(parcel: Sequence[SpanRecord], endpoint: SpanEndpoint, pauses_s: Seq
     return endpoint.send_spans(parcel, TIMEOUT_S)
 
 
-def batches(spans: Iterable[SpanRecord], size: int) -> Iterator[list[SpanRecord]]:
-    rest = iter(spans)
-    while batch := list(islice(rest, size)):
+def batches(spans: Iterable[SpanRecord], most: int, room: int) -> Iterator[list[SpanRecord]]:
+    """At most so many spans at a time, and not more text than there is room for, in characters, unless it is one."""
+    batch: list[SpanRecord] = []
+    weight = 0
+    for span in spans:
+        size = sum(len(value) for value in span.attributes.values() if isinstance(value, str))
+        if batch and (len(batch) == most or weight + size > room):
+            yield batch
+            batch, weight = [], 0
+        batch.append(span)
+        weight += size
+    if batch:
         yield batch
 
 
@@ -121,7 +117,7 @@ def span_line(span: SpanRecord) -> str:
 
     attributes, unspeakable = json_texts(span.attributes)
     odd = "" if unspeakable is None else f',"{UNSPEAKABLE}":{json.dumps(unspeakable)}'
-    return f'{span.model_dump_json(exclude={"attributes"})[:-1]},"attributes":{attributes}{odd}}}\n'
+    return f'{span.model_dump_json(exclude={"attributes", "grown"})[:-1]},"attributes":{attributes}{odd}}}\n'
 
 
 def _otlp_json(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
@@ -130,7 +126,7 @@ def _otlp_json(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
 
     count = 0
     file.write(b'{"resourceSpans": [')
-    for batch in batches(spans, BATCH):
+    for batch in batches(spans, BATCH, IN_MEMORY):
         for group in to_json(batch)["resourceSpans"]:
             file.write(((",\n" if count else "\n") + json.dumps(group, ensure_ascii=False)).encode())
             count += sum(len(scope["spans"]) for scope in group["scopeSpans"])
@@ -145,7 +141,7 @@ def _parquet(spans: Iterable[SpanRecord], file: IO[bytes]) -> int:
 
     count = 0
     with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        for batch in batches(spans, 8 * BATCH):
+        for batch in batches(spans, 8 * BATCH, IN_MEMORY):
             writer.write_table(to_table(batch))
             count += len(batch)
     return count

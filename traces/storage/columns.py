@@ -6,14 +6,16 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 from pydantic_core import from_json, to_json
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import turn_refusal, withheld
+from journeyman.traces.capture.growth import Growth
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.capture.texts import is_large
-from journeyman.traces.storage.arrays import NumberLists, numbers_text, to_array, to_list
+from journeyman.traces.messages import as_json
+from journeyman.traces.storage.arrays import NumberLists, to_array, to_list
 
 TEXTS = {
     "operation": a.OPERATION,
@@ -41,7 +43,7 @@ COUNTS = {"input_tokens": a.INPUT_TOKENS, "output_tokens": a.OUTPUT_TOKENS, "cac
 SECONDS = {"queue_s": a.ENGINE_QUEUE, "prefill_s": a.ENGINE_PREFILL, "decode_s": a.ENGINE_DECODE}
 
 NUMBERS = {"prompt_token_ids": a.PROMPT_TOKEN_IDS, "token_ids": a.TOKEN_IDS, "logprobs": a.LOGPROBS}
-"""JSON text of many numbers, kept as numbers where exactly that text can be written from them again."""
+"""JSON text of many numbers, kept as numbers where these are 32 bits wide; it comes back without spaces."""
 
 REPEATED = {"system_digest": a.SYSTEM_INSTRUCTIONS, "tools_digest": a.TOOL_DEFINITIONS}
 """Large texts that many spans share: a column holds the SHA-256, the text lies elsewhere once."""
@@ -66,13 +68,16 @@ SCHEMA = pa.schema(
         pa.field("logprobs", pa.list_(pa.float32())),
         pa.field("attributes", pa.string(), nullable=False),
         pa.field("unspeakable", pa.string()),
+        pa.field("grown", pa.string()),
     ]
 )
 """`refusal` is why a model call alone may not be training data, null for other spans and where it may. `attributes` is
 a JSON object of what has no column or does not fit one, `unspeakable` what strict JSON has no form for: numbers that
-are not finite, half surrogate pairs."""
+are not finite, half surrogate pairs. `grown` is a JSON object by attribute: how lists of which a span has the new part
+grew from those of an earlier span (`Growth`)."""
 
 _FIELDS = ("version", "trace_id", "span_id", "parent_id", "name", "kind", "start_ns", "end_ns", "status")
+_GROWN = TypeAdapter(dict[str, Growth])
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
@@ -86,6 +91,14 @@ def to_table(spans: Sequence[SpanRecord], texts: MutableMapping[str, str] | None
     for row, span in enumerate(spans):
         columns.fill(row, span)
     return columns.table(spans)
+
+
+def with_all_columns(table: pa.Table) -> pa.Table:
+    """The table with those columns that there were not yet when it was written."""
+    for place, field in enumerate(SCHEMA):
+        if field.name not in table.column_names:
+            table = table.add_column(place, field, pa.nulls(len(table), field.type))
+    return table
 
 
 def to_spans(table: pa.Table, texts: Mapping[str, str] | None = None) -> Iterator[SpanRecord]:
@@ -138,6 +151,7 @@ class _Columns:
             rest[name] = value
         lists = self._lists
         lists["attributes"][row], lists["unspeakable"][row] = json_texts(rest)
+        lists["grown"][row] = to_json(span.grown).decode() if span.grown else None
         if lists["operation"][row] in a.INFERENCE:
             lists["refusal"][row] = self._refusal(row, span)
 
@@ -172,7 +186,8 @@ class _Columns:
             served_by=_text(known.get(a.RESPONSE_MODEL)),
             adapter_digest=_text(known.get(a.ADAPTER_DIGEST)),
             demonstration=known.get(a.DEMONSTRATION) is True,
-            prompt_token_ids=self._numbers["prompt_token_ids"].read(row, known.get(a.PROMPT_TOKEN_IDS)),
+            prompted=a.PROMPT_TOKEN_IDS in span.grown
+            or bool(self._numbers["prompt_token_ids"].read(row, known.get(a.PROMPT_TOKEN_IDS))),
             token_ids=self._numbers["token_ids"].read(row, known.get(a.TOKEN_IDS)),
             logprobs=self._numbers["logprobs"].read(row, known.get(a.LOGPROBS)),
         )
@@ -209,6 +224,11 @@ def _first(value: JsonValue) -> str | None:
 
 def _answered(messages: JsonValue) -> bool:
     return messages.strip() not in ("", "[]", "null") if isinstance(messages, str) else bool(messages)
+
+
+def read_grown(text: str | None) -> dict[str, Growth]:
+    """What the column `grown` says."""
+    return {} if text is None else _GROWN.validate_json(text)
 
 
 def json_texts(rest: dict[str, JsonValue]) -> tuple[str, str | None]:
@@ -248,10 +268,11 @@ def _spans(batch: pa.RecordBatch, texts: Mapping[str, str]) -> Iterator[SpanReco
         if "unspeakable" in values and (odd := values["unspeakable"][row]):
             attributes |= json.loads(odd)
         fields: dict[str, Any] = {name: values[name][row] if name in values else None for name in _FIELDS}
-        yield SpanRecord.model_construct(attributes=attributes, **fields)
+        grown = read_grown(values["grown"][row]) if "grown" in values else {}
+        yield SpanRecord.model_construct(attributes=attributes, grown=grown, **fields)
 
 
 _ATTRIBUTES = TEXTS | COUNTS | SECONDS | NUMBERS | {"demonstration": a.DEMONSTRATION, "finish_reason": a.FINISH_REASONS}
-_RESTORED: dict[str, Callable[[Any], JsonValue]] = dict.fromkeys(
-    NUMBERS, lambda numbers: numbers_text(numbers.tolist())
-) | {"finish_reason": lambda reason: [reason]}
+_RESTORED: dict[str, Callable[[Any], JsonValue]] = dict.fromkeys(NUMBERS, lambda numbers: as_json(numbers.tolist())) | {
+    "finish_reason": lambda reason: [reason]
+}

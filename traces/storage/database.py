@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import ChainMap, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -22,11 +23,14 @@ from journeyman.traces.storage.arrays import to_array
 from journeyman.traces.storage.conditions import value_text
 from journeyman.traces.storage.live import LiveFiles
 from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, literal, one_file, recorded
+from journeyman.traces.storage.segment_file import FORMAT
 from journeyman.traces.storage.segments import Segments, Snapshot
 from journeyman.traces.tombstones import Tombstones
 
-MEMORY = "600MB"
-"""What DuckDB may take; beyond it, sorts and joins go to temporary files."""
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+MEMORY_SHARE = 0.25
+"""Of the machine's memory, DuckDB may take so much unless told otherwise."""
 
 ATTEMPTS = 8
 """How often a question is asked again when compaction takes its files away meanwhile."""
@@ -48,10 +52,19 @@ LABELS = pa.schema(
 """Columns of `labels`: the value as text, and as a number where it is one, true counting as 1."""
 
 
+def machine_memory() -> int:
+    """Bytes that this machine has, or this container may use."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # No such file, or `max`.
+        sizes.append(int(CONTAINER_LIMIT.read_text()))
+    return min(sizes)
+
+
 class Database:
     """One connection; threads may share it and wait for each other."""
 
-    def __init__(self, spans: Path, labels: Path, segments: str | None) -> None:
+    def __init__(self, spans: Path, labels: Path, segments: str | None, memory_mb: float | None = None) -> None:
+        self._memory_mb = memory_mb or machine_memory() * MEMORY_SHARE / 1e6
         self._spans = spans
         self._root = spans if segments is None else segments
         self._segments = Segments(self._root)
@@ -109,7 +122,7 @@ class Database:
             # Also as it is asked for: what names a folder and looks like a pattern goes to DuckDB in brackets.
             "allowed_directories": [root, one_file(root)],
             "temp_directory": str(Path(tempfile.gettempdir()) / f"journeyman-{os.getpid()}-{id(self):x}"),
-            "memory_limit": MEMORY,
+            "memory_limit": f"{self._memory_mb:.0f}MB",
             "parquet_metadata_cache": True,
             "preserve_insertion_order": False,
             "python_enable_replacements": False,
@@ -149,8 +162,9 @@ class Database:
         if live is not None:
             self._connection.register("live", live)
             self._live_spans = len(live)
+        alike = all(segment.footer.format == FORMAT for segment in snapshot.segments)
         if self._sees("segments", (urls, self._live_spans > 0)):
-            self._connection.execute(recorded(urls, self._live_spans > 0))
+            self._connection.execute(recorded(urls, self._live_spans > 0, alike))
         deleted = self._tombstones.trace_ids()
         if self._sees("deleted", deleted):
             self._connection.register("deleted", pa.table({"trace_id": to_array(sorted(deleted), pa.string())}))

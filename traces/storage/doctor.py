@@ -96,11 +96,11 @@ def _examine(spans: Path, segments: Segments, tell: Progress) -> Health:
 def _read_files(spans: Path, snapshot: Snapshot, tell: Progress) -> tuple[int, set[str], Damage]:
     """How many spans there are, the digests of their texts, and the damage."""
     count, used = 0, set()
-    reader = LogReader(spans, replaced=snapshot.replaced)
+    reader = LogReader(spans, replaced=snapshot.replaced, whole=False)
     for done, path in enumerate(snapshot.files):
         tell("log files", done, len(snapshot.files))
         with suppress(FileNotFoundError):
-            for _, span in reader.scan_file(path):
+            for span in reader.scan_file(path):
                 count += 1
                 texts = (span.attributes.get(name) for name in REPEATED.values())
                 used |= {sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts if isinstance(text, str)}

@@ -18,7 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from journeyman.traces.capture.growth import Growths
 from journeyman.traces.capture.log import LogReader, SpanRecord, parse_line, utc_day
+from journeyman.traces.capture.span import shrunk
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import lock_closed, sync, whole_file
 from journeyman.traces.storage.columns import to_table
@@ -127,7 +129,7 @@ class _Layout:
 
     def _read(self, path: Path, replaced: Mapping[str, Collection[str]]) -> dict[str, list[pa.Table]]:
         """What is left of a file to be put into segments, by day."""
-        reader = LogReader(self._spans, files=[path], replaced=replaced)
+        reader = LogReader(self._spans, files=[path], replaced=replaced, whole=False)
         days: dict[str, list[pa.Table]] = defaultdict(list)
         read = 0
         for day, table in _tables_by_day(reader, self._segments):
@@ -185,8 +187,12 @@ def _set_aside(path: Path) -> None:
 
 
 def _tables_by_day(spans: Iterable[SpanRecord], segments: Segments) -> Iterator[tuple[str, pa.Table]]:
-    """Spans as tables of a few thousand, each of one UTC day; their large texts are durable in `segments.texts`."""
-    rest = iter(spans)
+    """Spans as tables of a few thousand, each of one UTC day; their large texts are durable in `segments.texts`.
+
+    Prompts that older logs have whole are shrunk.
+    """
+    growths = Growths()
+    rest = (shrunk(span, growths) for span in spans)
     while chunk := list(islice(rest, _CHUNK)):
         table = to_table(chunk, segments.texts)
         days = pc.divide(table["start_ns"], _DAY_NS)

@@ -28,14 +28,20 @@ def literal(value: bool | str | Sequence[str]) -> str:
     return f"[{', '.join(map(literal, value))}]"
 
 
-def recorded(paths: Sequence[str], live: bool) -> str:
-    """The view of all spans: those of the segments at `paths`, and those of the table `live` where it has any."""
+def recorded(paths: Sequence[str], live: bool, alike: bool) -> str:
+    """The view of all spans: those of the segments at `paths`, and those of the table `live` where it has any.
+
+    Unless the segments are `alike`, some lack columns that there were not yet when they were written.
+    """
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
-    parts = [f"SELECT {columns} FROM live"] if live or not paths else []
+    parts = [f"SELECT {columns} FROM live"] if live or not (paths and alike) else []
     if paths:
-        files = [one_file(path) for path in paths]
-        parts.append(f"SELECT {columns} FROM read_parquet({literal(files)}, hive_partitioning = false)")
-    return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
+        files = literal([one_file(path) for path in paths])
+        what = columns if alike else "*"
+        parts.append(
+            f"SELECT {what} FROM read_parquet({files}, hive_partitioning = false, union_by_name = {not alike})"
+        )
+    return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL BY NAME '.join(parts)}"
 
 
 def _attribute(name: str, of: str = "") -> str:
@@ -61,6 +67,7 @@ WIDE = {
     "system_instructions": _attribute(a.SYSTEM_INSTRUCTIONS),
     "tool_definitions": _attribute(a.TOOL_DEFINITIONS),
     "output_type": _attribute(a.OUTPUT_TYPE),
+    "grown": "grown",
     "run_id": _attribute(a.RUN_ID),
     "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
     "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
@@ -70,6 +77,7 @@ WIDE = {
 }
 """The large columns of `turns`, from a row of `spans`, also where the value did not fit its column there. System
 instructions and tools are here only where they are not among the texts that `system_digest` and `tools_digest` name.
+Of a prompt that grew from that of an earlier turn, as `grown` says, the new part is here.
 JSON text of token ids is made here faster than from the numbers."""
 
 SPANS = "CREATE OR REPLACE VIEW spans AS FROM recorded"

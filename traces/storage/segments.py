@@ -21,6 +21,7 @@ from journeyman.traces.capture.log import utc_day
 from journeyman.traces.capture.texts import Texts, filesystem_of, is_local
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import PARTIAL, is_closed
+from journeyman.traces.storage.columns import with_all_columns
 from journeyman.traces.storage.segment_file import (
     CORRUPT,
     Segment,
@@ -129,7 +130,8 @@ class Segments:
         try:
             with open_parquet(source) as file:
                 for number in range(file.num_row_groups):
-                    yield file.read_row_group(number, columns=columns)
+                    table = file.read_row_group(number, columns=columns)
+                    yield with_all_columns(table) if columns is None else table
         except FileNotFoundError:
             raise
         except CORRUPT as error:

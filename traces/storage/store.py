@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
 
@@ -14,12 +15,15 @@ import pyarrow as pa
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
 from journeyman.traces.capture.log import Damage, SpanRecord
+from journeyman.traces.capture.wholes import Wholes, part_of
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.storage.arrays import to_array, to_list
 from journeyman.traces.storage.columns import SCHEMA, to_spans
 from journeyman.traces.storage.conditions import Conditions, Query, found
 from journeyman.traces.storage.database import Database
+from journeyman.traces.storage.pace import Pace
+from journeyman.traces.storage.prompt_columns import GrownColumns
 from journeyman.traces.storage.relations import WIDE
 from journeyman.traces.trace import Trace
 
@@ -27,22 +31,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH_SPANS = 4096
-"""About as many spans are in memory while traces are iterated."""
+"""At most about as many spans are in memory while traces are iterated."""
 
 SLICE_CALLS = 16_384
-"""About as many model calls are in memory while turns are iterated."""
+"""At most about as many model calls are in memory while turns are iterated."""
 
 
 class TraceStore:
     """Traces of a span log and its segments. Every question sees what was written before it was asked."""
 
-    def __init__(self, spans: Path, labels: Path, *, segments: str | None = None) -> None:
+    def __init__(
+        self, spans: Path, labels: Path, *, segments: str | None = None, memory_mb: float | None = None
+    ) -> None:
         """`spans` is the log's folder, `labels` the file of labels, `segments` where segments lie if not in `spans`: a
-        folder or an fsspec URL. None of them need exist yet."""
+        folder or an fsspec URL. None of them need exist yet. `memory_mb` is what DuckDB may take, a quarter of the
+        machine's memory by default: beyond it, sorts and joins go to temporary files."""
         self._folder = spans
         self._label_log = LabelLog(labels)
-        self._database = Database(spans, labels, segments)
+        self._database = Database(spans, labels, segments, memory_mb)
         self._unusable = 0
+        self._pace = Pace(BATCH_SPANS)
 
     @property
     def damage(self) -> Damage:
@@ -62,7 +70,7 @@ class TraceStore:
         """The spans of the traces that meet every condition given, a trace after the other, oldest first."""
         for extents in self._extents(conditions, newest_first=False):
             for spans in self._spans(extents).values():
-                yield from spans
+                yield from _whole(spans)
 
     def ids(self, *, newest_first: bool = False, **conditions: Unpack[Conditions]) -> list[str]:
         """Ids of the traces that meet every condition given, oldest first."""
@@ -95,18 +103,25 @@ class TraceStore:
         Nothing is assembled, so a call of a trace that makes no sense as a whole is here too.
         """
         calls = self._database.ask(*_calls([name for name in columns if name not in WIDE], conditions))
+        grown = GrownColumns(columns, self._earlier)
+        pace = Pace(SLICE_CALLS)
         seen = ("", "")
-        for rows in _ahead(partial(self._widened, columns=columns), _time_slices(calls)):
+        for rows in _ahead(partial(self._widened, columns=grown.asked, pace=pace), _time_slices(calls, pace)):
             for row in zip(*map(to_list, rows.columns), strict=True):
                 if row[:2] != seen:  # A span that was recorded twice is one call.
                     seen = row[:2]
-                    yield row[2:]
+                    yield grown.whole(row)
 
-    def _widened(self, calls: pa.Table, columns: Sequence[str]) -> pa.Table:
+    def _earlier(self, trace_id: str) -> Mapping[str, SpanRecord]:
+        """The model calls of a trace, by span id."""
+        table = self._database.ask(f"SELECT * FROM spans WHERE trace_id = ? AND operation IN {a.INFERENCE}", [trace_id])
+        return {span.span_id: span for span in to_spans(table, self._database.texts)}
+
+    def _widened(self, calls: pa.Table, columns: Sequence[str], pace: "Pace") -> pa.Table:
         """The keys of those calls and `columns`, the large ones too."""
         named = [WIDE.get(name, f'"{name}"') for name in columns]
         places = to_array(range(len(calls)), pa.int64())
-        return self._database.ask(
+        found = self._database.ask(
             f"""SELECT trace_id, span_id, {", ".join(named)} FROM asked
             JOIN (SELECT trace_id, span_id, {", ".join(_LARGE)} FROM spans
                 WHERE operation IN {a.INFERENCE} AND start_ns BETWEEN ? AND ?) AS chats USING (trace_id, span_id)
@@ -114,6 +129,8 @@ class TraceStore:
             [calls["started_ns"][0].as_py(), calls["started_ns"][-1].as_py()],
             asked=calls.append_column("place", places),
         )
+        pace.took(len(calls), found.nbytes)
+        return found
 
     @property
     def texts(self) -> Mapping[str, str]:
@@ -144,8 +161,15 @@ class TraceStore:
             GROUP BY trace_id, started_ns ORDER BY started_ns {"DESC" if newest_first else ""}, trace_id""",
             query.parameters,
         )
-        for start, end in _batches(extents["spans"].to_pylist()):
+        sizes = extents["spans"].to_pylist()
+        start = 0
+        while start < len(sizes):
+            end, spans = start + 1, sizes[start]
+            while end < len(sizes) and spans + sizes[end] <= self._pace.rows:
+                spans += sizes[end]
+                end += 1
             yield extents.slice(start, end - start)
+            start = end
 
     def _assembled(self, extents: pa.Table) -> Iterator[Trace]:
         spans = self._spans(extents)
@@ -166,6 +190,7 @@ class TraceStore:
             [first, last],
             wanted=extents.select(["trace_id"]),
         )
+        self._pace.took(len(table), table.nbytes)
         spans: dict[str, list[SpanRecord]] = defaultdict(list)
         for span in to_spans(table, self._database.texts):
             spans[span.trace_id].append(span)
@@ -174,6 +199,13 @@ class TraceStore:
 
 _LARGE = [*(name for name in WIDE if name in SCHEMA.names), "attributes"]
 """What the large columns of `turns` are computed of."""
+
+
+def _whole(spans: Sequence[SpanRecord]) -> Iterator[SpanRecord]:
+    """The spans of a trace by start, with the lists that grew whole."""
+    known = {span.span_id: span for span in spans}
+    wholes = Wholes(lambda _, span_id, name: part_of(known.get(span_id), name))
+    return map(wholes.span, sorted(spans, key=attrgetter("start_ns")))
 
 
 def _ahead(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
@@ -203,24 +235,13 @@ def _calls(columns: Sequence[str], conditions: Conditions) -> Query:
     )
 
 
-def _time_slices(calls: pa.Table) -> Iterator[pa.Table]:
-    """A few thousand calls at a time, never two slices with calls of the same moment."""
+def _time_slices(calls: pa.Table, pace: Pace) -> Iterator[pa.Table]:
+    """As many calls at a time as the pace says, never two slices with calls of the same moment."""
     starts = calls["started_ns"].to_pylist()
     start = 0
     while start < len(starts):
         end = len(starts)
-        if start + SLICE_CALLS < end:
-            end = bisect_right(starts, starts[start + SLICE_CALLS])
+        if start + pace.rows < end:
+            end = bisect_right(starts, starts[start + pace.rows])
         yield calls.slice(start, end - start)
         start = end
-
-
-def _batches(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """From where to where: few spans at first, for those who want only a few traces, then up to `BATCH_SPANS`."""
-    bounds, spans, room = [0], 0, BATCH_SPANS // 8
-    for place, size in enumerate(sizes):
-        if spans + size > room and spans:
-            bounds.append(place)
-            spans, room = 0, BATCH_SPANS
-        spans += size
-    return pairwise([*bounds, len(sizes)] if sizes else [])

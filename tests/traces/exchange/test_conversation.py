@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble, refusal
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.exchange.chatlog import read_conversation
 from journeyman.traces.exchange.conversation import Conversation, Entry, Imported, import_conversation
 from journeyman.traces.exchange.importing import read_file
@@ -18,6 +19,10 @@ from journeyman.traces.trace import Trace
 
 DATA = Path(__file__).parents[2] / "data" / "imports"
 NOW = 1_800_000_000_000_000_000
+
+
+def first(found: Imported) -> SpanRecord:
+    return next(iter(found.spans))
 
 
 def imported(conversation: Conversation, agent: str = "assistant", family: str = "default") -> Imported:
@@ -102,15 +107,15 @@ def test_the_same_conversation_is_the_same_trace_whenever_it_is_imported(looked_
     later = import_conversation(looked_up, agent="assistant", family="default", now_ns=NOW + 10**12)
     assert [span.span_id for span in later.spans] == [span.span_id for span in imported(looked_up).spans]
     scored = looked_up.model_copy(update={"scores": {"score": 0.0}})
-    assert imported(scored).spans[0].trace_id == imported(looked_up).spans[0].trace_id
-    assert imported(looked_up, family="rivers").spans[0].trace_id != imported(looked_up).spans[0].trace_id
+    assert first(imported(scored)).trace_id == first(imported(looked_up)).trace_id
+    assert first(imported(looked_up, family="rivers")).trace_id != first(imported(looked_up)).trace_id
 
 
 def test_the_workflow_names_the_session_and_the_user() -> None:
     conversation = Conversation(
         entries=(Entry(message=Message(role="assistant", content="x")),), session="s-3", user="u-17"
     )
-    workflow = imported(conversation).spans[0]
+    workflow = first(imported(conversation))
     assert (workflow.attributes[a.CONVERSATION_ID], workflow.attributes[a.USER_ID]) == ("s-3", "u-17")
 
 

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.messages import as_json
 from journeyman.traces.storage.columns import NUMBERS, SCHEMA, to_spans, to_table
 
 Golden = Callable[[str], list[SpanRecord]]
@@ -61,8 +63,19 @@ spans = st.builds(
 
 
 def contents(span: SpanRecord) -> str:
-    """Its form in which numbers that are not numbers equal themselves."""
-    return json.dumps(span.model_dump(), sort_keys=True)
+    """Its form in which numbers that are not numbers equal themselves, and lists of numbers are spelled alike."""
+    lists = {name: spelled(span.attributes[name]) for name in NUMBERS.values() if name in span.attributes}
+    fields = span.model_dump()
+    return json.dumps(fields | {"attributes": fields["attributes"] | lists}, sort_keys=True)
+
+
+def spelled(value: JsonValue) -> JsonValue:
+    try:
+        known = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        return value
+    numbers = isinstance(known, list) and {int, float}.issuperset(map(type, known))
+    return json.dumps(known) if numbers else value
 
 
 @settings(deadline=None)
@@ -87,7 +100,7 @@ def test_what_is_recorded_as_it_should_be_lies_in_columns_alone(golden: Golden) 
 @pytest.mark.parametrize("logprob", [-1.1920928955078125e-07, -0.06921987980604172, -3e-05, -12.5, 0.0, -0.0])
 def test_a_logprob_of_a_server_is_kept_as_a_number(span: SpanRecord, logprob: float) -> None:
     near = pa.scalar(logprob, pa.float32()).as_py()
-    chat = span.model_copy(update={"attributes": {a.LOGPROBS: json.dumps([near])}})
+    chat = span.model_copy(update={"attributes": {a.LOGPROBS: as_json([near])}})
     table = to_table([chat])
     assert table.column("logprobs").to_pylist() == [[near]]
     assert math.copysign(1, table.column("logprobs")[0].as_py()[0]) == math.copysign(1, logprob)
@@ -95,7 +108,7 @@ def test_a_logprob_of_a_server_is_kept_as_a_number(span: SpanRecord, logprob: fl
 
 
 def test_a_value_that_does_not_fit_its_column_stays_an_attribute(span: SpanRecord) -> None:
-    wrong = {a.AGENT_NAME: 7, a.INPUT_TOKENS: True, a.FINISH_REASONS: ["stop", "length"], a.TOKEN_IDS: "[1,2]"}
+    wrong = {a.AGENT_NAME: 7, a.INPUT_TOKENS: True, a.FINISH_REASONS: ["stop", "length"], a.TOKEN_IDS: "[1,2.5]"}
     table = to_table([span.model_copy(update={"attributes": wrong})])
     assert json.loads(table.column("attributes")[0].as_py()) == wrong
     assert all(

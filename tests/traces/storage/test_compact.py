@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from time import sleep
 
 import pyarrow as pa
@@ -371,7 +372,8 @@ def large_logs(spans: Path, make: Make) -> list[str]:
     """Closed log files of 12 MB each, the last with a damaged record; gives the ids of their spans."""
     names = [str(number) for number in range(9)]
     for place in range(0, 9, 3):
-        records = [make(number, day=number % 2, name="n" * 2**22) for number in range(place, place + 3)]
+        hard = [Random(number).randbytes(3 * 2**20).hex() for number in range(place, place + 3)]
+        records = [make(place + at, day=(place + at) % 2, name=name) for at, name in enumerate(hard)]
         path = write_log(spans, *records)
     with path.open("ab") as file:
         file.write(b"torn\n")

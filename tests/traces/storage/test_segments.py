@@ -11,7 +11,7 @@ from journeyman.traces.capture.log import SpanLog, SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.storage.columns import to_spans, to_table
 from journeyman.traces.storage.compact import compact
-from journeyman.traces.storage.segment_file import NEWER, Footer
+from journeyman.traces.storage.segment_file import FORMAT, NEWER, Footer
 from journeyman.traces.storage.segments import Segments
 
 DAY_NS = 86_400 * 10**9
@@ -122,7 +122,7 @@ def test_a_corrupt_segment_is_reported_and_set_aside_and_the_rest_stays(
 
 
 def test_a_segment_of_a_newer_format_is_left_alone(tmp_path: Path, span: SpanRecord) -> None:
-    newer = Footer(format=2, first_ns=0, last_ns=0).model_dump_json()
+    newer = Footer(format=FORMAT + 1, first_ns=0, last_ns=0).model_dump_json()
     folder = tmp_path / "segments" / "day=2025-10-09"
     folder.mkdir(parents=True)
     table = to_table(some_spans(span, 1)).replace_schema_metadata({"journeyman.segment": newer})
