@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.growth import Growths
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.capture.patterns import is_digest, may_name_secret, names_secret
 from journeyman.traces.capture.redact import MARK, Redaction, Redactor
@@ -55,6 +56,8 @@ class ContentPolicy:
         """`redact` is what `Redactor` takes; raises `ConfigError` for a name that it does not know."""
         self._content = content
         self._redactor = Redactor(redact)
+        self._growths = Growths()
+        """Of prompts in which nothing was found: of the next ones only what came to them is looked at."""
         self._suspects_again = lru_cache(maxsize=256)(self._redactor.suspects)
         """For texts that come with many spans, and are long."""
         self.failures = 0
@@ -89,8 +92,9 @@ class ContentPolicy:
             for name, value in span.attributes.items()
             if name not in _NO_TEXTS and type(value) in _TEXTUAL
         }
-        if not self._suspects(span.name, texts):
+        if not self._suspects(span.name, texts | self._new(span)):
             return span
+        self._growths.forget(span.trace_id, span.parent_id)
         found: set[str] = set()
         kept: dict[str, JsonValue] = {name: self.key(text) for name, text in texts.items() if name in IDS}
         for name in texts.keys() - IDS:
@@ -108,6 +112,14 @@ class ContentPolicy:
         if found:
             attributes[a.REDACTED] = [*sorted(found)]
         return span.model_copy(update={"name": label, "attributes": attributes})
+
+    def _new(self, span: SpanRecord) -> dict[str, str]:
+        """Of a prompt that grew, what came to it."""
+        if span.attributes.get(a.OPERATION) == "invoke_agent":
+            self._growths.forget(span.trace_id, span.span_id)
+        prompt = {name: span.attributes[name] for name in (a.INPUT_MESSAGES,) if name in span.attributes}
+        found = self._growths.of(span.trace_id, span.parent_id, span.span_id, prompt)
+        return {name: new for name, (_, new) in found.items()}
 
     def _suspects(self, label: str, texts: Mapping[str, str]) -> bool:
         lines = [label]

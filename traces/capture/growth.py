@@ -80,8 +80,8 @@ class Growths:
             self._remember(key, span_id, text)
         return found
 
-    def forget(self, trace_id: str, parent_id: str) -> None:
-        """The agent's work is over: nothing grows there any more."""
+    def forget(self, trace_id: str, parent_id: str | None) -> None:
+        """Nothing grows from what was there: the agent's work is over, or its prompts must not be gone on from."""
         for name in GROWING:
             self._drop((trace_id, parent_id, name))
 

@@ -26,7 +26,7 @@ def part_of(span: SpanRecord | None, name: str) -> Part | None:
 class Wholes:
     """The last lists are remembered, as the next ones mostly grew from them."""
 
-    def __init__(self, find: Callable[[str, str, str], Part | None], room: int = ROOM) -> None:
+    def __init__(self, find: Callable[[str, str, str], Part | None], room: int = ROOM // 4) -> None:
         """`find` gives the part that a span has, of ids of trace and span and an attribute, None where it is gone;
         `room` is in characters."""
         self._find = find
