@@ -73,7 +73,8 @@ class Skills(Config):
     tool_calls: Literal["json", "native"] = "json"
     """How calls are written: as JSON that any model can write, or in the tool-call template of the model's own."""
     verify: Verifiers = ()
-    """What an answer must pass; one that does not is told why, and may try again on the turns it has left."""
+    """Verifiers that an answer must pass, such as `number`. An agent whose answer does not is told why, and may try again
+    on the turns it has left."""
     model: str | None = None
     """The policy that answers this agent, in place of the policy table's."""
     fallback: tuple[str, ...] = ()
@@ -123,7 +124,7 @@ class Crew(Record):
     tools: Mapping[str, Tool] = Field(default_factory=dict)
     """What its agents may call, by the name that they call it by."""
     verify: Verifiers = ()
-    """What the crew's answer must pass."""
+    """What the crew's answer must pass: verifiers such as `number`, `pattern:[A-Z]{2}` or `module:function`."""
     budget: Budget = Budget()
     """What one run may spend, all agents together."""
     guardrails: tuple[Guardrail, ...] = ()

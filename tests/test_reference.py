@@ -68,7 +68,7 @@ def test_every_package_that_offers_names_is_on_the_page_and_completes_them() -> 
     assert {f"journeyman.{path.parent.relative_to(ROOT)}" for path in offering} == set(PACKAGES)
     for name in PACKAGES:
         package = import_module(name)
-        completed = rlcompleter.Completer({"package": package}).attr_matches("package.")  # type: ignore[attr-defined]
+        completed = rlcompleter.Completer({"package": package}).attr_matches("package.")
         assert dir(package) == sorted(exported(name))
         assert {match.rstrip("()").removeprefix("package.") for match in completed} >= exported(name).keys()
 

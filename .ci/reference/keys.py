@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
@@ -114,7 +114,7 @@ def words(kind: Any) -> str:
         return _choice(dict.fromkeys(words(part) for part in parts if part is not type(None)))
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
         return "text"
-    if origin is not None and issubclass(origin, Iterable) and not issubclass(origin, dict):
+    if origin is not None and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
         part = words(parts[0])
         return f"list of {part}" if part.endswith("`") else f"list of {part}s"
     return PLAIN.get(kind, "table")
