@@ -73,8 +73,8 @@ class Skills(Config):
     tool_calls: Literal["json", "native"] = "json"
     """How calls are written: as JSON that any model can write, or in the tool-call template of the model's own."""
     verify: Verifiers = ()
-    """Verifiers that an answer must pass, such as `number`. An agent whose answer does not is told why, and may try again
-    on the turns it has left."""
+    """Verifiers that an answer must pass, such as `number`. An agent whose answer does not is told why, and may try
+    again on the turns it has left."""
     model: str | None = None
     """The policy that answers this agent, in place of the policy table's."""
     fallback: tuple[str, ...] = ()
