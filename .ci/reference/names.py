@@ -59,7 +59,7 @@ def named(name: str, module: str, shown: Mapping[type, str]) -> Iterator[str]:
     else:
         yield described(texts_below(source(module)).get(name), name)
         (node,) = [node for node in source(module) if assigned(node) == name]
-        yield _code(ast.unparse(node))
+        yield _code(ast.get_source_segment(inspect.getsource(import_module(module)), node) or "")
 
 
 def _parts(kind: type) -> Iterator[str]:
