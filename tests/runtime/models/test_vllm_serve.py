@@ -49,6 +49,7 @@ async def test_every_token_comes_with_its_id_and_logprob(vllm_server: ServerStat
 
 
 async def test_the_same_seed_gives_the_same_tokens_and_another_does_not(vllm_server: ServerState) -> None:
+    """Which takes a server that is known to be one of ours: its version says so."""
     first, again, other = [
         await ask(vllm_server.url, REQUEST.model_copy(update={"seed": seed, "temperature": 1.0})) for seed in (1, 1, 2)
     ]
