@@ -29,7 +29,7 @@ from journeyman.traces.errors import ConfigError, ModelError
 
 PATH = "/chat/completions"
 
-WHO_S = 2.0
+WHO_S = 5.0
 """What a server has to say who it is."""
 
 VERSION = re.compile(r"/v\d\w*(?=/|$)")
