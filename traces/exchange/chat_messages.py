@@ -131,7 +131,7 @@ def _entry(message: Mapping[str, Any], role: Role, blocks: Sequence[Mapping[str,
             content=_text_of(block for block in blocks if block.get("type") not in CALLS),
             tool_calls=tuple(_tool_calls(message, blocks)) if role == "assistant" else (),
             tool_call_id=label(message, "tool_call_id") if role == "tool" else None,
-            name=name,
+            name=name if role in ("system", "user") else None,  # Of others it says which agent, or which tool.
         ),
         agent=name if role == "assistant" else None,
         model=text(about, "model_name", "model") or text(message, "model"),

@@ -108,7 +108,7 @@ LOGS = {
             {"role": "function", "name": "weather", "content": "4 C, rain"},
             SAID,
         ],
-        [ASK, asking({**CALL, "id": "call_1_0"}), {**GIVEN, "tool_call_id": "call_1_0", "name": "weather"}],
+        [ASK, asking({**CALL, "id": "call_1_0"}), {**GIVEN, "tool_call_id": "call_1_0"}],
     ),
     "a refusal earlier": Log(
         [ASK, {"role": "assistant", "content": [{"type": "refusal", "refusal": "I can't."}]}, ASK, SAID]
@@ -160,7 +160,7 @@ LOGS = {
             asking(CALL),
             GIVEN,
             asking(OTHER),
-            {**GIVEN, "tool_call_id": "b", "name": "weather"},
+            {**GIVEN, "tool_call_id": "b"},
         ],
     ),
     "Anthropic's blocks": Log(
