@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.segments import Segments
-from journeyman.traces.storage.store import TraceStore
 
 
 def span(number: int, parent: int | None, operation: str, **attributes: Any) -> SpanRecord:
@@ -54,13 +54,13 @@ def test_an_id_that_is_used_again_is_the_latest_turns() -> None:
     assert [[one.tool for one in turn.tool_results] for turn in clerk.turns] == [["price 3"], ["price 6"]]
 
 
-def test_a_turn_that_an_older_segment_never_checked_is_told(tmp_path: Any) -> None:
+def test_a_turn_that_an_older_segment_never_checked_is_told(workspace: Workspace) -> None:
     import pyarrow as pa
 
-    segments = Segments(tmp_path / "spans")
+    segments = Segments(workspace.spans)
     turn = span(2, 1, "generate_content", AGENT_NAME="clerk", OUTPUT_MESSAGES=asks("c1"))
     table = to_table([AGENT, turn], segments.texts)
     place = table.schema.get_field_index("refusal")
     segments.write(table.set_column(place, table.schema.field(place), pa.nulls(2, pa.string())))
-    (row,) = TraceStore(tmp_path).sql("SELECT refusal FROM turns").to_pylist()
+    (row,) = workspace.store.sql("SELECT refusal FROM turns").to_pylist()
     assert row["refusal"] == "recorded before its operation counted as a turn; import it again"
