@@ -213,7 +213,7 @@ def _opened(message: JsonValue) -> tuple[Role, list[JsonValue], str | None]:
     role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise ValueError(f"a message has the role {role!r}; it must be {', '.join(ROLES)}")
-    return cast(Role, role), parts, name if isinstance(name, str) else None
+    return role, parts, name if isinstance(name, str) else None
 
 
 def _read_parts(role: Role, parts: Sequence[JsonValue], name: str | None) -> Message:

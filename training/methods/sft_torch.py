@@ -292,10 +292,10 @@ def write_prompt(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[
     """The tokens of a demonstration's prompt: those that a server of the model makes of the same messages and tools."""
     if tokenizer.chat_template is None:
         raise ConfigError("the base model has no chat template, so demonstrations can't be turned into prompts")
-    ids: list[int] = tokenizer.apply_chat_template(
+    ids = tokenizer.apply_chat_template(
         _chat(sample.messages), tools=_functions(sample.tools), add_generation_prompt=True, return_dict=False
     )
-    return ids
+    return cast(list[int], ids)
 
 
 def _shown(

@@ -268,7 +268,8 @@ CASES = [*LOGS, *(f"part {kind}" for kind in SEEN), *(f"form {form}" for form in
 
 
 def imported(agent: str, log: Log, **attributes: Any) -> tuple[SpanRecord, ...]:
-    talk = read_conversation({"messages": log.messages, **log.beside})
+    conversation: Any = {"messages": log.messages, **log.beside}
+    talk = read_conversation(conversation)
     spans = import_conversation(talk, agent=agent, family="f", now_ns=10**18).spans
     return tuple(span.model_copy(update={"attributes": span.attributes | attributes}) for span in spans)
 
@@ -380,8 +381,9 @@ def test_what_no_server_of_a_text_model_was_sent_is_refused_and_counted(case: st
 
 @pytest.mark.parametrize("messages", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_log_that_cant_be_written_as_it_was_is_refused_with_a_word(messages: list[Json]) -> None:
+    conversation: Any = {"messages": messages}
     with pytest.raises(StoreError, match=r"has |calls |answers |no conversation: "):
-        read_conversation({"messages": messages})
+        read_conversation(conversation)
 
 
 def words(value: Any) -> Iterator[str]:
