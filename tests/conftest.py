@@ -53,7 +53,7 @@ def vllm_server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) 
         port=_free_port(),
         kv_cache_gb=1.0,
         tool_call_parser="hermes",
-        extra_args=("--chat-template", str(template)),
+        extra_args=("--chat-template", str(template), "--enable-scale-out"),
     )
     try:
         yield server.start(workspace, config)

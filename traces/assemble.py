@@ -28,6 +28,9 @@ TEXT_MISSING = "text missing"
 WAITS = "needs_input"
 """`error.type` of the span of a tool call whose result waits for a person."""
 
+CUT_SHORT = {"length": "truncated", "content_filter": "stopped by a content filter, or refused"}
+"""Why a reply that ended so is no example, by its finish reason."""
+
 _ADAPTER_POLICY = re.compile(r".+@\d+")
 
 _TASK = TypeAdapter(Task)
@@ -115,8 +118,8 @@ def turn_refusal(
         return withheld
     if not answered:
         return "call failed"
-    if finish_reason == "length":
-        return "truncated"
+    if finish_reason in CUT_SHORT:
+        return CUT_SHORT[finish_reason]
     if failed:
         return "reply not usable"
     if served_by is None:
@@ -181,6 +184,7 @@ def _full_rank(span: SpanRecord) -> tuple[int, str]:
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:
     members: dict[str, list[SpanRecord]] = defaultdict(list)
     below: dict[str, list[SpanRecord]] = defaultdict(list)
+    asked = _asked(ordered, known)
     for span in ordered:
         operation = _operation(span)
         if operation == "invoke_agent":
@@ -188,13 +192,36 @@ def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]
         elif operation in ("plan", "execute_tool", *a.INFERENCE):
             members[_agent_above(span, known) or span.parent_id or span.span_id].append(span)
         if operation == "execute_tool":
-            below[_text(span, a.TOOL_CALL_ID) or ""].append(span)
+            below[_caller(span, known, asked)].append(span)
         elif operation is None and not a.ENGINE.isdisjoint(span.attributes):
             below[span.parent_id or ""].append(span)
     prompts = Prompts(span for span in ordered if _operation(span) in a.INFERENCE)
     trajectories = [_trajectory(span_id, spans, below, known, members, prompts) for span_id, spans in members.items()]
     ordered_by_start = sorted(trajectories, key=lambda trajectory: (trajectory.started_ns, trajectory.span_id))
     return tuple(_without_rings(ordered_by_start, known))
+
+
+def _asked(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> dict[str, list[SpanRecord]]:
+    """Model calls by the ids of the tool calls in their replies, where a tool's span names such an id, as others do."""
+    ids = {_text(span, a.TOOL_CALL_ID) for span in ordered if _operation(span) == "execute_tool"} - {None, *known}
+    asked: dict[str, list[SpanRecord]] = defaultdict(list)
+    for span in ordered if ids else ():
+        if _operation(span) in a.INFERENCE and (reply := _messages(span, a.OUTPUT_MESSAGES, read_reply)):
+            for call in reply.tool_calls:
+                asked[call.id].append(span)
+    return asked
+
+
+def _caller(span: SpanRecord, known: Mapping[str, SpanRecord], asked: Mapping[str, Sequence[SpanRecord]]) -> str:
+    """The span of the model call that asked for a tool call: ours names it, another program's names the call."""
+    named, above = _text(span, a.TOOL_CALL_ID) or "", known.get(span.parent_id or "")
+    if named in known:
+        return named
+    earlier = [call for call in asked.get(named, ()) if call.start_ns <= span.start_ns]
+    mine = [call for call in earlier if _agent_above(call, known) == _agent_above(span, known)] or earlier
+    if mine:
+        return mine[-1].span_id
+    return above.span_id if above is not None and _operation(above) in a.INFERENCE else named
 
 
 def _agent_above(span: SpanRecord, known: Mapping[str, SpanRecord]) -> str | None:

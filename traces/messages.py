@@ -18,6 +18,9 @@ from journeyman.traces.base import Record, first_mistake
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+OTHER_ROLES: dict[str, Role] = {"developer": "system", "function": "tool", "model": "assistant"}
+"""What other programs call a role that has a name of ours."""
+
 
 class ToolCall(Record):
     """A call that a model asked for, its arguments already parsed: unparsed text never enters a history."""
@@ -33,6 +36,8 @@ class Message(Record):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     """For role `tool`: the call that this answers."""
+    name: str | None = None
+    """Who of several speaks, where that was sent: a chat template may write it."""
 
 
 class Usage(Record):
@@ -82,7 +87,7 @@ def read_prompt(attributes: Mapping[str, JsonValue]) -> tuple[Message, ...]:
     messages = tuple(_read(message) for message in _list(attributes.get(a.INPUT_MESSAGES)))
     if not instructions:
         return messages
-    return (Message(role="system", content="\n".join(map(_content, instructions))), *messages)
+    return (Message(role="system", content=BETWEEN_TEXTS.join(map(_content, instructions))), *messages)
 
 
 def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
@@ -91,8 +96,26 @@ def read_reply(attributes: Mapping[str, JsonValue]) -> Message | None:
     return _read(replies[0]) if replies else None
 
 
+def reply_end(value: JsonValue) -> str | None:
+    """Why a reply ended, where only the message says so."""
+    replies = _parsed(value)
+    first = replies[0] if isinstance(replies, list) and replies else None
+    reason = first.get("finish_reason") if isinstance(first, dict) else None
+    return reason if isinstance(reason, str) else None
+
+
 class NotForTrainingError(ValueError):
     """A message holds what a server of a text model can't have been sent, or what nobody can render as it was."""
+
+
+BETWEEN_TEXTS = "\n"
+"""What vLLM puts between the texts of one message, before a chat template sees it."""
+
+
+def learnable_instructions(value: JsonValue) -> tuple[dict[str, Any], ...]:
+    """The system message that instructions are sent as, like `learnable_messages`."""
+    parts = _list(value)
+    return tuple(one.model_dump(exclude_none=True) for one in _learnable("system", parts, None)) if parts else ()
 
 
 def learnable_messages(value: JsonValue) -> Iterator[dict[str, Any]]:
@@ -116,6 +139,8 @@ def chat_message(message: Message, *, parsed: bool = False) -> dict[str, Any]:
         chat["tool_calls"] = [_chat_call(call, parsed) for call in message.tool_calls]
     if message.tool_call_id is not None:
         chat["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        chat["name"] = message.name
     return chat
 
 
@@ -146,7 +171,7 @@ def read_result(value: JsonValue) -> str | None:
 
 
 def _only_instructs(message: Message) -> bool:
-    return message.role == "system" and not message.tool_calls and message.tool_call_id is None
+    return message.role == "system" and not message.tool_calls and message.tool_call_id is None and message.name is None
 
 
 @lru_cache(maxsize=64)
@@ -162,7 +187,7 @@ def _written(message: Message) -> dict[str, JsonValue]:
     elif message.content or not message.tool_calls:
         parts.append({"type": "text", "content": message.content})
     parts += [{"type": "tool_call", **call.model_dump(mode="json")} for call in message.tool_calls]
-    return {"role": message.role, "parts": parts}
+    return {"role": message.role, "parts": parts, **({} if message.name is None else {"name": message.name})}
 
 
 def _read(message: JsonValue) -> Message:
@@ -175,33 +200,34 @@ def _plain(message: Any) -> dict[str, Any] | None:
     try:
         role, (part,) = message["role"], message["parts"]
         if part["type"] == "text" and role in ROLES and isinstance(text := part["content"], str):
-            return {"role": role, "content": text, "tool_calls": ()}
+            return {"role": role, "content": text, "tool_calls": ()} if message.get("name") is None else None
     except (TypeError, KeyError, ValueError):
         pass
     return None
 
 
-def _opened(message: JsonValue) -> tuple[Role, list[JsonValue]]:
+def _opened(message: JsonValue) -> tuple[Role, list[JsonValue], str | None]:
     if not isinstance(message, dict) or not isinstance(parts := message.get("parts"), list):
         raise ValueError("a message must be an object with a role and a list of parts")
-    role = message.get("role")
+    role, name = message.get("role"), message.get("name")
+    role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise ValueError(f"a message has the role {role!r}; it must be {', '.join(ROLES)}")
-    return role, parts
+    return role, parts, name if isinstance(name, str) else None
 
 
-def _read_parts(role: Role, parts: Sequence[JsonValue]) -> Message:
+def _read_parts(role: Role, parts: Sequence[JsonValue], name: str | None) -> Message:
     calls = [part for part in _objects(parts) if part.get("type") == "tool_call"]
     answers = [part for part in _objects(parts) if part.get("type") == "tool_call_response"]
     try:
         return Message(
             role=role,
-            content="".join(_content(part) for part in _objects(parts) if part not in calls),
+            content=BETWEEN_TEXTS.join(_content(part) for part in _objects(parts) if part not in calls),
             tool_calls=tuple(
-                ToolCall(id=str(call.get("id") or ""), name=str(call.get("name")), arguments=_arguments(call))
-                for call in calls
+                ToolCall(id=_id(call) or "", name=str(call.get("name")), arguments=_arguments(call)) for call in calls
             ),
-            tool_call_id=cast(str | None, answers[0].get("id")) if answers else None,
+            tool_call_id=_id(answers[0]) if answers else None,
+            name=name,
         )
     except ValidationError as error:
         raise ValueError(f"a message is unusable: {first_mistake(error)}") from None
@@ -212,7 +238,7 @@ def _chat_call(call: ToolCall, parsed: bool) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _learnable(role: Role, parts: Sequence[JsonValue]) -> Iterator[Message]:
+def _learnable(role: Role, parts: Sequence[JsonValue], name: str | None) -> Iterator[Message]:
     texts: list[str] = []
     calls: list[ToolCall] = []
     results: list[Message] = []
@@ -223,27 +249,33 @@ def _learnable(role: Role, parts: Sequence[JsonValue]) -> Iterator[Message]:
         elif kind == "tool_call":
             calls.append(_learnable_call(part))
         elif kind == "tool_call_response":
-            results.append(_learnable_result(part))
+            results.append(_learnable_result(part, name))
         elif kind != "reasoning":
             raise NotForTrainingError(f"a {kind} part" if kind != "text" else "a text part without text")
+    if calls and role != "assistant":
+        raise NotForTrainingError("a tool call that isn't the assistant's")
     yield from results
     if texts or calls or not results:
-        yield Message(role=role, content="".join(texts), tool_calls=tuple(calls))
+        yield Message(role=role, content=BETWEEN_TEXTS.join(texts), tool_calls=tuple(calls), name=name)
 
 
 def _learnable_call(part: Mapping[str, JsonValue]) -> ToolCall:
     name, arguments = part.get("name"), _parsed(part.get("arguments"))
     if not isinstance(name, str) or not isinstance(arguments, dict | None):
         raise NotForTrainingError("a tool call without a name, or whose arguments aren't an object")
-    return ToolCall(id=str(part.get("id") or ""), name=name, arguments=arguments or {})
+    return ToolCall(id=_id(part) or "", name=name, arguments=arguments or {})
 
 
-def _learnable_result(part: Mapping[str, JsonValue]) -> Message:
-    response, call = part.get("response"), part.get("id")
+def _learnable_result(part: Mapping[str, JsonValue], name: str | None) -> Message:
+    response = part.get("response", part.get("result"))  # Older conventions had the second name.
     if not isinstance(response, str):
         # A server is sent a text; of an object nobody knows which one it was.
         raise NotForTrainingError("a tool's result that isn't text")
-    return Message(role="tool", content=response, tool_call_id=None if call is None else str(call))
+    return Message(role="tool", content=response, tool_call_id=_id(part), name=name)
+
+
+def _id(part: Mapping[str, JsonValue]) -> str | None:
+    return None if part.get("id") is None else str(part["id"])
 
 
 def _content(part: JsonValue) -> str:

@@ -43,3 +43,13 @@ def test_the_other_conversations_of_the_file_are_there(journeyman: Any, reports:
     ended = journeyman("traces", "import", reports / "created_at" / "x.jsonl", "-C", tmp_path)
     assert (ended.code, ended.err.count("isn't a time")) == (3, 2)
     assert "24 spans" in ended.out
+
+
+@pytest.mark.parametrize("value", ["9999-12-31T00:00:00Z", "2262-05-01", 5 * 10**10, "1969-12-31T23:59:59Z"])
+def test_a_time_that_no_span_can_hold_is_told(value: Any) -> None:
+    with pytest.raises(StoreError, match="isn't a time"):
+        started(value)
+
+
+def test_a_date_is_exact_to_the_microsecond() -> None:
+    assert started("2026-03-29T03:30:00.123457+02:00") == SECOND * 10**9 + 123457000

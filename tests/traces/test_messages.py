@@ -78,7 +78,7 @@ def test_what_is_no_text_shows_as_the_json_that_it_is() -> None:
     image = {"type": "uri", "modality": "image", "uri": "https://example.com/a.png"}
     parts: JsonValue = [{"type": "text", "content": "What is it? "}, {**image}]
     (message,) = read_prompt({a.INPUT_MESSAGES: [{"role": "user", "parts": parts}]})
-    assert message.content == "What is it? " + json.dumps(image)
+    assert message.content == "What is it? \n" + json.dumps(image)
 
 
 def test_arguments_that_another_program_left_as_text_are_parsed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from journeyman.traces.errors import StoreError
 from journeyman.traces.exchange.conversation import Entry
-from journeyman.traces.messages import Message, Role, ToolCall, Usage
+from journeyman.traces.messages import BETWEEN_TEXTS, Message, Role, ToolCall, Usage
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -37,7 +37,10 @@ FINISH_REASONS = {
 }
 """Why a reply ended: other providers' words, in small letters, in OpenAI's. A reply that was cut short must show."""
 
+FILTERED = "content_filter"
+
 TEXTS = ("text", "input_text", "output_text")
+REFUSAL = "refusal"
 REASONING = ("thinking", "redacted_thinking", "reasoning", "reasoning_content")
 """What a model thought to itself: left out, as no prompt of a later turn has it."""
 CALLS = ("tool_use", "tool_call")
@@ -63,9 +66,9 @@ def read_message(row: Mapping[str, Any]) -> Iterator[Entry]:
         yield _entry(message, role, rest)
 
 
-def read_texts(content: Any) -> str:
+def read_texts(content: Any, between: str = BETWEEN_TEXTS) -> str:
     """The text of a content that may hold nothing else, such as a system prompt."""
-    return _text_of(_blocks({"content": content}))
+    return _text_of(_blocks({"content": content}), between)
 
 
 def is_message(value: Any) -> bool:
@@ -98,6 +101,12 @@ def text(row: Mapping[str, Any], *names: str) -> str | None:
     return next((value for name in names if isinstance(value := row.get(name), str) and value), None)
 
 
+def label(row: Mapping[str, Any], *names: str) -> str | None:
+    """The first of the values that is a text, or a whole number, as some logs count their ids."""
+    values = (row.get(name) for name in names)
+    return next((str(value) for value in values if value != "" and type(value) in (str, int)), None)
+
+
 def table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -114,20 +123,21 @@ def _unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _entry(message: Mapping[str, Any], role: Role, blocks: Sequence[Mapping[str, Any]]) -> Entry:
     about = table(message.get("response_metadata"))
     name = text(message, "name")
+    if message.get("audio"):
+        raise StoreError("has audio: only text, tool calls and their results can be imported")
     return Entry(
         message=Message(
             role=role,
             content=_text_of(block for block in blocks if block.get("type") not in CALLS),
             tool_calls=tuple(_tool_calls(message, blocks)) if role == "assistant" else (),
-            tool_call_id=text(message, "tool_call_id") if role == "tool" else None,
+            tool_call_id=label(message, "tool_call_id") if role == "tool" else None,
+            name=name if role in ("system", "user") else None,  # Of others it says which agent, or which tool.
         ),
         agent=name if role == "assistant" else None,
         model=text(about, "model_name", "model") or text(message, "model"),
         provider=text(about, "model_provider"),
         response_id=text(about, "id"),
-        finish_reason=finish_reason(
-            text(about, "finish_reason", "stop_reason") or text(message, "finish_reason", "stop_reason")
-        ),
+        finish_reason=FILTERED if _refuses(message, blocks) else finish_reason(_end(about) or _end(message)),
         usage=read_usage(message.get("usage_metadata") or message.get("usage")),
         demonstration=message.get("weight") != 0,
         tool=name if role == "tool" else None,
@@ -135,11 +145,19 @@ def _entry(message: Mapping[str, Any], role: Role, blocks: Sequence[Mapping[str,
     )
 
 
+def _end(row: Mapping[str, Any]) -> str | None:
+    return text(row, "finish_reason", "stop_reason")
+
+
+def _refuses(message: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(message.get(REFUSAL)) or any(block.get("type") == REFUSAL for block in blocks)
+
+
 def _result(block: Mapping[str, Any]) -> Entry:
     """What a tool gave, in a user's message of Anthropic's API."""
     content = read_texts(block.get("content"))
     return Entry(
-        message=Message(role="tool", content=content, tool_call_id=text(block, "tool_use_id")),
+        message=Message(role="tool", content=content, tool_call_id=label(block, "tool_use_id")),
         failed=block.get("is_error") is True,
     )
 
@@ -147,7 +165,7 @@ def _result(block: Mapping[str, Any]) -> Entry:
 def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     content = message.get("content")
     if content is None:
-        content = text(message, "refusal") or ""
+        content = text(message, REFUSAL) or ""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
@@ -155,16 +173,20 @@ def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
 
 
-def _text_of(blocks: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> str:
-    texts = []
+def _text_of(blocks: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]], between: str = BETWEEN_TEXTS) -> str:
+    """The texts of a message, as vLLM joins them. Those with citations are pieces of a sentence."""
+    whole, begun, cited = "", False, False
     for block in blocks:
-        kind, words = block.get("type"), block.get("text")
+        kind = block.get("type")
         if kind in REASONING:
             continue
-        if kind not in TEXTS or not isinstance(words, str):
+        words = block.get(REFUSAL if kind == REFUSAL else "text")
+        if kind not in (*TEXTS, REFUSAL) or not isinstance(words, str):
             raise StoreError(f"has a part of type {kind!r}: only text, tool calls and their results can be imported")
-        texts.append(words)
-    return "".join(texts)
+        before, cited = cited, "citations" in block
+        whole += (between if begun and not (before or cited) else "") + words
+        begun = True
+    return whole
 
 
 def _tool_calls(message: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> Iterator[ToolCall]:
@@ -183,9 +205,11 @@ def _tool_calls(message: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]])
                 arguments = ""
         if arguments is None:
             arguments = {}
+        if name is None and isinstance(call, dict) and call.get("type") not in (None, "function", *CALLS):
+            raise StoreError(f"has a tool call of type {call['type']!r}: only calls of functions can be imported")
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise StoreError(f"calls {name!r} with arguments that must be a JSON object")
-        yield ToolCall(id=str(call.get("id") or ""), name=name, arguments=arguments)
+        yield ToolCall(id=label(call, "id") or "", name=name, arguments=arguments)
 
 
 def _calls(message: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> list[Any]:

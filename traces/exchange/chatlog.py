@@ -1,8 +1,9 @@
 """Chat logs: the JSON that OpenAI's and Anthropic's API, files for fine-tuning, LangChain and LangGraph leave."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -12,6 +13,7 @@ from journeyman.traces.errors import StoreError
 from journeyman.traces.exchange.chat_messages import (
     finish_reason,
     is_message,
+    label,
     read_message,
     read_texts,
     read_usage,
@@ -27,6 +29,11 @@ SCORES = ("score", "rating")
 
 TIMES = ("created", "created_at", "timestamp")
 """Keys beside the messages that say when they were; the first that says something counts."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+LATEST_NS = 2**63
+"""A time of a span is a number of nanoseconds below this one, in the year 2262."""
 
 UNITS = {11: 10**9, 14: 10**6, 17: 10**3, 19: 1}
 """Nanoseconds of seconds, milliseconds, microseconds and nanoseconds, by the most digits that a time in them has."""
@@ -56,17 +63,16 @@ def read_conversation(value: JsonValue) -> Conversation:
     entries = paired([*_system(log), *_entries(rows), *_response(log, len(rows) + 1)])
     if not any(entry.message.role == "assistant" for entry in entries):
         raise StoreError("nobody replies: a conversation needs a message of role `assistant` (or type `ai`)")
-    tools = log.get("tools") or log.get("functions")
     scores = {name: log[name] for name in SCORES if log.get(name) is not None}
     try:
         return Conversation(
             entries=entries,
-            id=text(log, "id", "custom_id"),
+            id=label(log, "id", "custom_id"),
             model=text(log, "model"),
             started_ns=_time(log),
-            session=text(log, "session", "session_id", "conversation_id", "thread_id"),
-            user=text(log, "user"),
-            tools=tuple(map(_tool, tools if isinstance(tools, list) else ())),
+            session=label(log, "session", "session_id", "conversation_id", "thread_id"),
+            user=label(log, "user"),
+            tools=tuple(map(_tool, _tools(log))),
             metadata=table(log.get("metadata")),
             scores=scores,
         )
@@ -98,7 +104,7 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
 def _system(log: Mapping[str, Any]) -> Iterator[Entry]:
     """The system prompt that stands beside the messages, as Anthropic's API has it."""
     try:
-        words = read_texts(log.get("system"))
+        words = read_texts(log.get("system"), between="")
     except StoreError as error:
         raise StoreError(f"`system` {error}") from None
     if words:
@@ -127,7 +133,9 @@ def _response(log: Mapping[str, Any], number: int) -> list[Entry]:
         return []
     if not isinstance(choices, list) or not isinstance(choices[0], dict) or not is_message(choices[0].get("message")):
         raise StoreError("`choices` must be a list, and its first entry must have a `message`")
-    (entry,) = _entries([choices[0]["message"]], number)
+    entry, *others = _entries([choices[0]["message"]], number)
+    if others or entry.message.role != "assistant":
+        raise StoreError("the response must be one message of role `assistant`")
     known = {
         "model": text(response, "model"),
         "response_id": text(response, "id"),
@@ -135,6 +143,18 @@ def _response(log: Mapping[str, Any], number: int) -> list[Entry]:
         "usage": read_usage(response.get("usage")),
     }
     return [entry.model_copy(update={name: value for name, value in known.items() if value is not None})]
+
+
+def _tools(log: Mapping[str, Any]) -> list[Any]:
+    """The definitions, which some files of rows keep as the text of a list."""
+    tools = log.get("tools") or log.get("functions") or []
+    try:
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+    except ValueError:
+        tools = None
+    if not isinstance(tools, list):
+        raise StoreError("`tools` must be a list of definitions, or the JSON text of one")
+    return tools
 
 
 def _tool(definition: Any) -> JsonValue:
@@ -159,18 +179,25 @@ def _time(log: Mapping[str, Any]) -> int | None:
     value = log[name]
     try:
         number = _number(value)
-        if number is None:
-            moment = datetime.fromisoformat(value)
-            number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        ns = _date_ns(value) if number is None else _scaled_ns(number)
     except (ValueError, TypeError, OverflowError):
-        number = 0
-    for digits, factor in UNITS.items():
-        if 0 < number < 10**digits:
-            return round(number * factor)
+        ns = 0
+    if 0 < ns < LATEST_NS:
+        return ns
     raise StoreError(
         f"`{name}` {str(value)[:40]!r} isn't a time: write seconds, milliseconds, microseconds or nanoseconds since "
         "1970, or a date in ISO 8601"
     )
+
+
+def _date_ns(value: str) -> int:
+    moment = datetime.fromisoformat(value)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+    return since // timedelta(microseconds=1) * 1000
+
+
+def _scaled_ns(number: float) -> int:
+    return next((round(number * factor) for digits, factor in UNITS.items() if 0 < number < 10**digits), 0)
 
 
 def _number(value: Any) -> int | float | None:

@@ -16,6 +16,7 @@ from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, r
 from journeyman.traces.exchange.conversation import Imported, import_conversation
 from journeyman.traces.exchange.documents import opens_list, read_members
 from journeyman.traces.exchange.export import UNSPEAKABLE
+from journeyman.traces.messages import reply_end
 from journeyman.traces.translate import translate
 
 Format = Literal["spans", "parquet", "otlp", "chat"]
@@ -100,6 +101,8 @@ def adopted(span: SpanRecord) -> SpanRecord:
     operation = attributes.get(a.OPERATION)
     if operation in a.INFERENCE and a.TOKEN_IDS not in attributes:
         attributes[a.DEMONSTRATION] = True
+        if a.FINISH_REASONS not in attributes and (reason := reply_end(attributes.get(a.OUTPUT_MESSAGES))):
+            attributes[a.FINISH_REASONS] = [reason]
         models = [attributes[name] for name in (a.RESPONSE_MODEL, a.REQUEST_MODEL) if name in attributes]
         if isinstance(reasons := attributes.get(a.FINISH_REASONS), list):
             attributes[a.FINISH_REASONS] = [finish_reason(one) if isinstance(one, str) else one for one in reasons]

@@ -189,6 +189,10 @@ SELECT trace_id, parent_id AS span_id, response_id, end_ns, queue_s, prefill_s, 
 FROM spans WHERE operation IS NULL AND coalesce(queue_s, prefill_s, decode_s) IS NOT NULL
 """
 
+# Segments that were laid out while only `chat` was a turn hold no refusal of the others: nobody looked at them.
+_UNCHECKED = """CASE WHEN calls.operation <> 'chat' AND calls.demonstration IS NOT TRUE
+    THEN 'recorded before its operation counted as a turn; import it again' END"""
+
 TURNS = f"""
 CREATE OR REPLACE VIEW turns AS
 WITH accounts AS (
@@ -207,7 +211,8 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     coalesce(taken_up.run_status, agents.run_status) AS trajectory_status,
     coalesce(calls.finish_reason, calls.attributes ->> '$."{a.FINISH_REASONS}"[0]') AS finish_reason,
     CASE WHEN calls.status = 'error' THEN coalesce({_attribute(a.ERROR, "calls.")}, 'failed') END AS error,
-    calls.error_type, coalesce(calls.demonstration, false) AS demonstration, calls.refusal,
+    calls.error_type, coalesce(calls.demonstration, false) AS demonstration,
+    coalesce(calls.refusal, {_UNCHECKED}) AS refusal,
     calls.input_tokens, calls.output_tokens, calls.cached_tokens,
     account.queue_s, account.prefill_s, account.decode_s,
     calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds,

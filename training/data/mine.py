@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 from pydantic_core import to_json
 
-from journeyman.traces import attributes as a
 from journeyman.traces.assemble import trajectory_refusal
 from journeyman.traces.base import Config, Record
-from journeyman.traces.messages import NotForTrainingError, learnable_messages, read_prompt
+from journeyman.traces.messages import NotForTrainingError, learnable_instructions, learnable_messages
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
@@ -143,13 +142,16 @@ class Mining:
             reply = next(learnable_messages(turn.output_messages), None)
             if reply is None:
                 return UNREADABLE
+            if reply["role"] != "assistant":
+                return "a reply that isn't the assistant's"
             if turn.demonstration and not reply["content"] and not reply["tool_calls"]:
                 return "empty reply"
             known = self._span_ids.get(contents := _contents(turn, reply))
             if known is not None:
                 known.append(turn.span_id)
                 return None
-            line = _line(turn, (*_system(system), *learnable_messages(turn.input_messages)), reply, _sent(turn, tools))
+            messages = (*_instructions(system), *learnable_messages(turn.input_messages))
+            line = _line(turn, messages, reply, _sent(turn, tools))
         except NotForTrainingError as error:
             return str(error)
         except ValueError:
@@ -197,10 +199,7 @@ def _turn_refusal(turn: _Turn) -> str | None:
     return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
 
 
-@lru_cache(maxsize=64)
-def _system(instructions: str | None) -> tuple[dict[str, Any], ...]:
-    messages = () if instructions is None else read_prompt({a.SYSTEM_INSTRUCTIONS: instructions})
-    return tuple(message.model_dump(exclude_none=True) for message in messages)
+_instructions = lru_cache(maxsize=64)(learnable_instructions)
 
 
 def _sent(turn: _Turn, definitions: str | None) -> list[dict[str, Any]] | None:
@@ -222,6 +221,8 @@ def _definitions(text: str) -> list[dict[str, Any]]:
     found = [tool["function"] if isinstance(tool.get("function"), dict) else tool for tool in tools]
     if not all(isinstance(tool.get("name"), str) for tool in found):
         raise NotForTrainingError("a tool definition without a name")
+    if not all(tool.get("type", "function") == "function" for tool in tools):
+        raise NotForTrainingError("a tool that isn't a function")
     return [{key: tool[key] for key in FUNCTION if tool.get(key) is not None} for tool in found]
 
 

@@ -74,7 +74,7 @@ def test_a_request_and_its_response_are_one_conversation() -> None:
     assert completion.started_ns == 1759996800 * 10**9
     assert (completion.user, completion.metadata, completion.scores) == ("u-17", {"app": "atlas"}, {"score": 1.0})
 
-    assert said(wrapped)[0].content == "Which river runs through Tallinn?"
+    assert said(wrapped)[0].content == "Which river runs \nthrough Tallinn?"
     assert wrapped.entries[-1].model == "gpt-4o-mini-2024-07-18", "the model that answered, not the one asked for"
     assert (wrapped.entries[-1].finish_reason, wrapped.scores) == ("length", {"rating": 2.0})
 

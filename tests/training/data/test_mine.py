@@ -241,7 +241,8 @@ def test_a_line_is_what_its_sample_would_be_written_as(workspace: Workspace) -> 
         turn(INPUT_MESSAGES=json.dumps(prompt), SYSTEM_INSTRUCTIONS=json.dumps(small)),
         shown(OUTPUT_MESSAGES=said("\u00e9 \U0001f315"), SYSTEM_INSTRUCTIONS=json.dumps(large)),
         turn(
-            INPUT_MESSAGES='[{"role": "user", "parts": [{"type": "tool_call", "name": "f", "arguments": {"x": NaN}}]}]'
+            INPUT_MESSAGES='[{"role": "assistant", "parts": '
+            '[{"type": "tool_call", "name": "f", "arguments": {"x": NaN}}]}]'
         ),
     )
     lines = list(Mining(runs.store, "worker", ANY))
