@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from journeyman.traces.errors import ConfigError, writable
+from journeyman.traces.files import regular
 
 Words: TypeAlias = Annotated[str, AfterValidator(writable)]
 """What somebody else's code may have said, so that it can be kept."""
@@ -58,7 +59,7 @@ def encoding_of(path: Path) -> str:
 
     Raises `OSError` where it can't be read.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         mark = file.read(2)
     return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 

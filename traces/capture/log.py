@@ -20,7 +20,7 @@ from journeyman.traces.base import Record
 from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line, parse_line, utc_day
 from journeyman.traces.capture.texts import Texts
 from journeyman.traces.errors import StoreError
-from journeyman.traces.files import make_folder, sync, try_lock
+from journeyman.traces.files import make_folder, regular, sync, try_lock
 
 __all__ = [
     "SPAN_VERSION",
@@ -276,7 +276,7 @@ def read_spans(directory: Path) -> LogReader:
 
 def _lines(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             file.seek(offset)
             for line in file:
                 yield offset, line
