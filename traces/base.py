@@ -64,6 +64,16 @@ def encoding_of(path: Path) -> str:
     return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
+def read_text(path: Path) -> str:
+    """A text file that a user wrote; raises `ConfigError` where it can't be read, or isn't text."""
+    try:
+        return path.read_text(encoding=encoding_of(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text: save it as such") from None
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding=encoding_of(path)))
