@@ -159,7 +159,7 @@ def try_lock(path: Path, *, mode: int = 0o666) -> FileIO | None:
 def lock_closed(path: Path) -> FileIO | None:
     """The file, open to read, under its lock; None where it is not there, or another holds it."""
     try:
-        return _lock(path, "rb", 0, fcntl.LOCK_NB)
+        return _lock(regular(path), "rb", 0, fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
 

@@ -200,7 +200,7 @@ def moved(path: Path) -> None:
     path.symlink_to("elsewhere")
 
 
-CHANGES = [
+CHANGES: Sequence[Callable[[Path], None]] = [
     *(as_a_folder, as_junk, as_other_json, as_nothing, as_a_mark, as_a_half),
     *(as_a_loop, dangling, as_a_pipe, moved),
 ]
@@ -244,8 +244,7 @@ READERS = {
 def test_what_is_no_record_gets_one_line(journeyman: Any, tmp_path: Path, busy: int, where: str) -> None:
     readers = [name.split() for name in READERS[where]]
     commands = [command for command in COMMANDS if any(command[: len(name)] == name for name in readers)]
-    changes: list[Callable[[Path], None]] = CHANGES
-    for number, change in enumerate(changes):
+    for number, change in enumerate(CHANGES):
         project = Project(journeyman, tmp_path / str(number), busy)
         path = next(project.folder.glob(where), project.folder / where)
         path.parent.mkdir(parents=True, exist_ok=True)
