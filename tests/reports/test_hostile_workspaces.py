@@ -229,7 +229,7 @@ READERS = {
         for name in ("adapter.json", "adapter_config.json", "adapter_model.safetensors", "probe.json", "verdict.json")
     },
     f"{ADAPTER}/registration.json": ["adapters list"],
-    "workspace/journal.jsonl": ["adapters list", "doctor"],
+    "workspace/journal.jsonl": ["adapters list"],
     "workspace/datasets": ["traces lineage"],
     "workspace/evaluations": ["evaluate"],
     "workspace/server.json": ["server status", "server stop"],
