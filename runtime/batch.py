@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from journeyman.agents.reply import read_json
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record, encoding_of, first_mistake
+from journeyman.traces.base import Record, first_mistake, read_text
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.files import RowFile, append_rows, is_torn, make_folder, try_lock, write_whole
 from journeyman.traces.trace import Outcome, Task
@@ -99,10 +99,7 @@ def read_tasks(path: Path) -> tuple[list[Task], list[BrokenLine]]:
 
     A line without an `id` is named by its number. Raises `ConfigError` if the file cannot be read.
     """
-    try:
-        lines = path.read_text(encoding=encoding_of(path)).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    lines = read_text(path).splitlines()
     tasks: list[Task] = []
     broken: list[BrokenLine] = []
     seen: set[str] = set()

@@ -6,15 +6,27 @@ A command is a typer function that takes `folder: WorkspaceOption` and `as_json:
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
+from threading import Event, Thread
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from journeyman.traces.reports.wording import duration
 
 
 class Exit(IntEnum):
@@ -45,6 +57,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 out = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
+LINE_EVERY_S = 10.0
+"""How often long work says where it is, where stderr is no terminal."""
+
+SPEED_OVER_S = 600.0
+"""The time left follows from the speed over so long: a step of training, or a task, may take a minute."""
+
 
 def emit(value: Any, as_json: bool, human: Callable[[], None]) -> None:
     """Prints `value` as JSON, or calls `human`, which prints it for a person."""
@@ -54,17 +72,55 @@ def emit(value: Any, as_json: bool, human: Callable[[], None]) -> None:
         human()
 
 
-def progress() -> Progress:
-    """A bar on stderr with counts and the time left; plain and silent where stderr is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=notes,
-        disable=not notes.is_terminal,
-    )
+@contextmanager
+def progress(every_s: float = LINE_EVERY_S) -> Iterator[Progress]:
+    """A bar on stderr with counts and the time left; a line of them every `every_s` where stderr is no terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, *times, console=notes, disable=not notes.is_terminal, speed_estimate_period=SPEED_OVER_S)
+    with bar, nullcontext() if notes.is_terminal else _lines(bar, every_s):
+        yield bar
+
+
+@contextmanager
+def runs_done(doing: str, total: int, every_s: float = LINE_EVERY_S) -> Iterator[Callable[[str], None]]:
+    """A progress of recorded runs: it is told the trace of each part that was worked on, in no order."""
+    done = set[str]()
+    with progress(every_s) as bar:
+        row = bar.add_task(doing, total=total)
+
+        def tell(trace_id: str) -> None:
+            if trace_id not in done:
+                done.add(trace_id)
+                bar.update(row, completed=len(done))
+
+        yield tell
+
+
+@contextmanager
+def _lines(bar: Progress, every_s: float) -> Iterator[None]:
+    ended = Event()
+
+    def tell() -> None:
+        while not ended.wait(every_s):
+            for task in bar.tasks:
+                if not task.finished:
+                    notes.print(_line(task), markup=False)
+
+    teller = Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def _line(task: Task) -> str:
+    done = f"{task.completed:,.0f}" + ("" if task.total is None else f" of {task.total:,.0f}")
+    left = "" if task.time_remaining is None else f", about {duration(task.time_remaining)} left"
+    counted = f" {done}" if task.completed or task.total is not None else ""
+    return f"{task.description}{counted}, {duration(task.elapsed or 0.0)} so far{left}"
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from journeyman.runtime.serving.embedded import resolve_model
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import JourneymanError
+from journeyman.traces.files import regular
 
 Condition = Literal["ok", "warn", "missing", "broken"]
 """`missing` is optional and not here; `broken` is required and does not work."""
@@ -218,7 +219,7 @@ def _version(name: str) -> str | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return regular(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

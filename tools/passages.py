@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from journeyman.traces.base import encoding_of
+from journeyman.traces.base import read_text
 from journeyman.traces.errors import ConfigError
 
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
@@ -21,8 +21,8 @@ def read_passages(path: Path) -> list[str]:
     Raises `ConfigError` naming the file, and for a broken line its number.
     """
     if path.is_dir():
-        return [passage for file in _files(path) for passage in _split(_text(file), str(file.relative_to(path)))]
-    numbered = [(n, line.strip()) for n, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
+        return [passage for file in _files(path) for passage in _split(read_text(file), str(file.relative_to(path)))]
+    numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_row_text(line, f"{path} line {number}") for number, line in numbered]
     return [line for _, line in numbered]
@@ -56,15 +56,6 @@ def _split(text: str, source: str) -> Iterator[str]:
             held = ""
     if held.strip():
         yield passage()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding=encoding_of(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text: save it as such") from None
 
 
 def _row_text(line: str, where: str) -> str:

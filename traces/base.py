@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from journeyman.traces.errors import ConfigError, writable
+from journeyman.traces.files import regular
 
 Words: TypeAlias = Annotated[str, AfterValidator(writable)]
 """What somebody else's code may have said, so that it can be kept."""
@@ -58,9 +59,19 @@ def encoding_of(path: Path) -> str:
 
     Raises `OSError` where it can't be read.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         mark = file.read(2)
     return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def read_text(path: Path) -> str:
+    """A text file that a user wrote; raises `ConfigError` where it can't be read, or isn't text."""
+    try:
+        return path.read_text(encoding=encoding_of(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text: save it as such") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,9 +4,11 @@
 the caller knows what its file is.
 """
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -16,6 +18,14 @@ from typing import IO
 
 PARTIAL = ".partial"
 """How the hidden name ends under which a file is written."""
+
+
+def regular(path: Path) -> Path:
+    """The path, to be opened; raises `OSError` for a pipe or a device, on which a reader may wait for ever."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # A folder has an error of its own.
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path
 
 
 def write_whole(path: Path, contents: bytes | str) -> None:
@@ -94,7 +104,7 @@ class RowFile:
 
     def __iter__(self) -> Iterator[bytes]:
         """Every line as it is, also a last one that `is_torn`, by a kill or because it is being written."""
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
+        with suppress(FileNotFoundError), regular(self.path).open("rb") as file:
             yield from file
 
     def rewrite(self, keep: Callable[[bytes], bool]) -> int:
@@ -149,7 +159,7 @@ def try_lock(path: Path, *, mode: int = 0o666) -> FileIO | None:
 def lock_closed(path: Path) -> FileIO | None:
     """The file, open to read, under its lock; None where it is not there, or another holds it."""
     try:
-        return _lock(path, "rb", 0, fcntl.LOCK_NB)
+        return _lock(regular(path), "rb", 0, fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
 
@@ -162,11 +172,11 @@ def is_closed(path: Path) -> bool:
 
 def _lock(path: Path, how: str, mode: int, flags: int) -> FileIO | None:
     while True:
-        file = FileIO(path, how, opener=partial(os.open, mode=mode))
+        file = FileIO(path, how, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, mode))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | flags)
             # Whoever held it may have removed or replaced the file meanwhile, and a lock on that keeps nobody out.
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if os.path.samestat(os.fstat(file.fileno()), regular(path).stat()):
                 return file
         except FileNotFoundError:
             pass

@@ -70,7 +70,7 @@ class LabelLog:
                 row = json.loads(line)
             except ValueError:
                 return False
-            deleted = row["trace_id"] in ids
+            deleted = isinstance(row, dict) and str(row.get("trace_id")) in ids
             removed += deleted
             return not deleted
 

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from journeyman.runtime import variables
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.traces.base import Record
-from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
+from journeyman.traces.files import regular
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +61,12 @@ def register(
 def read_registration(folder: Path) -> Registration | None:
     """Where that adapter was last registered, without asking MLflow."""
     path = folder / REGISTRATION
-    return Registration.model_validate_json(path.read_bytes()) if path.exists() else None
+    try:
+        return Registration.model_validate_json(regular(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        raise AdapterError(f"{path}: not a registration: delete it and register the adapter again") from None
 
 
 def follow(agent: str, digest: str | None, *, uri: str) -> None:

@@ -12,7 +12,7 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import split_policy
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
-from journeyman.traces.files import RowFile
+from journeyman.traces.files import RowFile, regular
 
 Action = Literal["promote", "rollback", "reject"]
 State = Literal["candidate", "active", "rejected", "retired"]
@@ -143,7 +143,7 @@ class Journal:
     def _read(self) -> _Known:
         """What was read before isn't read again, save for the last line, which shows that the file only grew."""
         try:
-            with self._rows.path.open("rb") as file:
+            with regular(self._rows.path).open("rb") as file:
                 self._known = self._read_on(file, self._known)
         except FileNotFoundError:
             self._known = _Known()

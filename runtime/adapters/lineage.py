@@ -15,6 +15,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
+from journeyman.traces.files import regular
 from journeyman.traces.labels import Label, LabelLog, newest
 from journeyman.traces.tombstones import Tombstones
 
@@ -259,7 +260,7 @@ def _adapters(folder: Path) -> Iterator[Adapter]:
 
 def _datasets(folder: Path) -> Iterator[Dataset]:
     for path in sorted(folder.glob("*.jsonl")):
-        contents = path.read_bytes()
+        contents = regular(path).read_bytes()
         rows = tuple(_rows(contents.split(b"\n")))
         yield Dataset(path=path, digest=sha256(contents).hexdigest(), rows=rows)
 

@@ -13,7 +13,7 @@ from journeyman.runtime.commands.traces.scope import label_value
 from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
-from journeyman.traces.base import encoding_of, first_mistake
+from journeyman.traces.base import first_mistake, read_text
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -124,13 +124,7 @@ def _label_from_file(workspace: Workspace, file: Path, as_json: bool) -> None:
     labels: list[Label] = []
     broken: dict[int, str] = {}
     known = set(workspace.store.ids())
-    try:
-        lines = file.read_text(encoding=encoding_of(file)).split("\n")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8 text: save it as such") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:

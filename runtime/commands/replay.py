@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 
 from journeyman.runtime.commands.run import exit_code
-from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import AttachOption, Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.run.events import Ended, ReportFiled
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
 from journeyman.traces.reports.shown.diff_table import diff_table
 from journeyman.traces.reports.wording import visible
-from journeyman.traces.trace import Outcome, Trace
+from journeyman.traces.trace import Outcome, Task, Trace
 
 if TYPE_CHECKING:
     from journeyman.agents.agent import Crew
     from journeyman.runtime.models.policies import PolicyTable
     from journeyman.runtime.replay.replay import Fork, Replay
+    from journeyman.runtime.runtime import Runtime
 
 
 def replay_command(
@@ -113,7 +116,20 @@ async def _again(
             base_digest=None if live is None else live.base_digest,
             seed=seed,
         ) as runtime:
-            return await runtime.run(replay.task), replay.words.unasked
+            with progress() as bar:
+                return await _watched(runtime, replay.task, bar, trace), replay.words.unasked
+
+
+async def _watched(runtime: "Runtime", task: Task, bar: Progress, trace: Trace) -> Outcome:
+    """The run, counted in reports against those that the recorded one had."""
+    had = sum(one.assignment is not None for one in trace.trajectories)
+    row = bar.add_task("replaying, report", total=had or None)
+    async for event in runtime.stream(task):
+        if isinstance(event, ReportFiled):
+            bar.advance(row)
+        elif isinstance(event, Ended):
+            return event.outcome
+    raise AssertionError("a run ends with `Ended`")
 
 
 def _end(trace: Trace) -> tuple[str, str] | None:

@@ -100,7 +100,7 @@ async def _many(
             outcomes = [batch.done[task.id] for task in tasks if task.id in batch.done]
             left = [task for task in tasks if task.id not in batch.done]
             places = asyncio.Semaphore(concurrency)
-            row = bar.add_task("tasks", total=len(tasks), completed=len(outcomes))
+            row = bar.add_task("task", total=len(tasks), completed=len(outcomes))
 
             async def one(task: Task) -> None:
                 async with places:

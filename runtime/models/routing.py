@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from journeyman.agents.agent import Agent
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import regular
 from journeyman.traces.imports import imported
 from journeyman.traces.trace import Task
 
@@ -209,7 +210,7 @@ def features(agent: str, goal: str, family: str, buckets: int = BUCKETS) -> dict
 def read_classifier(path: Path) -> Classifier:
     """Raises `ConfigError` where the file isn't one that `journeyman train-router` wrote."""
     try:
-        return Classifier.model_validate_json(path.read_bytes())
+        return Classifier.model_validate_json(regular(path).read_bytes())
     except (OSError, ValidationError):
         raise ConfigError(f"{path} isn't a classifier: `journeyman train-router` writes one") from None
 

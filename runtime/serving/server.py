@@ -18,7 +18,7 @@ from journeyman.runtime.serving.process import Process, spawn
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, JourneymanError, ServerError
-from journeyman.traces.files import write_whole
+from journeyman.traces.files import regular, write_whole
 
 OnProgress = Callable[[float, str], None]
 """Told the seconds since the start and what the server does now, about twice a second."""
@@ -281,7 +281,7 @@ def _digest(model: str) -> str | None:
 
 def _recorded(workspace: Workspace) -> ServerState | None:
     try:
-        return ServerState.model_validate_json(workspace.server.read_bytes())
+        return ServerState.model_validate_json(regular(workspace.server).read_bytes())
     except FileNotFoundError:
         return None
     except (ValidationError, OSError):

@@ -23,7 +23,7 @@ from journeyman.traces.capture.span import SPAN_VERSION, SpanRecord, format_line
 from journeyman.traces.capture.texts import Texts
 from journeyman.traces.capture.wholes import Wholes, part_of
 from journeyman.traces.errors import StoreError
-from journeyman.traces.files import make_folder, sync, try_lock
+from journeyman.traces.files import make_folder, regular, sync, try_lock
 
 __all__ = [
     "SPAN_VERSION",
@@ -274,7 +274,7 @@ def read_spans(directory: Path) -> LogReader:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             yield from file
     except FileNotFoundError:
         raise

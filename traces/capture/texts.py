@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.files import PARTIAL, write_whole
+from journeyman.traces.files import PARTIAL, regular, write_whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -147,7 +147,7 @@ class _LocalFiles:
         write_whole(path, content)
 
     def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        return regular(self._folder / name).read_bytes()
 
     def remove(self, name: str, unused_since: float) -> bool:
         path, hidden = self._folder / name, self._folder / f".{name}.{secrets.token_hex(4)}{PARTIAL}"

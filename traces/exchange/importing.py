@@ -16,6 +16,7 @@ from journeyman.traces.exchange.chatlog import conversations, looks_like_chat, r
 from journeyman.traces.exchange.conversation import Imported, import_conversation
 from journeyman.traces.exchange.documents import opens_list, read_members
 from journeyman.traces.exchange.export import UNSPEAKABLE
+from journeyman.traces.files import regular
 from journeyman.traces.messages import reply_end
 from journeyman.traces.translate import translate
 
@@ -39,7 +40,7 @@ class Broken(Record):
 def detect(path: Path) -> Format:
     """The format of a file by what its first entry holds; raises `ConfigError` where it is none that is known."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             if file.read(4) == b"PAR1":
                 return "parquet"
         first = next((value for _, value in _values(path) if not isinstance(value, Broken)), None)

@@ -9,6 +9,7 @@ from journeyman.traces.reports.capture import Captured, captured
 from journeyman.traces.reports.cost import Cost, cost
 from journeyman.traces.reports.critical_path import CriticalPath, critical_path
 from journeyman.traces.reports.latency import Latency, latency
+from journeyman.traces.reports.rings import rings
 from journeyman.traces.reports.scope import EVERYTHING, OVER, Scope
 from journeyman.traces.reports.steps import Compounding, compounding
 from journeyman.traces.reports.success import (
@@ -41,6 +42,8 @@ class Report(Record):
     slowest: CriticalPath | None
     """Critical path of the run that took longest."""
     captured: tuple[Captured, ...]
+    rings: tuple[str, ...] = ()
+    """Traces with spans whose parents lead back to themselves."""
 
 
 def report(
@@ -67,6 +70,7 @@ def report(
         cost=cost(store, scope, prices=prices, currency=currency, watts=watts),
         slowest=_slowest(store, scope),
         captured=captured(store, scope),
+        rings=rings(store, scope),
     )
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from journeyman.traces.capture.log import SpanRecord, parse_line, utc_day
 from journeyman.traces.capture.texts import Texts
+from journeyman.traces.files import regular
 from journeyman.traces.storage.columns import SCHEMA, to_table
 
 FLAWS = ("torn", "corrupt", "refused", "texts")
@@ -44,7 +45,7 @@ class LiveFiles:
     def _read(self, path: Path, days: frozenset[str], part: "_Part") -> bool:
         if path.stat().st_size == part.read_to + len(part.tail):
             return False
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             file.seek(part.read_to)
             lines = list(file)
         spans = [span for span in self._spans(lines, part) if not (days and utc_day(span.start_ns) in days)]

@@ -118,6 +118,10 @@ def corrupt(path: str, error: BaseException) -> StoreError:
 
 
 def reason(error: BaseException) -> str:
+    if isinstance(error, pa.ArrowException):
+        return "it isn't a whole Parquet file"  # Arrow would tell how it reads one.
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

@@ -20,7 +20,7 @@ from journeyman.traces.base import Record
 from journeyman.traces.capture.log import utc_day
 from journeyman.traces.capture.texts import Texts, filesystem_of, is_local
 from journeyman.traces.errors import StoreError
-from journeyman.traces.files import PARTIAL, is_closed
+from journeyman.traces.files import PARTIAL, is_closed, regular
 from journeyman.traces.storage.columns import with_all_columns
 from journeyman.traces.storage.segment_file import (
     CORRUPT,
@@ -207,7 +207,7 @@ class Segments:
         if not self.local:
             tail: bytes = _remotely(lambda: self.filesystem.cat_file(path, start=-count))
             return tail
-        with Path(path).open("rb") as file:
+        with regular(Path(path)).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - count))
             return file.read()
 

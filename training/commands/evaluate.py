@@ -57,7 +57,7 @@ def evaluate_command(
     )
     table = with_policies(workspace, current_policies(workspace), bench.named(dict(map(_pair, policy or []))))
     with progress() as bar:
-        row = bar.add_task("evaluate", total=len(bench.tasks))
+        row = bar.add_task("evaluating, task", total=len(bench.tasks))
         episodes = bench.episodes(table, on_episode=lambda episode: bar.advance(row), again=again)
     summary = summarise(crew.stem, episodes)
     emit(summary, as_json, lambda: _show(summary))

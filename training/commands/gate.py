@@ -65,7 +65,7 @@ def gate_command(
 
         def advance(policy: str, episode: Episode) -> None:
             if policy not in rows:
-                rows[policy] = bar.add_task(policy, total=len(bench.tasks))
+                rows[policy] = bar.add_task(f"{policy}, task", total=len(bench.tasks))
             bar.advance(rows[policy])
 
         verdict = compare(workspace, server, bench, candidate, config, on_episode=advance, again=again)

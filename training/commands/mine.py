@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import TrainingError
@@ -33,9 +33,10 @@ def mine_command(
     workspace = find_workspace(folder)
     store = workspace.store
     config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
-    mining = Mining(store, agent, config)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
-    dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
+    with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
+        mining = Mining(store, agent, config, on_turn=tell)
+        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in mining.refused:

@@ -51,13 +51,13 @@ def _train(
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
     parent = Journal(workspace.journal).in_service(agent)
     with progress() as bar:
-        task = bar.add_task("loading", total=None)
+        task = bar.add_task("loading the model", total=None)
 
         def tell(checkpoint: Checkpoint | None) -> None:
             notes.print(_start(base_model, parent, checkpoint), markup=False)
 
         def show(step: int, total: int, loss: float) -> None:
-            bar.update(task, description=f"training, loss {loss:.3f}", completed=step, total=total)
+            bar.update(task, description=f"training, loss {loss:.3f}, step", completed=step, total=total)
 
         return train_adapter(
             samples,

@@ -70,7 +70,17 @@ class Mining:
     A turn carries its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
     """
 
-    def __init__(self, store: TraceStore, agent: str, config: MineConfig, ids: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        store: TraceStore,
+        agent: str,
+        config: MineConfig,
+        ids: Collection[str] | None = None,
+        *,
+        on_turn: Callable[[str], None] = lambda trace_id: None,
+    ) -> None:
+        """`on_turn` is told the trace of each turn that is looked at."""
+        self._on_turn = on_turn
         self._store = store
         self._agent = agent
         self._config = config
@@ -92,6 +102,7 @@ class Mining:
         }
         for values in self._store.turns(_Turn._fields, **wanted):
             turn = _Turn._make(values)
+            self._on_turn(turn.trace_id)
             row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
             if isinstance(row, bytes):
                 yield row

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
 
-from journeyman.traces.base import Record, encoding_of, first_mistake
+from journeyman.traces.base import Record, first_mistake, read_text
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.files import make_folder, publish
 from journeyman.traces.messages import Message, ToolCall
@@ -111,14 +111,11 @@ _WITHOUT_IDS = {
 
 
 def read_samples(path: Path) -> list[SFTSample]:
-    """The samples of a file; raises `ConfigError` without the file, `TrainingError` naming a broken line."""
-    try:
-        # Not splitlines: JSON leaves the other line separators of Unicode as they are.
-        lines = path.read_text(encoding=encoding_of(path)).split("\n")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}") from None
+    """The samples of a file; raises `ConfigError` where it can't be read, `TrainingError` naming a broken line."""
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one")
+    # Not splitlines: JSON leaves the other line separators of Unicode as they are.
+    lines = read_text(path).split("\n")
     return [_read_line(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
 
 

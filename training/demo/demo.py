@@ -5,6 +5,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+from pydantic import ValidationError
+
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import BASE, ModelTable
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter
@@ -15,7 +17,8 @@ from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
-from journeyman.traces.files import write_whole
+from journeyman.traces.errors import StoreError
+from journeyman.traces.files import regular, write_whole
 from journeyman.traces.trace import Task
 from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.samples import write_samples
@@ -214,9 +217,12 @@ class Demo:
 
     def _settled(self, path: Path, adapter: Adapter) -> Learned | None:
         """What became of the candidate when it was tried before, while that is still so."""
-        if not path.exists():
+        try:
+            learned = Learned.model_validate_json(regular(path).read_bytes())
+        except FileNotFoundError:
             return None
-        learned = Learned.model_validate_json(path.read_bytes())
+        except ValidationError:
+            raise StoreError(f"{path}: not what the demo learned: delete it, and that part is done again") from None
         serves = self._in_service().get(adapter.agent) == adapter.policy
         return learned if serves == (learned.verdict == "promote") else None
 

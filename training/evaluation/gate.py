@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import AdapterError, ConfigError
-from journeyman.traces.files import write_whole
+from journeyman.traces.files import regular, write_whole
 from journeyman.training.evaluation.evaluate import Episode, mean_interval, measured
 
 VERDICT = "verdict.json"
@@ -139,7 +139,7 @@ def write_verdict(folder: Path, verdict: Verdict) -> None:
 def read_verdict(folder: Path) -> Verdict | None:
     path = folder / VERDICT
     try:
-        return Verdict.model_validate_json(path.read_bytes())
+        return Verdict.model_validate_json(regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError:

@@ -81,7 +81,7 @@ def _wanted(store: "TraceStore", prefixes: Sequence[str], *, all_runs: bool) -> 
 def _runs(store: "TraceStore", ids: Sequence[str]) -> tuple[int, list[Finding]]:
     spans, findings = 0, list[Finding]()
     with progress() as bar:
-        row = bar.add_task("check", total=len(ids))
+        row = bar.add_task("checking, run", total=len(ids))
         for start in range(0, len(ids), RUNS):
             some = ids[start : start + RUNS]
             count, found = _checked(store.spans(ids=some))

@@ -1,9 +1,9 @@
 """The commands `journeyman traces export` and `journeyman traces import`: the record for other programs, and theirs."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ from journeyman.runtime.commands.traces.scope import (
     conditions,
 )
 from journeyman.runtime.config import read_headers
-from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress
+from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out, progress, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError
@@ -31,8 +31,6 @@ from journeyman.traces.labels import LabelLog
 
 if TYPE_CHECKING:
     from journeyman.traces.exchange.endpoint import Endpoint
-
-T = TypeVar("T")
 
 SHOWN = 20
 """Broken entries that a person is shown."""
@@ -90,12 +88,11 @@ def export_command(
     store = workspace.store
     if trace:
         asked["ids"] = [store.get(prefix).trace_id for prefix in trace]
-    exported: set[str] = set()
-    with _counting("exporting") as counted:
-        spans = _noting(counted(store.spans(**asked)), exported)
-        report = _export(spans, to, otlp, mlflow, headers)
+    ids = store.ids(**asked)
+    with runs_done("exporting, run", len(ids)) as tell:
+        report = _export(_noting(store.spans(**asked), tell), to, otlp, mlflow, headers)
     if mlflow is not None:
-        report["labels"] = _push_labels(workspace, exported, mlflow, headers)
+        report["labels"] = _push_labels(workspace, frozenset(ids), mlflow, headers)
     emit(report, as_json, lambda: out.print(_told(report), markup=False, soft_wrap=True))
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False)
@@ -114,10 +111,10 @@ def _export(
     return {"to": endpoint.shown, "spans": sent.taken, "refused": sent.refused}
 
 
-def _noting(spans: Iterable[SpanRecord], trace_ids: set[str]) -> Iterator[SpanRecord]:
-    """The spans, while the ids of their traces are collected."""
+def _noting(spans: Iterable[SpanRecord], tell: Callable[[str], None]) -> Iterator[SpanRecord]:
+    """The spans, while it is told of which traces they are."""
     for span in spans:
-        trace_ids.add(span.trace_id)
+        tell(span.trace_id)
         yield span
 
 
@@ -172,9 +169,11 @@ def import_command(
     workspace = find_workspace(folder).create()
     formats = {file: format or detect(file) for file in files}
     broken: list[str] = []
-    with Intake(workspace) as intake, _counting("importing") as counted:
+    with Intake(workspace) as intake, progress() as bar:
         for file in files:
-            for entry in counted(read_file(file, formats[file], agent=agent, family=family)):
+            row = bar.add_task(f"importing {file.name}, entry", total=None)
+            for entry in read_file(file, formats[file], agent=agent, family=family):
+                bar.advance(row)
                 if isinstance(entry, Broken):
                     broken.append(f"{file}: {entry.where}: {entry.reason}")
                 else:
@@ -199,17 +198,3 @@ def _taken(report: dict[str, Any]) -> str:
     known = f"; {report['known']} spans were there already" if report["known"] else ""
     deleted = f"; {report['deleted']} are of runs that were deleted here" if report["deleted"] else ""
     return f"{report['spans']} spans and {report['labels']} labels imported{known}{deleted}"
-
-
-@contextmanager
-def _counting(doing: str) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
-    """A bar that counts what goes through the iterators that it is given; nobody knows the total beforehand."""
-    with progress() as bar:
-        task = bar.add_task(doing, total=None)
-
-        def counted(entries: Iterable[T]) -> Iterator[T]:
-            for entry in entries:
-                yield entry
-                bar.advance(task)
-
-        yield counted

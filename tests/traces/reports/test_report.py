@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from journeyman.traces.prices import Price
 from journeyman.traces.reports.report import Report, report
 from journeyman.traces.reports.scope import Scope
-from journeyman.traces.reports.shown.printed import printed
+from journeyman.traces.reports.shown.printed import SHOWN, printed
 from journeyman.traces.reports.shown.sections import headline, sections
 
 CHAT = {"operation": "chat"}
@@ -81,3 +83,19 @@ def test_the_slowest_run_is_one_of_the_scope(runs: Any) -> None:
     quick = runs.add({**CHAT, "seconds": 2.0}, family="rivers")
     found = report(runs.store, Scope(family="rivers"))
     assert found.slowest is not None and found.slowest.trace_id == quick
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_line_is_longer_than_the_terminal_and_no_number_is_cut(runs: Any, width: int) -> None:
+    engine = {f"journeyman.engine.{part}_s": 12.5 for part in ("queue", "prefill", "decode")}
+    names = {"worker": "a worker of many words and_one_very_long_one", "family": "漢字" * 20}
+    runs.add(*[{**CHAT, "seconds": 1234.5, "engine": engine}, TOOL] * 4, score=1.0, **names)
+    runs.add(CHAT, {**TOOL, "error": "timeout"}, status="failed", worker_status="failed", score=0.0, **names)
+    found = report(runs.store, prices={"default": Price(input=1.0)})
+    lines = shown(found, width).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    words = " ".join(" ".join(lines).split())
+    for section in sections(found):
+        for name, *cells in zip(section.columns, *section.rows[:SHOWN], strict=True):
+            assert not name.startswith(">") or all(text in words for text in (name[1:], *cells)), name
+    assert "…" not in words.replace("… 1 more row", "")

@@ -10,6 +10,7 @@ from rich.text import Text
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord, parse_line
 from journeyman.traces.capture.texts import Texts
+from journeyman.traces.files import regular
 from journeyman.traces.reports.wording import count, duration, joined, line, shortened, status_text
 
 HISTORY_BYTES = 2**18
@@ -35,7 +36,7 @@ class Follower:
 
     def _read(self, path: Path) -> Iterator[SpanRecord]:
         try:
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 if path not in self._offsets:
                     self._offsets[path] = _recent(path) if path in self._known else 0
                 file.seek(self._offsets[path])

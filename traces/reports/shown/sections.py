@@ -16,7 +16,7 @@ from journeyman.traces.reports.steps import Compounding
 from journeyman.traces.reports.success import Success
 from journeyman.traces.reports.wording import count, duration, percent
 
-Topic = Literal["success", "attribution", "steps", "latency", "cost", "critical path", "capture"]
+Topic = Literal["success", "attribution", "steps", "latency", "cost", "critical path", "capture", "rings"]
 
 
 class Section(Record):
@@ -51,6 +51,8 @@ def _sections(report: Report) -> Iterator[Section]:
         yield _critical_path(report.slowest)
     if report.captured:
         yield _capture(report.captured)
+    if report.rings:
+        yield _rings(report.rings)
 
 
 def headline(report: Report) -> str:
@@ -251,4 +253,14 @@ def _capture(found: tuple[Captured, ...]) -> Section:
         note="Turns that meet the capture contract, and why the others do not.",
         columns=("agent", ">turns", ">learnable", ">learnable %", "refused"),
         rows=tuple(rows),
+    )
+
+
+def _rings(found: tuple[str, ...]) -> Section:
+    return Section(
+        topic="rings",
+        heading="What is no tree",
+        note=f"In {count(len(found), 'run')} a span's parents form a ring: it is shown as a root, and marked.",
+        columns=("run",),
+        rows=tuple((trace_id[:8],) for trace_id in found),
     )
