@@ -4,8 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from math import ceil
 from unicodedata import normalize
+
+import numpy as np
 
 LETTERS = 3
 """Of a shingle. In a short question longer ones tell apart what one other word makes different."""
@@ -26,39 +27,40 @@ def shingles(text: str) -> set[str]:
 
 
 class Texts:
-    """Plain texts, to be compared with others. An answer is positions in the order in which they were given."""
+    """Plain texts, to be compared with others. An answer is positions in the order in which they were given.
+
+    Exact, at a cost that grows with the number of texts: thousands are compared each with each in seconds.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = list(texts)
-        self._sizes: list[int] = []
-        self._with: defaultdict[str, list[int]] = defaultdict(list)
+        holders: defaultdict[str, list[int]] = defaultdict(list)
+        sizes = []
         for position, text in enumerate(self.texts):
             of_text = shingles(text)
-            self._sizes.append(len(of_text))
+            sizes.append(len(of_text))
             for shingle in of_text:
-                self._with[shingle].append(position)
+                holders[shingle].append(position)
+        self._sizes = np.array(sizes, dtype=np.int64)
+        self._with = {shingle: np.array(positions) for shingle, positions in holders.items()}
 
     def near(self, text: str, least: float) -> Iterator[tuple[int, float]]:
         """Texts whose shingles are at least so much those of `text`: the Jaccard similarity, 0..1, beside each."""
         asked = shingles(text)
-        # A near text shares at least `least` of them, so it has one of the others and one more: the rarest will do.
-        rarest = sorted(asked, key=self._count)[: len(asked) - ceil(least * len(asked) - 1e-9) + 1]
-        for position in sorted({position for shingle in rarest for position in self._with.get(shingle, ())}):
-            size = self._sizes[position]
-            if min(size, len(asked)) < least * max(size, len(asked)) - 1e-9:
-                continue
-            shared = len(asked & shingles(self.texts[position]))
-            similarity = shared / (size + len(asked) - shared)
-            if similarity >= least:
-                yield position, similarity
+        if not (holders := [self._with[shingle] for shingle in asked if shingle in self._with]):
+            return
+        shared = np.bincount(np.concatenate(holders), minlength=len(self.texts))
+        similarity = shared / (self._sizes + len(asked) - shared)
+        for position in np.flatnonzero(similarity >= least):
+            yield int(position), float(similarity[position])
 
     def holding(self, text: str) -> Iterator[int]:
-        """Texts in which `text` stands."""
+        """Texts in which `text`, of three letters or more, stands."""
         fewest = min(shingles(text), key=self._count)
-        return (position for position in self._with.get(fewest, ()) if text in self.texts[position])
+        return (int(position) for position in self._with.get(fewest, ()) if text in self.texts[position])
 
     def within(self, text: str) -> Iterator[int]:
-        """Texts that stand in `text`."""
+        """Texts that stand in `text`; of two letters or less only one that is it."""
         for shingle in shingles(text):
             for position in self._known_by.get(shingle, ()):
                 if self.texts[position] in text:
