@@ -89,7 +89,9 @@ def sub_questions(task: Task) -> list[str]:
     """Those that somebody wrote down; raises `ConfigError` for what is no list of texts."""
     written = task.metadata.get(SUB_QUESTIONS, [])
     if not isinstance(written, list) or not all(isinstance(text, str) for text in written):
-        raise ConfigError(f'task {task.id!r}: metadata.{SUB_QUESTIONS} is no list of texts: write ["...", "..."]')
+        raise ConfigError(
+            f'task {task.id!r}: metadata.{SUB_QUESTIONS} isn\'t a list of texts: write one, as in ["Who?"]'
+        )
     return [text for text in written if isinstance(text, str) and plain(text)]
 
 

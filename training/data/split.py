@@ -213,7 +213,7 @@ def _check_same(record: Path, split: Split, folder: Path) -> None:
     try:
         before = Split.model_validate_json(record.read_bytes())
     except (ValidationError, OSError):
-        raise ConfigError(f"{record} is no record of a split: move it away, or name another --out") from None
+        raise ConfigError(f"{record} isn't the record of a split: move it away, or name another --out") from None
     if before != split:
         now, then = split.model_dump(), before.model_dump()
         changed = ", ".join(f"{key} was {then[key]!r}" for key in now if now[key] != then[key])

@@ -95,7 +95,7 @@ def test_show_counts_tasks_references_families_and_letters(tasks: Tasks) -> None
         ([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}], "line 2: id 'a' was used before; mend the line"),
         ([{"prompt": "x"}, "{"], "line 2: it is not valid JSON"),
         ([], "holds no task: write one a line"),
-        ([{"prompt": "x", "metadata": {"sub_questions": "y"}}], "metadata.sub_questions is no list of texts: write"),
+        ([{"prompt": "x", "metadata": {"sub_questions": "y"}}], "metadata.sub_questions isn't a list of texts: write"),
     ],
     ids=["an id twice", "a broken line", "nothing", "sub-questions"],
 )

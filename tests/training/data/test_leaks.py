@@ -82,5 +82,5 @@ def test_a_tie_holds_both_ways(prompts: list[str]) -> None:
 
 
 def test_sub_questions_that_are_no_list_of_texts_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"task 'q': metadata.sub_questions is no list of texts: write"):
+    with pytest.raises(ConfigError, match=r"task 'q': metadata.sub_questions isn't a list of texts: write"):
         find_leaks({"train": [task("a", asks="b")], "gate": [MARS]}, NEAR)

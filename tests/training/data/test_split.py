@@ -191,7 +191,7 @@ def test_sets_of_somebody_else_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"q\.gate\.jsonl is there, and no split of .*: move it away"):
         write_split(path, tmp_path, BY_DB)
     (tmp_path / "q.split.json").write_text("{}}")
-    with pytest.raises(ConfigError, match=r"q\.split\.json is no record of a split: move it away"):
+    with pytest.raises(ConfigError, match=r"q\.split\.json isn't the record of a split: move it away"):
         write_split(path, tmp_path, BY_DB)
 
 
