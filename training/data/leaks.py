@@ -41,23 +41,23 @@ class Ties:
 
     def of(self, task: Task) -> dict[int, Tie]:
         """The tasks that are tied to this one, by position, each by its gravest tie; it may be one of them."""
-        ties = {position: Tie(kind="reference") for position in self._by_reference(task)}
-        ties |= {position: Tie(kind="sub-question") for position in self._by_question(task)}
-        prompt = plain(task.prompt)
+        prompt, *_ = questions = _questions(task)
+        ties = {position: Tie(kind="reference") for position in self._by_reference(task, questions)}
+        ties |= {position: Tie(kind="sub-question") for position in self._by_question(questions)}
         for position, similarity in self._prompts.near(prompt, self._near):
             equal = self._prompts.texts[position] == prompt
             ties[position] = Tie(kind="equal") if equal else Tie(kind="near", similarity=similarity)
         return ties
 
-    def _by_question(self, task: Task) -> Iterator[int]:
-        for text in _questions(task):
+    def _by_question(self, questions: Sequence[str]) -> Iterator[int]:
+        for text in questions:
             yield from self._questions.holding(text)
             yield from self._questions.within(text)
 
-    def _by_reference(self, task: Task) -> Iterator[int]:
+    def _by_reference(self, task: Task, questions: Sequence[str]) -> Iterator[int]:
         for text in _references(task):
             yield from self._questions.holding(text)
-        for text in _questions(task):
+        for text in questions:
             yield from self._references.within(text)
 
 
@@ -80,9 +80,9 @@ def _tells(text: str, of: str) -> bool:
     return len(text) >= LEAST or text == of
 
 
-def _questions(task: Task) -> Iterator[str]:
-    yield plain(task.prompt)
-    yield from map(plain, sub_questions(task))
+def _questions(task: Task) -> list[str]:
+    """The prompt, then the sub-questions."""
+    return [plain(task.prompt), *map(plain, sub_questions(task))]
 
 
 def sub_questions(task: Task) -> list[str]:

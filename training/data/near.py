@@ -47,7 +47,8 @@ class Texts:
     def near(self, text: str, least: float) -> Iterator[tuple[int, float]]:
         """Texts whose shingles are at least so much those of `text`: the Jaccard similarity, 0..1, beside each."""
         asked = shingles(text)
-        if not (holders := [self._with[shingle] for shingle in asked if shingle in self._with]):
+        holders = [self._with[shingle] for shingle in asked if shingle in self._with]
+        if not holders or least * len(asked) > self._sizes.max():  # A long text is near no short one.
             return
         shared = np.bincount(np.concatenate(holders), minlength=len(self.texts))
         similarity = shared / (self._sizes + len(asked) - shared)
