@@ -99,9 +99,20 @@ def read_tasks(path: Path) -> tuple[list[Task], list[BrokenLine]]:
 
     A line without an `id` is named by its number. Raises `ConfigError` if the file cannot be read.
     """
-    lines = read_text(path).splitlines()
     tasks: list[Task] = []
     broken: list[BrokenLine] = []
+    for number, task in task_lines(path):
+        if isinstance(task, Task):
+            tasks.append(task)
+        else:
+            broken.append(BrokenLine(number=number, reason=task))
+    return tasks, broken
+
+
+def task_lines(path: Path) -> Iterator[tuple[int, Task | str]]:
+    """The same, line by line, each with its number: a task, or the reason why it is none."""
+    # Not splitlines: JSON leaves the other line separators of Unicode as they are.
+    lines = read_text(path).split("\n")
     seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -111,11 +122,10 @@ def read_tasks(path: Path) -> tuple[list[Task], list[BrokenLine]]:
             if task.id in seen:
                 raise ValueError(f"id {task.id!r} was used before")
         except ValueError as error:
-            broken.append(BrokenLine(number=number, reason=str(error)))
+            yield number, str(error)
         else:
             seen.add(task.id)
-            tasks.append(task)
-    return tasks, broken
+            yield number, task
 
 
 def _task(line: str, number: int) -> Task:

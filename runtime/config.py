@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,10 @@ from journeyman.traces.prices import Price
 
 if TYPE_CHECKING:
     pass
+
+TaskSet = Literal["train", "gate", "test", "vault"]
+"""The sets that one file of tasks is split into."""
+TASK_SETS: tuple[TaskSet, ...] = get_args(TaskSet)
 
 
 class ServerConfig(Config):
@@ -110,12 +114,31 @@ class RunsConfig(Config):
     """Runs that ended longer ago are deleted when the store is opened; their traces stay."""
 
 
+class TasksConfig(Config):
+    """Table `[tasks]`: the workspace's task sets, which commands then take by name, as in `--tasks gate`.
+
+    Paths count from the folder of `journeyman.toml`. Nothing is mined from tasks of `gate`, `test` and `vault`.
+    """
+
+    train: str | None = None
+    """Tasks to learn from."""
+    gate: str | None = None
+    """Tasks on which a candidate meets the policy in service."""
+    test: str | None = None
+    """Tasks that a report is made on; no decision is."""
+    vault: str | None = None
+    """Tasks for the very end: nobody looks at them before."""
+    near: float = Field(default=0.7, gt=0, le=1)
+    """Prompts are near-equal whose letter trigrams are so much the same (Jaccard, 0..1)."""
+
+
 class ProjectConfig(Config):
     """`journeyman.toml`, which lies beside the workspace and is optional."""
 
     server: ServerConfig = ServerConfig()
     traces: TracesConfig = TracesConfig()
     runs: RunsConfig = RunsConfig()
+    tasks: TasksConfig = TasksConfig()
     memory: MemoryLimits = MemoryLimits()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     """Policies that other servers answer for, by name."""

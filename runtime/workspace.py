@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from journeyman.runtime.config import ProjectConfig
+from journeyman.runtime.config import TASK_SETS, ProjectConfig
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.files import try_lock
@@ -77,6 +77,23 @@ class Workspace:
         if named is None:
             return self.root / "runs.db"
         return named if "://" in named else self.root.parent / named
+
+    def task_file(self, named: Path) -> Path:
+        """The file of the task set of that name, else `named` itself, which is a file's path.
+
+        Raises `ConfigError` for the name of a set that `[tasks]` doesn't have, where there is no such file either.
+        """
+        name = str(named)
+        if name not in TASK_SETS:
+            return named
+        path: str | None = getattr(self.config.tasks, name)
+        if path is not None:
+            return self.root.parent / path
+        if named.exists():
+            return named
+        raise ConfigError(
+            f'there is no task set {name!r}: write {name} = "FILE" under [tasks] in {self.config_file}, or name a file'
+        )
 
     @property
     def batches(self) -> Path:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from shutil import copy
 from types import SimpleNamespace
@@ -283,6 +284,8 @@ approve = true
 def recorded(workspace: Workspace) -> SimpleNamespace:
     """A workspace with a run that ended, one that waits for a person, and conversations of another program."""
     (workspace.root.parent / "crew.toml").write_text(CREW)
+    rows = (f'{{"id": "q{n}", "prompt": "{sha256(b"%d" % n).hexdigest()}"}}\n' for n in range(60))
+    (workspace.root.parent / "tasks.jsonl").write_text("".join(rows))
     chats = copy(ROOT / "tests" / "data" / "imports" / "requests.jsonl", workspace.root.parent / "chats.jsonl")
     imported = ["traces", "import", str(chats), "--agent", "lookup", "-C", str(workspace.root)]
     assert CliRunner().invoke(APP, imported).exit_code == 0

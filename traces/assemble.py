@@ -14,7 +14,7 @@ from journeyman.traces.capture.growth import GROWING
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
-from journeyman.traces.messages import Usage, read_reply, read_result
+from journeyman.traces.messages import Message, Usage, read_reply, read_result
 from journeyman.traces.prompts import Prompts
 from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
 
@@ -206,7 +206,7 @@ def _asked(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> di
     ids = {_text(span, a.TOOL_CALL_ID) for span in ordered if _operation(span) == "execute_tool"} - {None, *known}
     asked: dict[str, list[SpanRecord]] = defaultdict(list)
     for span in ordered if ids else ():
-        if _operation(span) in a.INFERENCE and (reply := _messages(span, a.OUTPUT_MESSAGES, read_reply)):
+        if _operation(span) in a.INFERENCE and (reply := _reply(span)):
             for call in reply.tool_calls:
                 asked[call.id].append(span)
     return asked
@@ -306,7 +306,7 @@ def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord], prompts: Pr
         served_by=_text(span, a.RESPONSE_MODEL),
         adapter_digest=_text(span, a.ADAPTER_DIGEST),
         messages=_messages(span, a.INPUT_MESSAGES, prompts.messages),
-        response=_messages(span, a.OUTPUT_MESSAGES, lambda span: read_reply(span.attributes)),
+        response=_reply(span),
         tool_results=tuple(_tool_result(tool) for tool in tools),
         usage=Usage(
             input_tokens=_count(span, a.INPUT_TOKENS),
@@ -370,6 +370,10 @@ def _seconds(span: SpanRecord | None, name: str) -> float | None:
 
 def _prompt_token_ids(span: SpanRecord, prompts: Prompts) -> Sequence[int] | None:
     return prompts.token_ids(span, lambda value: _read(value, _TOKEN_IDS, span, a.PROMPT_TOKEN_IDS) or ()) or None
+
+
+def _reply(span: SpanRecord) -> Message | None:
+    return _messages(span, a.OUTPUT_MESSAGES, lambda span: read_reply(span.attributes))
 
 
 def _messages(span: SpanRecord, name: str, read: Callable[[SpanRecord], T]) -> T:

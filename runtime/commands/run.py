@@ -22,7 +22,9 @@ from journeyman.traces.trace import Outcome, Task
 def run(
     question: Annotated[str | None, typer.Argument(help="The task, in words")] = None,
     crew: Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")] = Path("crew.toml"),
-    tasks: Annotated[Path | None, typer.Option("--tasks", metavar="FILE", help="Tasks as JSON lines")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option("--tasks", metavar="FILE", help="Tasks as JSON lines, or a set's name")
+    ] = None,
     results: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where outcomes go, JSON lines")] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Tasks at once")] = 8,
     attach: AttachOption = None,
@@ -58,7 +60,7 @@ def run(
         raise ConfigError("--tasks needs a file for the outcomes: add --out FILE")
     if run_id is not None or session is not None or user is not None:
         raise ConfigError("--run-id, --session and --user are for a single question: in a task file they are keys")
-    found, broken = read_tasks(tasks)
+    found, broken = read_tasks(workspace.task_file(tasks))
     for line in broken:
         notes.print(f"{tasks}, line {line.number}: {line.reason}: left out", markup=False)
     outcomes = asyncio.run(_many(runtime, workspace, found, results, concurrency))

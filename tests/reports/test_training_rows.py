@@ -1,6 +1,7 @@
 """Reported by people who fine-tuned on logs of agents: rows that looked right and taught the wrong thing."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_tools_that_are_no_list_are_told(tools: Any) -> None:
         talk({"content": "x"}, tools=tools)
 
 
-def why_not(spans: tuple[SpanRecord, ...]) -> str | None:
+def why_not(spans: Iterable[SpanRecord]) -> str | None:
     trajectory = assemble(spans).trajectories[0]
     return refusal(trajectory.turns[-1], trajectory)
 

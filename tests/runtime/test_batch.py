@@ -31,3 +31,10 @@ def test_a_line_whose_text_cannot_be_kept_is_broken_and_takes_no_other_with_it(t
     assert [task.prompt for task in tasks] == [r"\u0000"]
     assert broken[0].reason == "it holds a null character, which isn't text: take it out"
     assert "surrogate" in broken[1].reason
+
+
+def test_a_prompt_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"prompt": "one\u2028two\x85three"}\r\n{"prompt": "four"}\n', encoding="utf-8")
+    tasks, broken = read_tasks(path)
+    assert ([task.prompt for task in tasks], broken) == (["one\u2028two\x85three", "four"], [])

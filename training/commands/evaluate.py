@@ -16,7 +16,9 @@ from journeyman.training.evaluation.bench import Bench, with_policies
 from journeyman.training.evaluation.evaluate import Summary, measured, summarise
 
 CrewOption = Annotated[Path, typer.Option("--crew", metavar="FILE", help="The crew's TOML file")]
-TasksOption = Annotated[Path, typer.Option("--tasks", metavar="FILE", help="Tasks with references, JSON lines")]
+TasksOption = Annotated[
+    Path, typer.Option("--tasks", metavar="FILE", help="Tasks with references, JSON lines, or a set's name")
+]
 ScorerOption = Annotated[
     str, typer.Option("--scorer", metavar="MODULE:FUNCTION", help="Takes a task and an answer, gives 0..1")
 ]
@@ -53,7 +55,13 @@ def evaluate_command(
     if attach is not None:
         use_server(workspace, attach)
     bench = Bench.open(
-        workspace, crew, find_tasks(tasks), scorer, source=tasks.name, concurrency=concurrency, seed=seed
+        workspace,
+        crew,
+        find_tasks(workspace, tasks),
+        scorer,
+        source=tasks.name,
+        concurrency=concurrency,
+        seed=seed,
     )
     table = with_policies(workspace, current_policies(workspace), bench.named(dict(map(_pair, policy or []))))
     with progress() as bar:
@@ -69,8 +77,9 @@ def evaluate_command(
         raise typer.Exit(Exit.FAILED)
 
 
-def find_tasks(path: Path) -> list[Task]:
-    """The tasks of a file; lines that are none are named on stderr and left out."""
+def find_tasks(workspace: Workspace, named: Path) -> list[Task]:
+    """The tasks of a file, or of a set by its name; lines that are none are named on stderr and left out."""
+    path = workspace.task_file(named)
     tasks, broken = read_tasks(path)
     for line in broken:
         notes.print(f"{path}, line {line.number}: {line.reason}: left out", markup=False)

@@ -10,8 +10,10 @@ from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes,
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import TrainingError
+from journeyman.training.data.heldout import HeldOut, runs_of
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile
+from journeyman.training.data.tasks import read_set
 
 
 def mine_command(
@@ -20,6 +22,9 @@ def mine_command(
     label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
     family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
     policy: Annotated[str | None, typer.Option(help="Only turns of this policy, e.g. teacher or worker@8")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only runs of these tasks: a file, or a set's name")
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -28,14 +33,17 @@ def mine_command(
 ) -> None:
     """Turn recorded runs into training data for one agent, and say what was refused and why.
 
+    Nothing is mined from the tasks of gate, test and vault under [tasks] of journeyman.toml, nor from near ones.
+
     Example: journeyman mine --agent clerk --min-score 1
     """
     workspace = find_workspace(folder)
     store = workspace.store
     config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
+    ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        mining = Mining(store, agent, config, on_turn=tell)
+        mining = Mining(store, agent, config, ids, HeldOut.of(workspace), on_turn=tell)
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import NotForTrainingError, learnable_instructions, learnable_messages
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.heldout import NOTHING, HeldOut
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
@@ -47,9 +48,16 @@ class Mined(Record):
         return sum(sample.count for sample in self.samples)
 
 
-def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collection[str] | None = None) -> Mined:
+def mine_sft(
+    store: TraceStore,
+    agent: str,
+    config: MineConfig,
+    *,
+    ids: Collection[str] | None = None,
+    held_out: HeldOut = NOTHING,
+) -> Mined:
     """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
-    mining = Mining(store, agent, config, ids)
+    mining = Mining(store, agent, config, ids, held_out)
     first_ones = list(mining)
     samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
     return Mined(samples=samples, refused=mining.refused)
@@ -76,6 +84,7 @@ class Mining:
         agent: str,
         config: MineConfig,
         ids: Collection[str] | None = None,
+        held_out: HeldOut = NOTHING,
         *,
         on_turn: Callable[[str], None] = lambda trace_id: None,
     ) -> None:
@@ -85,6 +94,7 @@ class Mining:
         self._agent = agent
         self._config = config
         self._ids = ids
+        self._held_out = held_out
         self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
@@ -94,6 +104,7 @@ class Mining:
         self._counted.clear()
         self._span_ids.clear()
         scores = self._scores()
+        refused = self._held_out.runs(self._store)
         wanted: Conditions = {
             "agent": self._agent,
             "policy": self._config.policy,
@@ -103,7 +114,8 @@ class Mining:
         for values in self._store.turns(_Turn._fields, **wanted):
             turn = _Turn._make(values)
             self._on_turn(turn.trace_id)
-            row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
+            refusal = refused.get(turn.trace_id) or self._score_refusal(turn, scores) or _turn_refusal(turn)
+            row = refusal or self._row(turn)
             if isinstance(row, bytes):
                 yield row
             elif row is not None:
@@ -162,6 +174,8 @@ class Mining:
                 known.append(turn.span_id)
                 return None
             messages = (*_instructions(system), *learnable_messages(turn.input_messages))
+            if (refusal := self._held_out.messages(messages)) is not None:
+                return refusal
             line = _line(turn, messages, reply, _sent(turn, tools))
         except NotForTrainingError as error:
             return str(error)

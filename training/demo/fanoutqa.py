@@ -16,8 +16,9 @@ from journeyman.tools.retrieve import retrieve
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
+from journeyman.training.data.near import plain
 from journeyman.training.data.teach import Demonstrations, Finding
-from journeyman.training.demo.decompositions import WORKER, Question, normalised, read_questions
+from journeyman.training.demo.decompositions import WORKER, Question, read_questions
 
 Split = Literal["train", "gate", "test"]
 
@@ -124,7 +125,7 @@ def _splits() -> dict[Split, tuple[Question, ...]]:
 
 def _texts(question: Question) -> frozenset[str]:
     texts = (question.text, *(fact.text for fact in question.facts), *question.findings)
-    return frozenset(normalised(text) for text in texts)
+    return frozenset(map(plain, texts))
 
 
 @cache

@@ -1,0 +1,92 @@
+"""Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from journeyman.runtime.config import TaskSet
+from journeyman.runtime.workspace import Workspace
+from journeyman.traces.storage.store import TraceStore
+from journeyman.traces.trace import Task
+from journeyman.training.data.leaks import Tie, Ties
+from journeyman.training.data.near import plain
+from journeyman.training.data.tasks import workspace_sets
+
+HELD_OUT: tuple[TaskSet, ...] = ("gate", "test", "vault")
+_REASONS = {
+    "equal": "a task of {}",
+    "near": "near a task of {}",
+    "sub-question": "shares a question with {}",
+    "reference": "holds a reference of {}",
+}
+
+
+class HeldOut:
+    """What is held out, and why a text may not be learned from."""
+
+    def __init__(self, sets: Mapping[str, Sequence[Task]], near: float) -> None:
+        """`near` as in `[tasks]` of `journeyman.toml`."""
+        self._set_of = [name for name, tasks in sets.items() for _ in tasks]
+        tasks = [task for tasks in sets.values() for task in tasks]
+        self._ids = {task.id: name for task, name in zip(tasks, self._set_of, strict=True)}
+        self._ties = Ties(tasks, near)
+        self._of_text = lru_cache(maxsize=4096)(self._find)
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "HeldOut":
+        """The sets that the workspace names; raises `ConfigError` where one can't be read."""
+        return cls(workspace_sets(workspace, HELD_OUT), workspace.config.tasks.near)
+
+    def __bool__(self) -> bool:
+        return bool(self._set_of)
+
+    def runs(self, store: TraceStore) -> dict[str, str]:
+        """Why nothing of a run may be learned from, by trace id; the others are left out.
+
+        A run tells its prompt as it ends. Of one that a crash ended only its task's id is known.
+        """
+        if not self:
+            return {}
+        rows = store.sql(
+            """SELECT trace_id, named, prompt FROM (SELECT trace_id, min(task_id) AS named FROM spans GROUP BY trace_id)
+            LEFT JOIN workflows USING (trace_id)"""
+        ).to_pylist()
+        reasons = ((row["trace_id"], self._of_run(row["named"], row["prompt"])) for row in rows)
+        return {trace_id: reason for trace_id, reason in reasons if reason is not None}
+
+    def _of_run(self, task_id: str | None, prompt: str | None) -> str | None:
+        if prompt is None:
+            return f"a task of {self._ids[task_id]}" if task_id in self._ids else None
+        return self._of_text(prompt, True)
+
+    def messages(self, messages: Iterable[Mapping[str, Any]]) -> str | None:
+        """Why a row with these messages may not be learned from, by what its users ask.
+
+        A text that happens to stand in a reference too, such as a name in what a tool gave, is no reason.
+        """
+        if not self:
+            return None
+        asked = (message["content"] for message in messages if message["role"] == "user")
+        return next((reason for text in asked if (reason := self._of_text(text, False))), None)
+
+    def _find(self, text: str, references: bool) -> str | None:
+        ties = self._ties.of(Task(id="", prompt=text))
+        tied = [(position, tie) for position, tie in ties.items() if references or tie.kind != "reference"]
+        if not tied:
+            return None
+        position, tie = min(tied, key=lambda tied: (_gravity(tied[1]), tied[0]))
+        return _REASONS[tie.kind].format(self._set_of[position])
+
+
+def _gravity(tie: Tie) -> int:
+    return list(_REASONS).index(tie.kind)
+
+
+NOTHING = HeldOut({}, 1.0)
+
+
+def runs_of(store: TraceStore, tasks: Iterable[Task]) -> list[str]:
+    """Ids of the traces whose task is one of these, by its prompt."""
+    prompts = {plain(task.prompt) for task in tasks}
+    rows = store.sql("SELECT trace_id, prompt FROM workflows WHERE prompt IS NOT NULL").to_pylist()
+    return [row["trace_id"] for row in rows if plain(row["prompt"]) in prompts]
