@@ -9,6 +9,7 @@ from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.models.chat_calls import CallPart, WireCall, WireFunction, join_parts, read_calls
 from journeyman.runtime.models.chat_failures import check_end, check_failure, read_end
 from journeyman.traces.base import Record
+from journeyman.traces.errors import ModelError
 from journeyman.traces.messages import Usage, chat_message, chat_tool
 
 CALL_MARKS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=")
@@ -55,6 +56,19 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
         if not request.parallel_calls:
             body["parallel_tool_calls"] = False
     return body
+
+
+def prompt_body(request: ModelRequest, text: str | None = None, *, extensions: bool = True) -> dict[str, Any]:
+    """What vLLM is asked for the tokens of: the prompt of `request`, or `text` alone."""
+    if text is not None:
+        return {"model": request.policy, "prompt": text, "add_special_tokens": False}
+    body = request_body(request, extensions=extensions)
+    return {key: body[key] for key in ("model", "messages", "tools") if key in body}
+
+
+def read_tokens(body: bytes) -> tuple[int, ...]:
+    """Raises `ValidationError` where `body` holds none."""
+    return _Tokens.model_validate_json(body).tokens
 
 
 def read_reply(body: bytes) -> ModelReply:
@@ -119,11 +133,31 @@ def join_pieces(pieces: Sequence[Piece]) -> ModelReply | None:
     )
 
 
+def late_ids(pieces: Sequence[Piece], reply: ModelReply) -> Piece | None:
+    """A last piece with the ids of calls that came without; raises `ModelError` like `readable`."""
+    came = {part.index for piece in pieces for part in piece.call_parts if part.id}
+    calls = enumerate(readable(reply).tool_calls)
+    missing = tuple(CallPart(index=number, id=call.id) for number, call in calls if number not in came)
+    return Piece(id=reply.id, model=reply.model, call_parts=missing) if missing else None
+
+
 def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
     """`reply`, unreadable where it holds a call that the server could not read: such text is no answer."""
     if request.tools and not reply.tool_calls and any(mark in reply.content for mark in CALL_MARKS):
         return reply.model_copy(update={"unreadable": "it holds a tool call that is not complete, valid JSON"})
     return reply
+
+
+def readable(reply: ModelReply) -> ModelReply:
+    """Raises `ModelError` where a call in it can't be read."""
+    if reply.unreadable is None:
+        return reply
+    cut = "; it was cut off, so ask for it with more max_tokens" * (reply.finish_reason == "length")
+    raise ModelError(f"a reply of {reply.model} is unusable: {reply.unreadable}{cut}", kind="unusable")
+
+
+class _Tokens(BaseModel):
+    tokens: tuple[int, ...]
 
 
 class _Cached(BaseModel):
