@@ -31,6 +31,8 @@ TRACE_VERSION = 1
 
 
 class Task(Record):
+    """What a crew is to do."""
+
     id: str
     prompt: str
     reference: JsonValue = None
