@@ -245,7 +245,7 @@ def test_a_streamed_call_that_was_cut_off_is_no_call(server: Server, model: Chat
 def test_a_streamed_call_without_an_id_gets_one(server: Server, model: ChatVLLM) -> None:
     part = {"function": {"name": "price", "arguments": '{"drink": "tea"}'}}
     server.replies = [streamed({"tool_calls": [part]}, end="tool_calls")]
-    whole = AIMessageChunk("")
+    whole = AIMessageChunk(content="")
     for chunk in model.bind_tools([price]).stream("tea?"):
         assert isinstance(chunk, AIMessageChunk)
         whole += chunk

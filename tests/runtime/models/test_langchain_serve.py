@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.tools import tool
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from pydantic import BaseModel
@@ -68,7 +68,7 @@ def test_an_agent_s_structured_response_comes_from_a_real_server(vllm_server: Se
 
 def test_what_the_server_counts_is_what_it_charges(vllm_server: ServerState) -> None:
     model = ChatVLLM(base_url=vllm_server.url, max_tokens=1, timeout_s=500.0)
-    messages = [HumanMessage("Paint the wall.")]
+    messages: list[BaseMessage] = [HumanMessage("Paint the wall.")]
     for asked, tools in ((model, None), (model.bind_tools([paint], tool_choice="none"), [paint])):
         usage = asked.invoke(messages).usage_metadata
         assert usage is not None and model.get_num_tokens_from_messages(messages, tools) == usage["input_tokens"]
