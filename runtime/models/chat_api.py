@@ -17,10 +17,10 @@ from tenacity.wait import wait_random_exponential
 
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
-from journeyman.runtime.models.chat_address import Address
 from journeyman.runtime.models.chat_failures import NoReplyError, asked_wait, read_complaint, status_kind
 from journeyman.runtime.models.chat_stream import SHOWN_CHARS, StreamedReply, lines_of, read_out
 from journeyman.runtime.models.chat_wire import (
+    Address,
     Piece,
     check_calls,
     join_pieces,
@@ -31,11 +31,15 @@ from journeyman.runtime.models.chat_wire import (
     read_tokens,
     request_body,
 )
+from journeyman.runtime.models.chat_withheld import UNSENT, Withheld, without
 from journeyman.tools.secret import header_text
 from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ModelError
 
 T = TypeVar("T")
+
+WHO_S = 5.0
+"""What a server has to say who it is."""
 
 LONGEST_WAIT_S = 8.0
 """Of our own between two attempts, and of what a server asks for on top of that."""
@@ -64,6 +68,7 @@ class ChatAPI:
         self.shown = self._at.shown
         self._key = None if api_key is None else header_text(api_key, f"the API key for {self.shown}")
         self._extensions = extensions
+        self._withheld = Withheld(self.shown)
         self._policy: dict[str, Any] = {
             "stop": stop_after_attempt(retries + 1),
             "wait": _Wait(wait_s),
@@ -103,9 +108,9 @@ class ChatAPI:
 
         What was shown cannot be taken back here. `stream_reply` can.
         """
-        reply: httpx.Response = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
+        opened: tuple[httpx.Response, Any] = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
         pieces: list[Piece] = []
-        async with aclosing(self._pieces(reply, request)) as arriving:
+        async with aclosing(self._pieces(opened[0], request)) as arriving:
             async for piece in arriving:
                 pieces.append(piece)
                 yield piece
@@ -118,18 +123,22 @@ class ChatAPI:
             await client.aclose()
 
     async def _complete(self, request: ModelRequest, extra: Mapping[str, Any]) -> ModelReply:
+        body, unsent = await self._body(request, extra)
         try:
             async with asyncio.timeout(request.timeout_s):  # httpx times each read, not a reply that drips in.
                 client = self._async_client()
-                reply = await client.send(self._request(client, request, extra))
+                reply = await client.send(self._request(client, request, body))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._broken(error, request) from None
-        return self._reply(reply, request)
+        if self._withheld.learn_refusal(request.policy, body, reply.status_code, reply.content):
+            return await self._complete(request, extra)
+        return self._reply(reply, request).model_copy(update={"unsent": unsent})
 
     async def _token_ids(self, request: ModelRequest, text: str | None) -> tuple[int, ...]:
-        client, body = self._async_client(), prompt_body(request, text, extensions=self._extensions)
+        client, url = self._async_client(), self._at.beside("/tokenize")
+        body = prompt_body(request, text, extensions=self._extensions)
         try:
-            reply = await client.send(self._built(client, request, self._at.tokenize, body))
+            reply = await client.send(self._request(client, request, body, url))
         except httpx.HTTPError as error:
             raise self._broken(error, request) from None
         if not (reply.is_success or reply.status_code in (404, 405)):
@@ -138,7 +147,7 @@ class ChatAPI:
             return read_tokens(reply.content)
         except ValidationError:
             said = read_complaint(reply.content) or "no tokens"
-            why = f"{self.shown} answered {reply.status_code} at {self._at.tokenize.path}: {said}; only vLLM counts "
+            why = f"{self.shown} answered {reply.status_code} at {url.path}: {said}; only vLLM counts "
             why += "tokens there, so give ChatVLLM a custom_get_token_ids for another server"
             raise ModelError(self._without_key(why), kind="refused", status=reply.status_code) from None
 
@@ -159,7 +168,8 @@ class ChatAPI:
         pieces: list[Piece] = []
         try:
             async with asyncio.timeout(request.timeout_s):
-                async with aclosing(self._pieces(await self._open(request, {}), request)) as arriving:
+                opened, unsent = await self._open(request, {})
+                async with aclosing(self._pieces(opened, request)) as arriving:
                     async for piece in arriving:
                         pieces.append(piece)
                         if piece.content:
@@ -168,19 +178,33 @@ class ChatAPI:
             raise self._broken(error, request) from None
         if (reply := join_pieces(pieces)) is None:
             raise self._broken_off()
-        return check_calls(reply, request)
+        return check_calls(reply, request).model_copy(update={"unsent": unsent})
 
-    async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Response:
+    async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> tuple[httpx.Response, Mapping[str, str]]:
+        """The reply as it begins, and what of the request was not sent."""
         client = self._async_client()
         streaming = {**extra, "stream": True, "stream_options": {"include_usage": True}}
+        body, unsent = await self._body(request, streaming)
         try:
-            reply = await client.send(self._request(client, request, streaming), stream=True)
+            reply = await client.send(self._request(client, request, body), stream=True)
             if reply.is_success:
-                return reply
+                return reply, unsent
             await reply.aread()
         except httpx.HTTPError as error:
             raise self._broken(error, request) from None
+        if self._withheld.learn_refusal(request.policy, body, reply.status_code, reply.content):
+            return await self._open(request, extra)
         raise self._refusal(reply, request)
+
+    async def _beside(self, path: str) -> str | None:
+        """What the server has at `path`, beside its API, empty for nothing; None where it doesn't say in time."""
+        url = self._at.beside(path)
+        try:
+            async with asyncio.timeout(WHO_S):
+                reply = await self._async_client().get(url, headers=self._authorization)
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return reply.text if reply.is_success else ""
 
     async def _pieces(self, reply: httpx.Response, request: ModelRequest) -> AsyncGenerator[Piece]:
         """All of them; raises `ModelError` where the stream ends before the reply does.
@@ -209,24 +233,30 @@ class ChatAPI:
             self._clients[loop] = httpx.AsyncClient(limits=LIMITS, trust_env=False)
         return self._clients[loop]
 
-    def _request(self, client: httpx.AsyncClient, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Request:
-        return self._built(
-            client, request, self._at.chat, {**request_body(request, extensions=self._extensions), **extra}
-        )
+    @property
+    def _authorization(self) -> dict[str, str]:
+        if self._key is None:
+            return {}
+        older = {"api-key": self._key} if self._at.chat.params.get("api-version") else {}  # Azure's.
+        return {"Authorization": f"Bearer {self._key}", **older}
 
-    def _built(
-        self, client: httpx.AsyncClient, request: ModelRequest, url: httpx.URL, body: Mapping[str, Any]
+    async def _body(self, request: ModelRequest, extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What is sent, and what the record must not claim to have asked for."""
+        withheld = await self._withheld.of(request, self._beside)
+        body = {**request_body(request, extensions=self._extensions), **extra}
+        return without(body, withheld), {key: why for key, why in withheld.items() if key in UNSENT and key in body}
+
+    def _request(
+        self, client: httpx.AsyncClient, request: ModelRequest, body: Mapping[str, Any], url: httpx.URL | None = None
     ) -> httpx.Request:
         # A new id for each attempt: the server may still be at work on the one before.
-        headers = {"X-Request-Id": uuid4().hex}
+        headers = {"X-Request-Id": uuid4().hex, **self._authorization}
         if request.traceparent is not None:
             headers["traceparent"] = request.traceparent
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-            if self._at.chat.params.get("api-version"):  # Azure's older form.
-                headers["api-key"] = self._key
         try:
-            return client.build_request("POST", url, json=body, headers=headers, timeout=request.timeout_s)
+            return client.build_request(
+                "POST", url or self._at.chat, json=body, headers=headers, timeout=request.timeout_s
+            )
         except ValueError as error:  # Half a surrogate pair, or a number that is none.
             raise ModelError(f"the request cannot be written as JSON: {error}", kind="refused") from None
 
