@@ -136,15 +136,9 @@ def reply_parser(schema: Schema, tool: str | None = None) -> ReplyParser:
 
 def _chat_tool(tool: Tool, strict: bool | None) -> dict[str, Any]:
     try:
-        described = convert_to_openai_tool(tool, strict=strict)
+        return convert_to_openai_tool(tool, strict=strict)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"a tool can't be described to the server: {in_one_line(error)}") from None
-    function = described.get("function", {})
-    if not function.get("parameters"):
-        return described
-    # Arguments that a tool doesn't have are never right, and a small model writes them to the end where it may.
-    closed = {"additionalProperties": False, **function["parameters"]}
-    return {**described, "function": {**function, "parameters": closed}}
 
 
 def _mistake(error: ValueError) -> str:
