@@ -48,6 +48,10 @@ class TestStandardIntegration(ChatModelIntegrationTests):
     def supports_anthropic_inputs(self) -> bool:
         return True
 
+    @pytest.mark.xfail(reason="the embedded model fills an empty object with blanks until its tokens end")
+    def test_tool_calling_with_no_arguments(self, model: BaseChatModel) -> None:
+        super().test_tool_calling_with_no_arguments(model)
+
 
 class Painted(BaseModel):
     red: bool
