@@ -4,11 +4,9 @@ Retries live here and nowhere else.
 """
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
-from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -18,22 +16,30 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from journeyman.agents.model import ModelReply, ModelRequest
-from journeyman.runtime.loops import run_in_own_loop
-from journeyman.runtime.models.chat_failures import NoReplyError, read_complaint, status_kind
+from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop
+from journeyman.runtime.models.chat_failures import NoReplyError, asked_wait, read_complaint, status_kind
 from journeyman.runtime.models.chat_stream import SHOWN_CHARS, StreamedReply, lines_of, read_out
-from journeyman.runtime.models.chat_wire import Piece, check_calls, join_pieces, read_piece, read_reply, request_body
+from journeyman.runtime.models.chat_wire import (
+    Address,
+    Piece,
+    check_calls,
+    join_pieces,
+    late_ids,
+    prompt_body,
+    read_piece,
+    read_reply,
+    read_tokens,
+    request_body,
+)
 from journeyman.runtime.models.chat_withheld import UNSENT, Withheld, without
 from journeyman.tools.secret import header_text
 from journeyman.traces.base import first_mistake
-from journeyman.traces.errors import ConfigError, ModelError
+from journeyman.traces.errors import ModelError
 
-PATH = "/chat/completions"
+T = TypeVar("T")
 
 WHO_S = 5.0
 """What a server has to say who it is."""
-
-VERSION = re.compile(r"/v\d\w*(?=/|$)")
-"""In a server's address; other servers than vLLM have it elsewhere than at the end, or another one than the first."""
 
 LONGEST_WAIT_S = 8.0
 """Of our own between two attempts, and of what a server asks for on top of that."""
@@ -58,15 +64,8 @@ class ChatAPI:
 
         `extensions` asks for what only vLLM has: token ids, logprobs, and tool calls that obey any schema.
         """
-        try:
-            url = httpx.URL(base_url)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{base_url!r} is no URL: {error}") from None
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise ConfigError(f"{base_url!r} isn't a server's URL: write it as http://host:port")
-        self.shown = f"{url.scheme}://{url.netloc.decode()}"
-        """The address without user, password or path: for messages."""
-        self._url = _endpoint(url)
+        self._at = Address(base_url)
+        self.shown = self._at.shown
         self._key = None if api_key is None else header_text(api_key, f"the API key for {self.shown}")
         self._extensions = extensions
         self._withheld = Withheld(self.shown)
@@ -82,9 +81,17 @@ class ChatAPI:
         """The reply to `request`; `extra` are further keys of the request's body."""
         return await AsyncRetrying(**self._policy)(self._complete, request, extra or {})
 
-    def complete_sync(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> ModelReply:
-        """`complete` for code that does not wait; its connection is closed with it."""
-        return run_in_own_loop(self._complete_and_close(request, extra))
+    async def token_ids(self, request: ModelRequest, text: str | None = None) -> tuple[int, ...]:
+        """Of the prompt of `request`, or of `text`, as the server itself counts; it must be vLLM."""
+        return await AsyncRetrying(**self._policy)(self._token_ids, request, text)
+
+    def sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns, for code that does not wait; its connection is closed with it."""
+        return run_in_own_loop(self._and_close(work))
+
+    def stream_sync(self, request: ModelRequest, extra: Mapping[str, Any] | None = None) -> Iterator[Piece]:
+        """`stream` for code that does not wait; leaving early gives the reply up."""
+        return iterate_in_own_loop(lambda: self._stream_and_close(request, extra))
 
     async def stream_reply(
         self, request: ModelRequest, on_text: Callable[[str], None], on_restart: Callable[[], None]
@@ -102,9 +109,13 @@ class ChatAPI:
         What was shown cannot be taken back here. `stream_reply` can.
         """
         opened: tuple[httpx.Response, Any] = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
-        async with aclosing(self._pieces(opened[0], request)) as pieces:
-            async for piece in pieces:
+        pieces: list[Piece] = []
+        async with aclosing(self._pieces(opened[0], request)) as arriving:
+            async for piece in arriving:
+                pieces.append(piece)
                 yield piece
+        if (whole := join_pieces(pieces)) is not None and (late := late_ids(pieces, check_calls(whole, request))):
+            yield late
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
@@ -123,9 +134,33 @@ class ChatAPI:
             return await self._complete(request, extra)
         return self._reply(reply, request).model_copy(update={"unsent": unsent})
 
-    async def _complete_and_close(self, request: ModelRequest, extra: Mapping[str, Any] | None) -> ModelReply:
+    async def _token_ids(self, request: ModelRequest, text: str | None) -> tuple[int, ...]:
+        client, url = self._async_client(), self._at.beside("/tokenize")
+        body = prompt_body(request, text, extensions=self._extensions)
         try:
-            return await self.complete(request, extra)
+            reply = await client.send(self._request(client, request, body, url))
+        except httpx.HTTPError as error:
+            raise self._broken(error, request) from None
+        if not (reply.is_success or reply.status_code in (404, 405)):
+            raise self._refusal(reply, request)
+        try:
+            return read_tokens(reply.content)
+        except ValidationError:
+            said = read_complaint(reply.content) or "no tokens"
+            why = f"{self.shown} answered {reply.status_code} at {url.path}: {said}; only vLLM counts "
+            why += "tokens there, so give ChatVLLM a custom_get_token_ids for another server"
+            raise ModelError(self._without_key(why), kind="refused", status=reply.status_code) from None
+
+    async def _and_close(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        finally:
+            await self.aclose()
+
+    async def _stream_and_close(self, request: ModelRequest, extra: Mapping[str, Any] | None) -> AsyncIterator[Piece]:
+        try:
+            async for piece in self.stream(request, extra):
+                yield piece
         finally:
             await self.aclose()
 
@@ -163,7 +198,7 @@ class ChatAPI:
 
     async def _beside(self, path: str) -> str | None:
         """What the server has at `path`, beside its API, empty for nothing; None where it doesn't say in time."""
-        url = self._url.copy_with(path=VERSION.split(self._url.path)[0].removesuffix(PATH) + path, query=None)
+        url = self._at.beside(path)
         try:
             async with asyncio.timeout(WHO_S):
                 reply = await self._async_client().get(url, headers=self._authorization)
@@ -202,7 +237,7 @@ class ChatAPI:
     def _authorization(self) -> dict[str, str]:
         if self._key is None:
             return {}
-        older = {"api-key": self._key} if self._url.params.get("api-version") else {}  # Azure's.
+        older = {"api-key": self._key} if self._at.chat.params.get("api-version") else {}  # Azure's.
         return {"Authorization": f"Bearer {self._key}", **older}
 
     async def _body(self, request: ModelRequest, extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -211,13 +246,17 @@ class ChatAPI:
         body = {**request_body(request, extensions=self._extensions), **extra}
         return without(body, withheld), {key: why for key, why in withheld.items() if key in UNSENT and key in body}
 
-    def _request(self, client: httpx.AsyncClient, request: ModelRequest, body: Mapping[str, Any]) -> httpx.Request:
+    def _request(
+        self, client: httpx.AsyncClient, request: ModelRequest, body: Mapping[str, Any], url: httpx.URL | None = None
+    ) -> httpx.Request:
         # A new id for each attempt: the server may still be at work on the one before.
         headers = {"X-Request-Id": uuid4().hex, **self._authorization}
         if request.traceparent is not None:
             headers["traceparent"] = request.traceparent
         try:
-            return client.build_request("POST", self._url, json=body, headers=headers, timeout=request.timeout_s)
+            return client.build_request(
+                "POST", url or self._at.chat, json=body, headers=headers, timeout=request.timeout_s
+            )
         except ValueError as error:  # Half a surrogate pair, or a number that is none.
             raise ModelError(f"the request cannot be written as JSON: {error}", kind="refused") from None
 
@@ -267,7 +306,9 @@ class ChatAPI:
             )
         else:
             text = f"{self.shown} answered {status}: {said or 'it gives no reason'}"
-        return ModelError(self._without_key(text), kind=status_kind(status), status=status, wait_s=_asked_wait(reply))
+        return ModelError(
+            self._without_key(text), kind=status_kind(status), status=status, wait_s=asked_wait(reply.headers)
+        )
 
     def _broken(self, error: Exception, request: ModelRequest) -> ModelError:
         if isinstance(error, httpx.TimeoutException | TimeoutError):
@@ -296,24 +337,3 @@ class _Wait:
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, ModelError) and error.retryable
-
-
-def _asked_wait(reply: httpx.Response) -> float | None:
-    """Seconds that the header `Retry-After` asks for: a number, or a date, which counts from the reply's own."""
-    asked = reply.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        wait = parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError):  # No date, one without a zone beside one with it, or none there is.
-        return None
-    return max(0.0, wait.total_seconds())
-
-
-def _endpoint(url: httpx.URL) -> httpx.URL:
-    """Where a server of that address is asked; it may hold the path already, and a version beside it, as Azure's."""
-    path = url.path.rstrip("/").removesuffix(PATH)
-    versioned = VERSION.search(path) or "api-version" in url.params
-    return url.copy_with(path=f"{path}{'' if versioned else '/v1'}{PATH}")

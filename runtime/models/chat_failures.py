@@ -1,5 +1,7 @@
 """What servers say instead of a reply, and what kind of failure that is."""
 
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from journeyman.agents.reply import UnreadableReplyError, read_json
@@ -80,6 +82,20 @@ def read_complaint(body: bytes) -> str:
     except UnreadableReplyError:
         return ""
     return _words(refusal.get("error") or refusal) if isinstance(refusal, dict) else ""
+
+
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the header `Retry-After` asks for: a number, or a date, which counts from the reply's own."""
+    asked = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        wait = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):  # No date, one without a zone beside one with it, or none there is.
+        return None
+    return max(0.0, wait.total_seconds())
 
 
 def read_parameter(body: bytes) -> str | None:

@@ -1,19 +1,50 @@
-"""The chat API's JSON, both ways: a `ModelRequest` as a body, and bodies and stream events as a `ModelReply`."""
+"""The chat API: its address, and its JSON both ways, a `ModelRequest` as a body and what comes as a `ModelReply`."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
+import httpx
 from pydantic import BaseModel, BeforeValidator, field_validator, model_validator
 
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.runtime.models.chat_calls import CallPart, WireCall, WireFunction, join_parts, read_calls
 from journeyman.runtime.models.chat_failures import check_end, check_failure, read_end
 from journeyman.traces.base import Record
+from journeyman.traces.errors import ConfigError, ModelError
 from journeyman.traces.messages import Usage, chat_message, chat_tool
 
 CALL_MARKS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=")
 """What calls begin with in the templates of Hermes and Qwen, Mistral, and Llama. vLLM leaves a call that it cannot read
 in the text."""
+
+
+PATH = "/chat/completions"
+
+VERSION = re.compile(r"/v\d\w*(?=/|$)")
+"""In a server's address; other servers than vLLM have it elsewhere than at the end, or another one than the first."""
+
+
+class Address:
+    """Of a server. It may hold the chat API's path already, and a version beside it, as Azure's; else it gets `/v1`."""
+
+    def __init__(self, base_url: str) -> None:
+        """Raises `ConfigError` where `base_url` is no address of a server."""
+        try:
+            url = httpx.URL(base_url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{base_url!r} is no URL: {error}") from None
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ConfigError(f"{base_url!r} isn't a server's URL: write it as http://host:port")
+        path = url.path.rstrip("/").removesuffix(PATH)
+        versioned = VERSION.search(path) or "api-version" in url.params
+        self.shown = f"{url.scheme}://{url.netloc.decode()}"
+        """Without user, password or path: for messages."""
+        self.chat = url.copy_with(path=f"{path}{'' if versioned else '/v1'}{PATH}")
+
+    def beside(self, path: str) -> httpx.URL:
+        """Of an endpoint beside the API, in no version of it, as vLLM has them."""
+        return self.chat.copy_with(path=VERSION.split(self.chat.path)[0].removesuffix(PATH) + path, query=None)
 
 
 class Piece(Record):
@@ -55,6 +86,19 @@ def request_body(request: ModelRequest, *, extensions: bool = True) -> dict[str,
         if not request.parallel_calls:
             body["parallel_tool_calls"] = False
     return body
+
+
+def prompt_body(request: ModelRequest, text: str | None = None, *, extensions: bool = True) -> dict[str, Any]:
+    """What vLLM is asked for the tokens of: the prompt of `request`, or `text` alone."""
+    if text is not None:
+        return {"model": request.policy, "prompt": text, "add_special_tokens": False}
+    body = request_body(request, extensions=extensions)
+    return {key: body[key] for key in ("model", "messages", "tools") if key in body}
+
+
+def read_tokens(body: bytes) -> tuple[int, ...]:
+    """Raises `ValidationError` where `body` holds none."""
+    return _Tokens.model_validate_json(body).tokens
 
 
 def read_reply(body: bytes) -> ModelReply:
@@ -119,11 +163,31 @@ def join_pieces(pieces: Sequence[Piece]) -> ModelReply | None:
     )
 
 
+def late_ids(pieces: Sequence[Piece], reply: ModelReply) -> Piece | None:
+    """A last piece with the ids of calls that came without; raises `ModelError` like `readable`."""
+    came = {part.index for piece in pieces for part in piece.call_parts if part.id}
+    calls = enumerate(readable(reply).tool_calls)
+    missing = tuple(CallPart(index=number, id=call.id) for number, call in calls if number not in came)
+    return Piece(id=reply.id, model=reply.model, call_parts=missing) if missing else None
+
+
 def check_calls(reply: ModelReply, request: ModelRequest) -> ModelReply:
     """`reply`, unreadable where it holds a call that the server could not read: such text is no answer."""
     if request.tools and not reply.tool_calls and any(mark in reply.content for mark in CALL_MARKS):
         return reply.model_copy(update={"unreadable": "it holds a tool call that is not complete, valid JSON"})
     return reply
+
+
+def readable(reply: ModelReply) -> ModelReply:
+    """Raises `ModelError` where a call in it can't be read."""
+    if reply.unreadable is None:
+        return reply
+    cut = "; it was cut off, so ask for it with more max_tokens" * (reply.finish_reason == "length")
+    raise ModelError(f"a reply of {reply.model} is unusable: {reply.unreadable}{cut}", kind="unusable")
+
+
+class _Tokens(BaseModel):
+    tokens: tuple[int, ...]
 
 
 class _Cached(BaseModel):
