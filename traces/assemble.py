@@ -14,7 +14,7 @@ from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Usage, read_prompt, read_reply, read_result
-from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
+from journeyman.traces.trace import Origin, Outcome, Task, ToolResult, Trace, Trajectory, Turn
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             trace_id=ordered[0].trace_id,
             crew=None if root is None else _text(root, a.WORKFLOW_NAME),
             task=None if root is None else _json(root, a.TASK, _TASK),
+            origin=_origin(ordered, root),
             trajectories=_trajectories(ordered, known),
             outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
             decisions=None if told is None else _json(told, a.DECISIONS, _ANY),
@@ -170,6 +171,15 @@ def _end_rank(span: SpanRecord) -> tuple[int, int, str]:
 
 def _full_rank(span: SpanRecord) -> tuple[int, str]:
     return span.end_ns, span.model_dump_json()
+
+
+def _origin(spans: Iterable[SpanRecord], root: SpanRecord | None) -> Origin | None:
+    """As the run's own span tells it; where a crash took that, its agents' spans still say what it was made for."""
+    for span in spans if root is None else [root]:
+        if (purpose := _text(span, a.PURPOSE)) is not None:
+            told = {"purpose": purpose, "task_set": _text(span, a.TASK_SET)}
+            return Origin.model_validate(told | {"task_set_digest": _text(span, a.TASK_SET_DIGEST)})
+    return None
 
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:

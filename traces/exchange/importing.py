@@ -223,7 +223,7 @@ def _parquet(path: Path) -> Iterator[Imported]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from journeyman.traces.storage.columns import REPEATED, SCHEMA, to_spans
+    from journeyman.traces.storage.columns import REPEATED, SCHEMA, to_spans, whole
 
     try:
         with pq.ParquetFile(path) as file:
@@ -231,9 +231,7 @@ def _parquet(path: Path) -> Iterator[Imported]:
             if lacking := [field.name for field in absent if not field.nullable]:
                 raise ConfigError(f"{path}: no Parquet file of spans: it lacks the columns {', '.join(lacking)}")
             for batch in file.iter_batches(BATCH):
-                table = pa.Table.from_batches([batch])
-                for field in absent:  # Written before there was such a column.
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
+                table = whole(pa.Table.from_batches([batch]))
                 if any(table[name].null_count < len(table) for name in REPEATED):
                     raise ConfigError(f"{path}: a segment, whose large texts lie elsewhere: use `traces export` there")
                 yield Imported(spans=tuple(to_spans(table)), labels=())

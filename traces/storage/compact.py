@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from journeyman.traces.base import Record
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import try_lock
+from journeyman.traces.storage.columns import whole
 from journeyman.traces.storage.layout import Progress, deleted_traces, lay_out, without
 from journeyman.traces.storage.segment_file import GROUP_ROWS, Segment
 from journeyman.traces.storage.segments import Segments
@@ -158,7 +159,7 @@ class _Compactor:
         groups = [group for group in self._mergeable() if len(group) >= fan_in]
         for done, group in enumerate(groups):
             self._progress("segments", done, len(groups))
-            parts = (table for segment in group for table in self._segments.groups(segment.path))
+            parts = (whole(table) for segment in group for table in self._segments.groups(segment.path))
             try:
                 self._replace(group, _in_windows(parts))
             except StoreError:

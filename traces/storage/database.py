@@ -142,9 +142,10 @@ class Database:
     def _bring_up(self) -> None:
         snapshot, live = self._read_files()
         self._damaged_segments = len(snapshot.damaged)
-        urls = snapshot.paths()
-        if not self._segments.local:
-            urls = [self._segments.filesystem.unstrip_protocol(path) for path in urls]
+        urls: dict[frozenset[str], list[str]] = defaultdict(list)
+        for segment in snapshot.segments:
+            url = segment.path if self._segments.local else self._segments.filesystem.unstrip_protocol(segment.path)
+            urls[segment.columns].append(url)
         new = not self._seen
         if live is not None:
             self._connection.register("live", live)
