@@ -113,7 +113,7 @@ async def _again(
             base_digest=None if live is None else live.base_digest,
             seed=seed,
         ) as runtime:
-            return await runtime.run(replay.task), replay.words.unasked
+            return await runtime.run(replay.task, origin=replay.origin), replay.words.unasked
 
 
 def _end(trace: Trace) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from journeyman.tools.context import Notes
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.tracer import AttributeValue, Span, Tracer
 from journeyman.traces.messages import Message, as_json
-from journeyman.traces.trace import Task
+from journeyman.traces.trace import Origin, Task
 
 if TYPE_CHECKING:
     from journeyman.runtime.store.run_store import RunRecord, RunStore
@@ -167,4 +167,13 @@ def run_attributes(run_id: str, task: Task) -> dict[str, AttributeValue | None]:
         a.TASK_FAMILY: task.family,
         a.CONVERSATION_ID: task.session,
         a.USER_ID: task.user,
+    }
+
+
+def origin_attributes(origin: Origin) -> dict[str, AttributeValue | None]:
+    """What a run's own span says besides."""
+    return {
+        a.PURPOSE: origin.purpose,
+        a.TASK_SET: origin.task_set,
+        a.TASK_SET_DIGEST: origin.task_set_digest,
     }

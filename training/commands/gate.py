@@ -57,7 +57,14 @@ def gate_command(
     find_adapter(workspace.adapters, candidate)
     server = use_server(workspace, attach)
     bench = Bench.open(
-        workspace, crew, find_tasks(tasks), scorer, source=tasks.name, concurrency=concurrency, seed=seed
+        workspace,
+        crew,
+        find_tasks(tasks),
+        scorer,
+        source=tasks.name,
+        purpose="gate",
+        concurrency=concurrency,
+        seed=seed,
     )
     note_override(workspace, check_candidate(workspace, bench.crew, candidate))
     with progress() as bar:

@@ -29,6 +29,11 @@ def test_a_better_adapter_passes_the_gate_and_goes_into_service_and_out_again(
     verdict = read_verdict(folder)
     assert verdict is not None and verdict.mean_delta == 0.5
     assert {label.value for label in LabelLog(workspace.labels)} == {0.0, 1.0}
+    assert verdict.setup is not None
+    rows = workspace.store.sql("SELECT DISTINCT purpose, task_set FROM traces").to_pylist()
+    assert rows == [{"purpose": "gate", "task_set": "tasks.jsonl"}]
+    origin = workspace.store.get(workspace.store.ids()[0]).origin
+    assert origin is not None and origin.task_set_digest == verdict.setup.tasks_digest
     assert list(peer.loaded) == ["worker@1"] and Journal(workspace.journal).active() == {}
 
     promotion = run.json("adapters", "promote", "worker@1", "--attach", url)
