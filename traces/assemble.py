@@ -57,7 +57,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             trace_id=ordered[0].trace_id,
             crew=None if root is None else _text(root, a.WORKFLOW_NAME),
             task=None if root is None else _json(root, a.TASK, _TASK),
-            origin=_origin(ordered, root),
+            origin=None if root is None else _origin(root),
             trajectories=_trajectories(ordered, known),
             outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
             decisions=None if told is None else _json(told, a.DECISIONS, _ANY),
@@ -173,13 +173,10 @@ def _full_rank(span: SpanRecord) -> tuple[int, str]:
     return span.end_ns, span.model_dump_json()
 
 
-def _origin(spans: Iterable[SpanRecord], root: SpanRecord | None) -> Origin | None:
-    """As the run's own span tells it; where a crash took that, its agents' spans still say what it was made for."""
-    for span in spans if root is None else [root]:
-        if (purpose := _text(span, a.PURPOSE)) is not None:
-            told = {"purpose": purpose, "task_set": _text(span, a.TASK_SET)}
-            return Origin.model_validate(told | {"task_set_digest": _text(span, a.TASK_SET_DIGEST)})
-    return None
+def _origin(root: SpanRecord) -> Origin | None:
+    told = {"purpose": a.PURPOSE, "task_set": a.TASK_SET, "task_set_digest": a.TASK_SET_DIGEST}
+    values = {field: _text(root, name) for field, name in told.items()}
+    return None if values["purpose"] is None else Origin.model_validate(values)
 
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:

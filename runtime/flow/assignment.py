@@ -96,7 +96,6 @@ def _attributes(run: Run, agent: Agent, assignment: Assignment) -> dict[str, Att
         a.AGENT_NAME: agent.name,
         a.AGENT_DESCRIPTION: agent.description or None,
         a.ASSIGNMENT_ID: assignment.id,
-        a.PURPOSE: run.record.origin.purpose,
         a.ATTEMPT: run.attempt,
         a.GOAL: assignment.goal,
     }

@@ -141,7 +141,6 @@ class Attempt:
             **run.attributes,
             a.AGENT_NAME: orchestrator.name,
             a.AGENT_DESCRIPTION: orchestrator.description or None,
-            a.PURPOSE: run.record.origin.purpose,
             a.ATTEMPT: run.attempt,
         }
         with run.tracer.span(f"invoke_agent {orchestrator.name}", parent=run.root, attributes=attributes) as span:

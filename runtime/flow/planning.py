@@ -51,12 +51,7 @@ async def problems_of(run: Run, state: State) -> tuple[tuple[Problem, ...], Spen
     if judge is None:
         return await review(run.crew, state["prompt"], plan, reports, answer, None), Spent()
     steps = await run.steps(f"judge.{len(plan.replans)}")
-    attributes = {
-        a.OPERATION: "invoke_agent",
-        **run.attributes,
-        a.AGENT_NAME: judge.name,
-        a.PURPOSE: run.record.origin.purpose,
-    }
+    attributes = {a.OPERATION: "invoke_agent", **run.attributes, a.AGENT_NAME: judge.name}
     with run.tracer.span(f"invoke_agent {judge.name}", parent=run.root, attributes=attributes) as span:
         calls = AgentCalls(run, judge, span, steps, goal=state["prompt"], final=True)
         try:

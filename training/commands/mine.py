@@ -1,7 +1,7 @@
 """The `journeyman mine` command: recorded runs become a dataset for one agent."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.table import Table
@@ -9,9 +9,11 @@ from rich.table import Table
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
-from journeyman.traces.errors import TrainingError
+from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.training.data.admission import DEFAULT, UNKNOWN, HeldOut, Learnable
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile
+from journeyman.training.evaluation.bench import evaluated
 
 
 def mine_command(
@@ -20,6 +22,10 @@ def mine_command(
     label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
     family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
     policy: Annotated[str | None, typer.Option(help="Only turns of this policy, e.g. teacher or worker@8")] = None,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs made for this; repeatable (default: service, teach and rollout)"),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -28,12 +34,20 @@ def mine_command(
 ) -> None:
     """Turn recorded runs into training data for one agent, and say what was refused and why.
 
+    Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
+
     Example: journeyman mine --agent clerk --min-score 1
     """
     workspace = find_workspace(folder)
     store = workspace.store
-    config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
-    mining = Mining(store, agent, config)
+    config = MineConfig(
+        label=label,
+        min_score=min_score,
+        policy=policy,
+        family=family,
+        purposes=tuple(map(_learnable, purpose or DEFAULT)),
+    )
+    mining = Mining(store, agent, config, held_out=HeldOut(trace_ids=evaluated(workspace)))
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
@@ -44,10 +58,24 @@ def mine_command(
             style="yellow",
             markup=False,
         )
+    if UNKNOWN in mining.refused:
+        notes.print(
+            "runs from before they said why they were made are left out: add --purpose service --purpose unknown if "
+            "they are customers' tasks",
+            style="yellow",
+            markup=False,
+        )
     if dataset is None:
         raise TrainingError(_nothing(agent, mining, workspace))
     report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
     emit(report, as_json, lambda: _show(dataset, mining))
+
+
+def _learnable(purpose: str) -> Learnable:
+    for learnable in get_args(Learnable):
+        if purpose == learnable:
+            return cast(Learnable, learnable)
+    raise ConfigError(f"--purpose {purpose}: nobody learns from such runs; have {', '.join(get_args(Learnable))}")
 
 
 def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:

@@ -18,13 +18,15 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import NotForTrainingError, learnable_messages, read_prompt
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.admission import DEFAULT, NOTHING, Admission, HeldOut, Learnable
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
 
 UNREADABLE = "messages not readable"
 
 
 class MineConfig(Config):
-    """Which turns are wanted. Turns of another policy or family are passed over; the rest is mined or refused."""
+    """Which turns are wanted. Those of another policy, family or purpose are passed over; all others are mined or
+    refused."""
 
     label: str = "score"
     """The label of a trace that `min_score` is compared with."""
@@ -34,6 +36,8 @@ class MineConfig(Config):
     """Only turns that were asked of this policy, e.g. `teacher`."""
     family: str | None = None
     """Only tasks of this family."""
+    purposes: tuple[Learnable, ...] = DEFAULT
+    """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
 
 
 class Mined(Record):
@@ -48,9 +52,16 @@ class Mined(Record):
         return sum(sample.count for sample in self.samples)
 
 
-def mine_sft(store: TraceStore, agent: str, config: MineConfig, *, ids: Collection[str] | None = None) -> Mined:
+def mine_sft(
+    store: TraceStore,
+    agent: str,
+    config: MineConfig,
+    *,
+    ids: Collection[str] | None = None,
+    held_out: HeldOut = NOTHING,
+) -> Mined:
     """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
-    mining = Mining(store, agent, config, ids)
+    mining = Mining(store, agent, config, ids, held_out=held_out)
     first_ones = list(mining)
     samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
     return Mined(samples=samples, refused=mining.refused)
@@ -71,11 +82,20 @@ class Mining:
     A turn carries its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
     """
 
-    def __init__(self, store: TraceStore, agent: str, config: MineConfig, ids: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        store: TraceStore,
+        agent: str,
+        config: MineConfig,
+        ids: Collection[str] | None = None,
+        *,
+        held_out: HeldOut = NOTHING,
+    ) -> None:
         self._store = store
         self._agent = agent
         self._config = config
         self._ids = ids
+        self._held_out = held_out
         self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
@@ -85,6 +105,7 @@ class Mining:
         self._counted.clear()
         self._span_ids.clear()
         scores = self._scores()
+        admission = Admission(self._store, self._config.purposes, self._held_out)
         wanted: Conditions = {
             "agent": self._agent,
             "policy": self._config.policy,
@@ -93,7 +114,10 @@ class Mining:
         }
         for values in self._store.turns(_Turn._fields, **wanted):
             turn = _Turn._make(values)
-            row = self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
+            refusal = admission.refusal(turn.trace_id)
+            if refusal is None and not admission.wants(turn.trace_id):
+                continue
+            row = refusal or self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
             if isinstance(row, bytes):
                 yield row
             elif row is not None:

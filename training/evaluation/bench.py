@@ -21,7 +21,7 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
 from journeyman.traces.trace import LEARNED_FROM, Origin, Purpose, Task, digest_tasks
-from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer
+from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer, read_episodes
 from journeyman.training.evaluation.gate import Setup
 
 if TYPE_CHECKING:
@@ -188,7 +188,17 @@ class Bench:
     def _path(self, policies: PolicyTable) -> Path:
         conditions = [*self._conditions, policies.model_dump(mode="json")]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
-        return self._workspace.root / "evaluations" / f"{key}.jsonl"
+        return _folder(self._workspace) / f"{key}.jsonl"
+
+
+def evaluated(workspace: Workspace) -> frozenset[str]:
+    """Trace ids of all episodes that the workspace keeps."""
+    files = sorted(_folder(workspace).glob("*.jsonl"))
+    return frozenset(episode.trace_id for path in files for episode in read_episodes(path))
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "evaluations"
 
 
 def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[str, str]) -> PolicyTable:

@@ -29,6 +29,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.exchange.export import check_name, send_spans, write_spans
 from journeyman.traces.exchange.importing import Broken, Format, detect, read_file
 from journeyman.traces.labels import LabelLog
+from journeyman.traces.trace import Purpose
 
 if TYPE_CHECKING:
     from journeyman.traces.exchange.endpoint import Endpoint
@@ -156,6 +157,10 @@ def import_command(
         str, typer.Option(help="Agent of chat replies whose log names none (`name` of a message)")
     ] = "assistant",
     family: Annotated[str, typer.Option(help="Task family of imported conversations")] = "default",
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option(help="Why runs were made that don't say it (default: service, for those of other programs)"),
+    ] = None,
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -177,7 +182,7 @@ def import_command(
     broken: list[str] = []
     with Intake(workspace) as intake, _counting("importing") as counted:
         for file in files:
-            for entry in counted(read_file(file, formats[file], agent=agent, family=family)):
+            for entry in counted(read_file(file, formats[file], agent=agent, family=family, purpose=purpose)):
                 if isinstance(entry, Broken):
                     broken.append(f"{file}: {entry.where}: {entry.reason}")
                 else:

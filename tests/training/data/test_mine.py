@@ -15,6 +15,7 @@ from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message
+from journeyman.training.data.admission import NOTHING, HeldOut
 from journeyman.training.data.mine import MineConfig, Mined, Mining, mine_sft, mine_to_file
 from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, sample_line
 
@@ -59,9 +60,18 @@ class Runs:
         self._log = SpanLog(place.spans)
         self._tracer = Tracer(self._log)
 
-    def run(self, *turns: Chat, status: str = "ok", family: str = "moons", score: float | str | None = None) -> str:
+    def run(
+        self,
+        *turns: Chat,
+        status: str = "ok",
+        family: str = "moons",
+        score: float | str | None = None,
+        purpose: str | None = "service",
+        **told: str,
+    ) -> str:
         """Its trace id."""
-        whole: Chat = {a.OPERATION: "invoke_workflow", a.TASK_FAMILY: family, a.STATUS: "ok"}
+        whole: Chat = {a.OPERATION: "invoke_workflow", a.TASK_FAMILY: family, a.STATUS: "ok", a.PURPOSE: purpose}
+        whole |= {getattr(a, name): value for name, value in told.items()}
         own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
         with (
             self._tracer.span("invoke_workflow crew", parent=None, attributes=whole) as root,
@@ -78,7 +88,7 @@ class Runs:
         """One run, which was taken up again as often as there are more endings, with a turn in each part."""
         trace_id = None
         for number, status in enumerate(endings):
-            whole: Chat = {a.OPERATION: "invoke_workflow", a.STATUS: status}
+            whole: Chat = {a.OPERATION: "invoke_workflow", a.STATUS: status, a.PURPOSE: "service"}
             own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
             with self._tracer.span("run", parent=None, attributes=whole, trace_id=trace_id) as root:
                 trace_id = root.trace_id
@@ -88,8 +98,8 @@ class Runs:
                 ):
                     pass
 
-    def mine(self, config: MineConfig = ANY, ids: list[str] | None = None) -> Mined:
-        return mine_sft(self.store, "worker", config, ids=ids)
+    def mine(self, config: MineConfig = ANY, ids: list[str] | None = None, held_out: HeldOut = NOTHING) -> Mined:
+        return mine_sft(self.store, "worker", config, ids=ids, held_out=held_out)
 
 
 @pytest.fixture
@@ -258,8 +268,12 @@ def _record_a_demonstration(place: Workspace) -> None:
     """One run in which a teacher answered once and failed once."""
     log = SpanLog(place.spans)
     tracer = Tracer(log)
+    whole: Chat = {a.OPERATION: "invoke_workflow", a.PURPOSE: "teach"}
     agent: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
-    with tracer.span("invoke_agent worker", parent=None, attributes=agent) as parent:
+    with (
+        tracer.span("invoke_workflow crew", parent=None, attributes=whole) as run,
+        tracer.span("invoke_agent worker", parent=run, attributes=agent) as parent,
+    ):
         with tracer.span("chat teacher", parent=parent, kind="client", attributes=shown()):
             pass
         with tracer.span("chat teacher", parent=parent, attributes=shown(OUTPUT_MESSAGES=None)) as span:
