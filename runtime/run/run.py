@@ -9,6 +9,7 @@ from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.guards.guardrails import Guards
 from journeyman.agents.plan import Report
+from journeyman.agents.prompt import prompt_form
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import Ledger
 from journeyman.runtime.run.setting import Setting
@@ -101,6 +102,13 @@ class Run:
             tools = [{"type": "function", **self.crew.tools[name].definition} for name in agent.tools]
             self.offered[agent.name] = as_json(tools)
         return self.offered.get(agent.name)
+
+    def form(self, agent: Agent, policy: str) -> str:
+        """In which prompt form an agent asks that policy, for the record."""
+        forms = self.setting.forms
+        if agent.name not in forms:
+            forms[agent.name] = prompt_form(agent, self.crew)
+        return forms[agent.name].shown(policy)
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Records what was decided over the run itself; what was decided over a call is on the call's span."""

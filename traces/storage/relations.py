@@ -212,11 +212,13 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     calls.input_tokens, calls.output_tokens, calls.cached_tokens,
     account.queue_s, account.prefill_s, account.decode_s,
     calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds,
-    calls.system_digest, calls.tools_digest,
+    formed.prompt_form, calls.system_digest, calls.tools_digest,
     {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
 FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
 LEFT JOIN taken_up ON taken_up.trace_id = calls.trace_id AND taken_up.span_id = calls.trajectory_id
+LEFT JOIN (SELECT trace_id, span_id, prompt_form FROM spans WHERE prompt_form IS NOT NULL) AS formed
+    ON formed.trace_id = calls.trace_id AND formed.span_id = calls.parent_id
 LEFT JOIN accounts ON accounts.trace_id = calls.trace_id AND accounts.span_id = calls.span_id
 WHERE calls.operation IN {a.INFERENCE}
 """
