@@ -1,4 +1,4 @@
-"""The prompt form: what every prompt of an agent begins with, rendered in one way for teaching, training and service."""
+"""The prompt form: what all prompts of an agent begin with, rendered in one way for teaching, training and service."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def planning_form(orchestrator: Agent, crew: Crew) -> PromptForm:
 
 
 def working_form(agent: Agent, tools: Mapping[str, Tool]) -> PromptForm:
-    """The agent's instructions, and its tools: in the model's template, or else as text, those that say what they do."""
+    """The agent's instructions and its tools: in the model's template, else as text those that say what they do."""
     if agent.tool_calls == "native":
         shown = tuple(tool.definition for tool in tools.values())
         return PromptForm(instructions=agent.instructions, examples=agent.examples, tools=shown)

@@ -15,7 +15,7 @@ from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.flow.executor import Executor
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
-from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.models.policies import CheckedPolicies, PolicyTable
 from journeyman.runtime.models.routing import Router
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.run.events import Event
@@ -87,7 +87,7 @@ class Runtime:
             crew_path=None if crew_path is None else str(crew_path.resolve()),
             models=self._models,
             tracer=tracer or Tracer(),
-            policies=_policy_source(policies),
+            policies=CheckedPolicies(crew, _policy_source(policies)),
             router=router,
             prices=prices or {},
             base_digest=base_digest,

@@ -6,11 +6,13 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.table import Table
 
+from journeyman.agents.crew_file import load_crew
+from journeyman.agents.prompt import PromptForm, prompt_form
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.training.data.admission import DEFAULT, UNKNOWN, HeldOut, Learnable
+from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile
 from journeyman.training.evaluation.bench import evaluated
@@ -26,6 +28,10 @@ def mine_command(
         list[str] | None,
         typer.Option(help="Only runs made for this; repeatable (default: service, teach and rollout)"),
     ] = None,
+    crew: Annotated[
+        Path | None,
+        typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -35,6 +41,7 @@ def mine_command(
     """Turn recorded runs into training data for one agent, and say what was refused and why.
 
     Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
+    So are prompts that the agent would not be shown now; demonstrations are put in its own prompt.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
@@ -47,7 +54,9 @@ def mine_command(
         family=family,
         purposes=tuple(map(_learnable, purpose or DEFAULT)),
     )
-    mining = Mining(store, agent, config, held_out=HeldOut(trace_ids=evaluated(workspace)))
+    mining = Mining(
+        store, agent, config, evaluated=evaluated(workspace), form=None if crew is None else _form(crew, agent)
+    )
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
@@ -69,6 +78,14 @@ def mine_command(
         raise TrainingError(_nothing(agent, mining, workspace))
     report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
     emit(report, as_json, lambda: _show(dataset, mining))
+
+
+def _form(crew: Path, agent: str) -> PromptForm:
+    loaded = load_crew(crew)
+    known = {one.name: one for one in loaded.agents}
+    if agent not in known:
+        raise ConfigError(f"crew {loaded.name!r} has no agent {agent!r}; it has: {', '.join(known)}")
+    return prompt_form(known[agent], loaded)
 
 
 def _learnable(purpose: str) -> Learnable:

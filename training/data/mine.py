@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 from pydantic import Field
 from pydantic_core import to_json
 
+from journeyman.agents.prompt import PromptForm
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import trajectory_refusal
 from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import NotForTrainingError, learnable_messages, read_prompt
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.admission import DEFAULT, NOTHING, Admission, HeldOut, Learnable
+from journeyman.training.data.admission import DEFAULT, Admission, Learnable
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
+from journeyman.training.data.student import Student
 
 UNREADABLE = "messages not readable"
 
@@ -58,10 +60,14 @@ def mine_sft(
     config: MineConfig,
     *,
     ids: Collection[str] | None = None,
-    held_out: HeldOut = NOTHING,
+    evaluated: Collection[str] = (),
+    form: PromptForm | None = None,
 ) -> Mined:
-    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
-    mining = Mining(store, agent, config, ids, held_out=held_out)
+    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only.
+
+    See `Mining` for `evaluated` and `form`.
+    """
+    mining = Mining(store, agent, config, ids, evaluated=evaluated, form=form)
     first_ones = list(mining)
     samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
     return Mined(samples=samples, refused=mining.refused)
@@ -89,13 +95,17 @@ class Mining:
         config: MineConfig,
         ids: Collection[str] | None = None,
         *,
-        held_out: HeldOut = NOTHING,
+        evaluated: Collection[str] = (),
+        form: PromptForm | None = None,
     ) -> None:
+        """`evaluated` are runs that were measured before runs said themselves what they are for. `form` is how the
+        agent is addressed now; by default, as in its newest run that may be learned from."""
         self._store = store
         self._agent = agent
         self._config = config
         self._ids = ids
-        self._held_out = held_out
+        self._evaluated = evaluated
+        self._form = form
         self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
@@ -105,7 +115,8 @@ class Mining:
         self._counted.clear()
         self._span_ids.clear()
         scores = self._scores()
-        admission = Admission(self._store, self._config.purposes, self._held_out)
+        admission = Admission(self._store, self._config.purposes, self._evaluated)
+        self._student = Student(self._store, self._agent, self._form)
         wanted: Conditions = {
             "agent": self._agent,
             "policy": self._config.policy,
@@ -169,11 +180,17 @@ class Mining:
                 return UNREADABLE
             if turn.demonstration and not reply["content"] and not reply["tool_calls"]:
                 return "empty reply"
-            known = self._span_ids.get(contents := _contents(turn, reply))
+            if (refusal := self._student.refusal(turn.prompt_form, turn.demonstration)) is not None:
+                return refusal
+            asked, sent = _asked(turn), _sent(turn, tools)
+            if taught := turn.demonstration and turn.prompt_form is not None:
+                prompt, sent = self._student.shown(turn.prompt_form or "", _prompt(turn, system), sent)
+                asked = (to_json([prompt, sent]).decode(),)
+            known = self._span_ids.get(contents := _contents(turn, asked, reply))
             if known is not None:
                 known.append(turn.span_id)
                 return None
-            line = _line(turn, (*_system(system), *learnable_messages(turn.input_messages)), reply, _sent(turn, tools))
+            line = _line(turn, prompt if taught else _prompt(turn, system), reply, sent, self._student.digest)
         except NotForTrainingError as error:
             return str(error)
         except ValueError:
@@ -196,6 +213,7 @@ class _Turn(NamedTuple):
     trajectory_status: str | None
     refusal: str | None
     demonstration: bool
+    prompt_form: str | None
     system_digest: str | None
     system_instructions: str | None
     tools_digest: str | None
@@ -249,18 +267,32 @@ def _definitions(text: str) -> list[dict[str, Any]]:
     return [{key: tool[key] for key in FUNCTION if tool.get(key) is not None} for tool in found]
 
 
-def _contents(turn: _Turn, reply: dict[str, Any]) -> bytes:
-    """A digest of all that makes a row another one."""
+def _prompt(turn: _Turn, system: str | None) -> tuple[dict[str, Any], ...]:
+    return (*_system(system), *learnable_messages(turn.input_messages))
+
+
+def _asked(turn: _Turn) -> tuple[str | None, ...]:
+    """What tells a prompt from another one."""
     system, tools = turn.system_digest or turn.system_instructions, turn.tools_digest or turn.tool_definitions
+    return system, tools, turn.input_messages
+
+
+def _contents(turn: _Turn, asked: Iterable[str | None], reply: dict[str, Any]) -> bytes:
+    """A digest of all that makes a row another one."""
     calls = to_json(reply["tool_calls"]).decode() if reply["tool_calls"] else ""
-    texts = (*(turn.ids or ("", "")), system, tools, turn.input_messages, turn.policy, reply["content"], calls)
+    texts = (*(turn.ids or ("", "")), *asked, turn.policy, reply["content"], calls)
     return sha256("\0".join(text or "" for text in texts).encode()).digest()[:16]
 
 
 def _line(
-    turn: _Turn, messages: tuple[dict[str, Any], ...], reply: dict[str, Any], tools: list[dict[str, Any]] | None
+    turn: _Turn,
+    messages: tuple[dict[str, Any], ...],
+    reply: dict[str, Any],
+    tools: list[dict[str, Any]] | None,
+    form: str,
 ) -> bytes:
-    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools}
+    """`form` is that of all rows whose prompt is in one of ours."""
+    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools, "prompt_form": turn.prompt_form and form}
     return plain_line(
         ids=turn.ids,
         agent=turn.agent,

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter
+from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter, prompt_forms
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
@@ -186,7 +186,7 @@ class Bench:
                 )
 
     def _path(self, policies: PolicyTable) -> Path:
-        conditions = [*self._conditions, policies.model_dump(mode="json")]
+        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms"})]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return _folder(self._workspace) / f"{key}.jsonl"
 
@@ -204,7 +204,12 @@ def _folder(workspace: Workspace) -> Path:
 def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[str, str]) -> PolicyTable:
     """`table` with other policies for some agents."""
     digests = adapter_digests(workspace.adapters, policies.values())
-    update = {"agents": {**table.agents, **policies}, "digests": {**table.digests, **digests}}
+    forms = prompt_forms(workspace.adapters, policies.values())
+    update = {
+        "agents": {**table.agents, **policies},
+        "digests": {**table.digests, **digests},
+        "forms": {**table.forms, **forms},
+    }
     return table.model_copy(update=update)
 
 

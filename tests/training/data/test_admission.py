@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import HELD_OUT, LEARNED_FROM, Purpose
-from journeyman.training.data.admission import NOTHING, HeldOut
 from journeyman.training.data.mine import MineConfig, Mined, mine_sft
 
-GATE, TRAIN = "f" * 64, "e" * 64
 ANY = MineConfig()
 WITH_UNKNOWN = MineConfig(purposes=("service", "teach", "rollout", "unknown"))
 
@@ -28,14 +27,11 @@ def run(
     number: int,
     purpose: str | None,
     *,
-    task_set: str | None = None,
     killed: bool = False,
     replay_of: str | None = None,
 ) -> list[SpanRecord]:
     """A run of one turn; one that was killed has no span of its own."""
     whole: dict[str, Any] = {a.OPERATION: "invoke_workflow", a.STATUS: "ok", a.PURPOSE: purpose}
-    if purpose is not None:
-        whole[a.TASK_SET_DIGEST] = task_set
     every = {a.RUN_ID: str(number), a.REPLAY_OF: replay_of}
     agent: dict[str, Any] = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
     text = {"parts": [{"type": "text", "content": f"{number}"}]}
@@ -75,8 +71,8 @@ def recorded(folder: Path, spans: list[SpanRecord]) -> TraceStore:
     return TraceStore(folder / "spans", folder / "labels.jsonl")
 
 
-def mined(store: TraceStore, config: MineConfig = ANY, held_out: HeldOut = NOTHING) -> Mined:
-    return mine_sft(store, "worker", config, held_out=held_out)
+def mined(store: TraceStore, config: MineConfig = ANY, evaluated: Collection[str] = ()) -> Mined:
+    return mine_sft(store, "worker", config, evaluated=evaluated)
 
 
 def numbers(rows: Mined) -> list[int]:
@@ -99,7 +95,7 @@ def test_runs_made_for_something_else_than_was_asked_are_passed_over(tmp_path: P
 def test_an_older_run_is_judged_by_what_is_known_of_it(tmp_path: Path) -> None:
     replayed = run(3, None, replay_of="a" * 32)
     store = recorded(tmp_path, [*run(1, None), *run(2, None), *replayed, *run(4, "teach")])
-    episodes = HeldOut(trace_ids=frozenset({f"{2:032x}", f"{4:032x}"}))
+    episodes = {f"{2:032x}", f"{4:032x}"}
     rows = mined(store, WITH_UNKNOWN, episodes)
     assert (numbers(rows), rows.refused) == ([1, 4], {"made for evaluation": 1, "made for replay": 1})
     assert numbers(mined(store, ANY, episodes)) == [4]
@@ -121,12 +117,6 @@ def test_what_was_imported_is_somebodys_service_unless_told_otherwise(tmp_path: 
     assert mined(recorded(tmp_path / "gate", imported("gate"))).refused == {"made for gate": 1}
 
 
-def test_a_task_of_a_held_out_set_is_refused_whatever_its_run_was_made_for(tmp_path: Path) -> None:
-    store = recorded(tmp_path, [*run(1, "service", task_set=GATE), *run(2, "rollout", task_set=TRAIN)])
-    rows = mined(store, ANY, HeldOut(task_sets=frozenset({GATE})))
-    assert (numbers(rows), rows.refused) == ([2], {"task of a held-out set": 1})
-
-
 def test_of_a_run_that_was_killed_nobody_knows_whether_it_was_for_measuring(tmp_path: Path) -> None:
     store = recorded(tmp_path, run(1, "service", killed=True))
     assert mined(store, WITH_UNKNOWN).refused == {"run unfinished": 1}
@@ -135,7 +125,6 @@ def test_of_a_run_that_was_killed_nobody_knows_whether_it_was_for_measuring(tmp_
 KINDS = st.fixed_dictionaries(
     {
         "purpose": st.sampled_from([*LEARNED_FROM, *HELD_OUT, None]),
-        "task_set": st.sampled_from([GATE, TRAIN, None]),
         "killed": st.booleans(),
     }
 )
@@ -143,22 +132,22 @@ KINDS = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(KINDS, min_size=1, max_size=6), st.sets(st.integers(1, 6)), st.randoms(), st.data())
-def test_no_row_of_a_held_out_purpose_or_task_gets_in_whatever_the_order_of_events(
+def test_no_row_of_a_held_out_purpose_gets_in_whatever_the_order_of_events(
     kinds: list[dict[str, Any]], evaluated: set[int], random: Any, data: st.DataObject
 ) -> None:
     spans = [span for number, kind in enumerate(kinds, start=1) for span in run(number, **kind)]
     spans += data.draw(st.lists(st.sampled_from(spans), max_size=4))
     random.shuffle(spans)
     compacted = data.draw(st.integers(0, len(spans)))
-    held_out = HeldOut(trace_ids=frozenset(f"{number:032x}" for number in evaluated), task_sets=frozenset({GATE}))
+    episodes = {f"{number:032x}" for number in evaluated}
     with tempfile.TemporaryDirectory() as folder:
         recorded(Path(folder), spans[:compacted])
         compact(Path(folder) / "spans", Segments(Path(folder) / "spans"))
-        rows = mined(recorded(Path(folder), spans[compacted:]), WITH_UNKNOWN, held_out)
+        rows = mined(recorded(Path(folder), spans[compacted:]), WITH_UNKNOWN, episodes)
 
-    def learnable(number: int, purpose: str | None, task_set: str | None, killed: bool) -> bool:
+    def learnable(number: int, purpose: str | None, killed: bool) -> bool:
         if purpose is None:
             return not killed and number not in evaluated
-        return not killed and purpose in LEARNED_FROM and task_set != GATE
+        return not killed and purpose in LEARNED_FROM
 
     assert numbers(rows) == [number for number, kind in enumerate(kinds, start=1) if learnable(number, **kind)]

@@ -15,7 +15,6 @@ from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message
-from journeyman.training.data.admission import NOTHING, HeldOut
 from journeyman.training.data.mine import MineConfig, Mined, Mining, mine_sft, mine_to_file
 from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, sample_line
 
@@ -98,8 +97,8 @@ class Runs:
                 ):
                     pass
 
-    def mine(self, config: MineConfig = ANY, ids: list[str] | None = None, held_out: HeldOut = NOTHING) -> Mined:
-        return mine_sft(self.store, "worker", config, ids=ids, held_out=held_out)
+    def mine(self, config: MineConfig = ANY, ids: list[str] | None = None) -> Mined:
+        return mine_sft(self.store, "worker", config, ids=ids)
 
 
 @pytest.fixture
