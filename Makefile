@@ -18,7 +18,7 @@ endif
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast lint bench lock release clean
+.PHONY: help setup demo test fast lint bench reference lock release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lint: setup ## Run ruff, mypy and import-linter
 
 bench: setup ## Run every benchmark
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+reference: setup ## Write REFERENCE.md from the code
+	PYTHONPATH=.ci $(BIN)/python -m reference
 
 # Both lock files come from pyproject.toml. They hold no index addresses.
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --group dev --group carried --extra train --extra mlflow \

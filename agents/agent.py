@@ -29,6 +29,7 @@ class Limits(Config):
     prompt_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a prompt, as they are estimated; what is oldest is cut first. None is no limit."""
     seconds: float = Field(default=120.0, gt=0)
+    """Of the whole assignment, model and tool calls included."""
 
 
 class MemoryConfig(Config):
@@ -48,7 +49,9 @@ class Example(Config):
     """A worked example, shown to every policy but an adapter, which has learned the form and needs none."""
 
     user: str
+    """What the agent is given: an assignment's goal, or for an orchestrator the task."""
     assistant: str
+    """The reply that is right then, in the form in which the agent writes."""
 
 
 class Skills(Config):
@@ -58,6 +61,7 @@ class Skills(Config):
     """What the orchestrator is told of this worker."""
     examples: tuple[Example, ...] = ()
     tools: tuple[str, ...] = ()
+    """Tools of the crew that it may call. The name of a table that gives several stands for all of them."""
     tool_first: bool = False
     """The first turn must call a tool."""
     needs_evidence: bool | None = None
@@ -69,9 +73,10 @@ class Skills(Config):
     tool_calls: Literal["json", "native"] = "json"
     """How calls are written: as JSON that any model can write, or in the tool-call template of the model's own."""
     verify: Verifiers = ()
-    """What an answer must pass; one that does not is told why, and may try again on the turns it has left."""
+    """Verifiers that an answer must pass, such as `number`. An agent whose answer does not is told why, and may try
+    again on the turns it has left."""
     model: str | None = None
-    """A policy for this agent whatever the policy table says."""
+    """The policy that answers this agent, in place of the policy table's."""
     fallback: tuple[str, ...] = ()
     """Policies that are asked in turn where the agent's own one fails. One that has others behind it may take its share
     of the agent's time, so that what hangs can be replaced."""
@@ -83,7 +88,10 @@ class Skills(Config):
 
 
 class Agent(Skills):
+    """A worker or an orchestrator: who it is, what it is told, and what it may do."""
+
     name: str
+    """A Python identifier; plans, adapters and the record call it so."""
     instructions: str
     """The system prompt. Where calls are written as JSON, its tools follow: names, parameters and descriptions."""
     assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
@@ -110,15 +118,19 @@ class Crew(Record):
     """
 
     name: str
+    """What the record calls the crew."""
     orchestrator: Agent | None
     workers: tuple[Agent, ...]
     tools: Mapping[str, Tool] = Field(default_factory=dict)
+    """What its agents may call, by the name that they call it by."""
     verify: Verifiers = ()
-    """What the crew's answer must pass."""
+    """What the crew's answer must pass: verifiers such as `number`, `pattern:[A-Z]{2}` or `module:function`."""
     budget: Budget = Budget()
     """What one run may spend, all agents together."""
     guardrails: tuple[Guardrail, ...] = ()
+    """Checks of the texts that go into and come out of agents, in their order."""
     permissions: Permissions = Permissions()
+    """Who may call what, with which arguments."""
     memory: MemoryConfig | None = None
     """How much of a session is shown again; None shows nothing."""
 

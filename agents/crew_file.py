@@ -19,7 +19,7 @@ from journeyman.traces.errors import ConfigError
 
 def load_crew(path: Path) -> Crew:
     """The crew that a TOML file describes; raises `ConfigError` naming the file and the key that is wrong."""
-    written = parse_config(_CrewFile, read_toml(path), str(path))
+    written = parse_config(CrewFile, read_toml(path), str(path))
     try:
         boxes = {name: build_tools(name, options, path.parent) for name, options in written.tools.items()}
         tools = united(boxes)
@@ -41,13 +41,20 @@ def load_crew(path: Path) -> Crew:
     return parse_config(Crew, crew, str(path))
 
 
-class _WorkerTable(Skills):
+class WorkerTable(Skills):
+    """Table `[workers.NAME]`: an agent that does work. NAME must be a Python identifier."""
+
     instructions: str | None = None
+    """The system prompt; None for the worker's own of the package. The tools are told behind it."""
 
 
-class _OrchestratorTable(Config):
+class OrchestratorTable(Config):
+    """Table `[orchestrator]`: who plans. Without it the first worker gets the whole task."""
+
+    # A key without a docstring means what the field of `Agent` does.
     name: str = "orchestrator"
     instructions: str | None = None
+    """The system prompt; None for the orchestrator's own of the package."""
     assignments: int = Field(default=MAX_ASSIGNMENTS, ge=1, le=64)
     examples: tuple[Example, ...] = ()
     model: str | None = None
@@ -58,10 +65,13 @@ class _OrchestratorTable(Config):
     limits: Limits = Limits()
 
 
-class _CrewFile(Config):
+class CrewFile(Config):
+    """A crew's file, `crew.toml` unless a command is told another: who does the work, and what holds them in."""
+
+    # A key without a docstring means what the field of `Crew` does.
     name: str
-    orchestrator: _OrchestratorTable | None = None
-    workers: dict[str, _WorkerTable]
+    orchestrator: OrchestratorTable | None = None
+    workers: dict[str, WorkerTable]
     tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
     verify: Verifiers = ()
     budget: Budget = Budget()
@@ -71,17 +81,17 @@ class _CrewFile(Config):
 
 
 def _agent(
-    name: str, table: _WorkerTable | _OrchestratorTable, boxes: Mapping[str, Mapping[str, Tool]]
+    name: str, table: WorkerTable | OrchestratorTable, boxes: Mapping[str, Mapping[str, Tool]]
 ) -> dict[str, Any]:
-    role = "orchestrator" if isinstance(table, _OrchestratorTable) else _worker_role(table)
+    role = "orchestrator" if isinstance(table, OrchestratorTable) else _worker_role(table)
     agent = {"name": name, **table.model_dump(), "instructions": table.instructions or default_instructions(role)}
-    if isinstance(table, _WorkerTable):
+    if isinstance(table, WorkerTable):
         # The name of a table that gives several tools stands for all of them.
         agent["tools"] = tuple(tool for asked in table.tools for tool in boxes.get(asked, (asked,)))
     return agent
 
 
-def _worker_role(table: _WorkerTable) -> str:
+def _worker_role(table: WorkerTable) -> str:
     if table.tool_calls == "native":
         return "worker_native"
     return "worker" if table.parallel_calls == 1 else "worker_parallel"

@@ -15,6 +15,8 @@ ToolChoice = Literal["auto", "required", "none"]
 
 
 class ModelRequest(Record):
+    """A chat request to the model that answers for `policy`."""
+
     policy: str
     messages: tuple[Message, ...]
     json_schema: dict[str, Any] | None = None
@@ -33,6 +35,8 @@ class ModelRequest(Record):
 
 
 class ModelReply(Record):
+    """What a model answered, with the token ids and logprobs that its server sampled."""
+
     id: str
     model: str
     """The policy that answered, in the server's words."""

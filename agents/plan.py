@@ -8,6 +8,8 @@ from journeyman.traces.trace import Status
 
 
 class Assignment(Record):
+    """One piece of a plan: which worker does what, and which outputs it waits for."""
+
     id: str
     worker: str
     goal: str

@@ -33,9 +33,17 @@ BUILDERS = {
 
 
 def build_tools(name: str, options: dict[str, Any], folder: Path) -> dict[str, Tool]:
-    """The tools of one table: `use` names one in the box or a `module:attribute`, the other keys are its options.
+    """The tools of one table. One tool gets the table's name, several get it in front of theirs.
+    A path starts at the folder of the crew's file.
 
-    One tool gets the table's name, several get it in front of theirs.
+    These keys are every table's; the others are options of what `use` names.
+
+    - `use`: a tool in the box by its name, or one of yours as `module:attribute`.
+    - `description`: what agents are told of the tool; empty tells them nothing.
+    - `writes`: whether it changes something outside of the run. Then it is called at most once for a task.
+    - `approve`: whether a person must agree to each call.
+    - `idempotent`: whether a call that a crash interrupted may be made again. By default a tool that
+      doesn't write is.
     """
     options = dict(options)
     use = options.pop("use", None)

@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from journeyman.runtime import variables
 from journeyman.runtime.console import Exit, notes
 from journeyman.traces.errors import ConfigError, JourneymanError, in_one_line, writable
 
 GROUP = "journeyman.commands"
 UNEXPECTED = "this should not happen"
-INTERRUPTED = 130
-"""The shells' exit code for Ctrl-C, and what typer makes of one within a command."""
 
 PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
@@ -77,7 +76,7 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault(variables.OFFLINE, "1")
     try:
         _check_readable(sys.argv[1:])
         code = build(sys.argv[1:])(standalone_mode=False)
@@ -92,13 +91,13 @@ def main() -> None:
         _complain("not confirmed: nothing was done")
         code = Exit.FAILED
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = Exit.INTERRUPTED
     except Exception as error:  # A fault of ours, or of a library: a page of its lines helps nobody who works here.
         if "--debug" in sys.argv:
             raise
         _complain(f"{UNEXPECTED}: {writable(in_one_line(error))} (--debug shows where; please report it)")
         code = Exit.FAILED
-    if code == INTERRUPTED:
+    if code == Exit.INTERRUPTED:
         _complain("interrupted: run the same command again to pick up where it was")
     sys.exit(code if isinstance(code, int) else Exit.OK)
 

@@ -25,14 +25,16 @@ class ServerConfig(Config):
     model: str = "smollm2-135m-instruct"
     """`smollm2-135m-instruct` (embedded), a local folder, or a hub id."""
     host: str = "127.0.0.1"
+    """Address to listen on. There is no login, so keep it on this machine or behind a proxy that has one."""
     port: int = Field(default=8731, ge=1, le=65535)
+    """Port to listen on."""
     max_model_len: int = 2048
     """Longest prompt and reply together, in tokens."""
     max_loras: int = Field(default=4, ge=1)
     """Adapters served side by side; past it vLLM would evict the oldest silently, so a load beyond it is refused."""
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 8
-    """Highest rank of an adapter; vLLM knows these values only. On a CPU every token pays for it, whatever the rank in
-    use: vLLM copies that many rows of each layer's adapter for each token, those of a prompt too."""
+    """Highest rank of an adapter; vLLM knows these values only. On a CPU every token pays for it, also where
+    adapters have a lower rank: vLLM copies that many rows of each layer's adapter for each token, read or generated."""
     max_num_seqs: int = 32
     """Requests decoded together."""
     kv_cache_gb: float = 2.0
@@ -41,6 +43,7 @@ class ServerConfig(Config):
     """How vLLM reads the tool calls of this model's own template, e.g. `hermes`; agents with `tool_calls = "native"`
     need it. None where the model has no such template."""
     start_timeout_s: float = 600.0
+    """Seconds that vLLM may take until it answers; then it is stopped."""
     traces: bool = True
     """The server's own span of each request is recorded: its time in the queue, in prefill and in decode."""
     extra_args: tuple[str, ...] = ()
@@ -53,6 +56,7 @@ class ViewConfig(Config):
     url: str
     """E.g. `http://127.0.0.1:4318` (OTLP over HTTP), `http://127.0.0.1:4317` (gRPC), or an MLflow server's address."""
     kind: Literal["otlp-http", "otlp-grpc", "mlflow"] = "otlp-http"
+    """What the endpoint speaks."""
     headers_env: str | None = None
     """Name of an environment variable with `name=value,name=value` headers: secrets stay out of this file."""
     queue: int = Field(default=4096, ge=1)
@@ -82,6 +86,7 @@ class TracesConfig(Config):
     prices: dict[str, Price] = Field(default_factory=dict)
     """By policy; `default` is for the others."""
     currency: str = "USD"
+    """What prices and costs are told in; nothing is converted."""
     watts: float | None = Field(default=None, gt=0)
     """Power that energy is estimated with where the machine has no counter; None gives no estimate."""
 
@@ -89,7 +94,8 @@ class TracesConfig(Config):
 class RunsConfig(Config):
     """Table `[runs]`: where runs are kept so that they can be taken up again, and for how long.
 
-    What is kept there holds prompts and replies whole, whatever `[traces] content` says: a run goes on from them.
+    What is kept there holds prompts and replies whole, because a run goes on from them. `[traces] content` doesn't
+    change that.
     """
 
     store: str | None = None
@@ -102,7 +108,7 @@ class RunsConfig(Config):
 
 
 class ProjectConfig(Config):
-    """`journeyman.toml`, which is optional: every key has a default."""
+    """`journeyman.toml`, which lies beside the workspace and is optional."""
 
     server: ServerConfig = ServerConfig()
     traces: TracesConfig = TracesConfig()

@@ -18,12 +18,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Exit(IntEnum):
+    """What a command ends with."""
+
     OK = 0
+    """It did what was asked."""
     FAILED = 1
+    """It failed; the error says why. For `gate`: reject."""
     USAGE = 2
+    """The command line, a file or a setting is wrong."""
     PARTIAL = 3
+    """Some of it came out well, not all. For `gate`: inconclusive."""
     NEEDS_INPUT = 4
+    """A person must answer; `journeyman runs list` shows what waits."""
     OVER_BUDGET = 5
+    """The crew's budget is used up."""
+    INTERRUPTED = 130
+    """Ctrl-C; the same command goes on where it was."""
 
 
 WorkspaceOption = Annotated[

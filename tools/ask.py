@@ -11,6 +11,8 @@ def ask(
 
     `journeyman runs answer` gives the answer, and the run goes on from there, in any process. Where calls are made
     without a runtime, nobody can be asked and the call fails.
+
+    - `description`: what agents are told of the tool.
     """
 
     def ask(question: str) -> str:

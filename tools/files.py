@@ -34,8 +34,12 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def files(path: Path, *, write: bool = False, max_bytes: Count = 1_000_000) -> tuple[Tool, ...]:
     """The tools `list`, `read` and `search` over the folder at `path`, and with `write=True` also `write`.
 
-    A file of more than `max_bytes` is neither read nor written; `read` takes a range of lines, so that a long file
-    can be read in parts. A crew gives them the folder's name: `toolbox("notes", files(Path("notes")))`.
+    `read` takes a range of lines, so that a long file can be read in parts. A crew gives them the folder's name:
+    `toolbox("notes", files(Path("notes")))`.
+
+    - `path`: the folder; nothing outside of it is read or written.
+    - `write`: whether there is a tool that writes.
+    - `max_bytes`: a larger file is neither read nor written.
     """
     if not Path(path).is_dir():
         raise ConfigError(f"{path} is not a folder: name one")

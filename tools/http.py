@@ -64,11 +64,16 @@ def http(
     """A tool `name(url: str) -> str` that returns text; one that only posts is `name(url, body)`, one that does both
     `name(url, method, body)`.
 
-    An entry of `hosts` is `api.example.com` (https), `*.example.com` (every name below, not itself), with a port
-    `api.example.com:8443`, or with a scheme `http://localhost:8080`. `private` lists networks that names may lead to
-    though they are not public, `10.0.0.0/8`; an address that is itself an entry of `hosts` needs none.
-    `certificates` is a file of authorities to trust instead of the usual ones. A status of 400 and above, an answer
-    that is no text, and what was refused are a `ToolError`; of a longer answer the first `max_bytes` are returned.
+    A status of 400 and above, an answer that is no text, and what was refused are a `ToolError`.
+
+    - `hosts`: who may be asked: `api.example.com` (https), `*.example.com` (every name below, not itself), with a port
+      `api.example.com:8443`, or with a scheme `http://localhost:8080`.
+    - `methods`: what may be sent.
+    - `private`: networks that names may lead to though they are not public, `10.0.0.0/8`; an address that is itself an
+      entry of `hosts` needs none.
+    - `max_bytes`: of a longer answer the first so many are returned.
+    - `max_seconds`: for a request, its redirects included.
+    - `certificates`: a file of authorities to trust instead of the usual ones.
     """
     web = _Web([_entry(host) for host in hosts], [_network(one) for one in private], max_bytes, certificates, resolve)
     reach = f"Allowed hosts: {', '.join(hosts)}."

@@ -31,8 +31,12 @@ def memory(
 ) -> tuple[Tool, ...]:
     """The tools `remember(text)` and `recall(query)`; a crew gives them its table's name in front.
 
-    `recall` gives the `k` best notes, one a line, ranked by BM25, or by embeddings where an endpoint that speaks
-    OpenAI's API is named as in `retrieve_from`. Remembering the same text twice keeps it once.
+    `recall` gives the best notes, one a line. Remembering the same text twice keeps it once.
+
+    - `k`: notes that `recall` gives.
+    - `embeddings_url`: an endpoint that speaks OpenAI's API; None ranks by BM25.
+    - `embeddings_model`: the endpoint's name for its model.
+    - `embeddings_key_env`: the environment variable that holds its key.
     """
     if (embeddings_url is None) != (embeddings_model is None):
         raise ConfigError("embeddings need both, embeddings_url and embeddings_model")

@@ -72,9 +72,14 @@ def python(
 ) -> Tool:
     """A tool `name(code: str) -> str` that runs `code` and returns what it printed, and the value of its last line.
 
-    `max_seconds` is of wall-clock and of processor time. `memory_mb` is of address space, of which the interpreter
-    itself takes about 30. `disk_mb` is for all files together, and for what is printed. A program that fails, or is
-    stopped, is a `ToolError` with what it had printed. Raises `ConfigError` where a wall cannot be put up.
+    A program that fails, or is stopped, is a `ToolError` with what it had printed. Raises `ConfigError` where a wall
+    cannot be put up.
+
+    - `max_seconds`: of wall-clock, and of processor time.
+    - `memory_mb`: address space in MiB, of which the interpreter itself takes about 30.
+    - `disk_mb`: MiB for all files together, and for what is printed.
+    - `files`: what a program may read and write: its own folder, or all that you may.
+    - `network`: whether a program may reach what this machine can.
     """
     sandbox = _Sandbox(max_seconds, memory_mb, disk_mb, files, network)
     sandbox.check()

@@ -47,10 +47,17 @@ def retrieve_from(
     embeddings_model: str | None = None,
     embeddings_key_env: str | None = None,
 ) -> Tool:
-    """`retrieve` over a file or over a folder of text and Markdown files, see `read_passages`.
+    """A tool `retrieve(query: str) -> str` over a file, or over a folder of text and Markdown files.
 
-    `embeddings_url` and `embeddings_model` name an endpoint that speaks OpenAI's API, and `embeddings_key_env` the
-    variable with its key; documents are embedded at the first look-up. Raises `ConfigError`.
+    `read_passages` says how they are read. Raises `ConfigError`.
+
+    - `path`: the file or the folder.
+    - `k`: documents that a look-up gives.
+    - `description`: what agents are told of the tool.
+    - `embeddings_url`: an endpoint that speaks OpenAI's API; documents are embedded at the first look-up. None ranks
+      by BM25.
+    - `embeddings_model`: the endpoint's name for its model.
+    - `embeddings_key_env`: the environment variable that holds its key.
     """
     if (embeddings_url is None) != (embeddings_model is None):
         raise ConfigError("embeddings need both, embeddings_url and embeddings_model")

@@ -48,8 +48,13 @@ def sql(
 
     Tables and views, as they are now, are listed in the tool's description, unless that is empty, so that a model can
     write a query at once.
-    The answer is a header and at most `max_rows` rows, values between `|`, with a last line where rows were left out.
+    The answer is a header and the rows, values between `|`, with a last line where rows were left out.
     What the engine refuses is a `ToolError` with the engine's words; a file that is no database is a `ConfigError`.
+
+    - `path`: the database file.
+    - `max_rows`: rows that an answer has at most.
+    - `max_seconds`: after so long a query is stopped.
+    - `description`: what agents are told of the tool, in front of its tables; empty tells them nothing.
     """
     database = _open(Path(path), max_seconds)
 

@@ -50,10 +50,14 @@ class JourneymanError(Exception):
 
 
 class ConfigError(JourneymanError, ValueError):
+    """What a user wrote or asked for is wrong."""
+
     exit_code = 2
 
 
 class ModelError(JourneymanError):
+    """A model call failed; `kind` says how, `status` is that of HTTP."""
+
     def __init__(
         self, message: str, *, kind: ModelFailure = "refused", status: int | None = None, wait_s: float | None = None
     ) -> None:
@@ -83,11 +87,11 @@ class OverBudgetError(JourneymanError):
 
 
 class ToolError(JourneymanError):
-    pass
+    """What a tool raises when it can't do what it was asked; the model is told its message."""
 
 
 class StoreError(JourneymanError):
-    pass
+    """A record could not be written or read."""
 
 
 class DeliveryError(JourneymanError):

@@ -14,9 +14,11 @@ class Price(Config):
     """What a policy's tokens cost, in `currency` of `[traces]` for a million tokens."""
 
     input: float = Field(default=0.0, ge=0)
+    """Of tokens that are read."""
     cached: float | None = Field(default=None, ge=0)
     """Of input tokens that came from the prefix cache; None for the price of `input`."""
     output: float = Field(default=0.0, ge=0)
+    """Of tokens that are generated."""
 
     def of(self, usage: Usage) -> float:
         cached = self.input if self.cached is None else self.cached

@@ -51,6 +51,8 @@ class Origin(Record):
 
 
 class Task(Record):
+    """What a crew is to do."""
+
     id: str
     prompt: str
     reference: JsonValue = None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from journeyman.runtime import variables
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, TrainingError
@@ -155,9 +156,9 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
 def _client(uri: str) -> Iterator["MlflowClient"]:
     """A client of the store at `uri`, quiet: migrations and deprecations are nothing to a reader of our output."""
     # An MLflow server that is down would be asked seven times, with growing pauses.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(variables.MLFLOW_RETRIES, "2")
     # It would print addresses into the output of `--json`.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault(variables.MLFLOW_QUIET, "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -27,6 +27,7 @@ class PersonalData(Config):
     """
 
     kinds: tuple[Literal["email", "phone", "card"], ...] = ("email", "card", "phone")
+    """What is looked for."""
 
     def __call__(self, text: str, context: CheckContext) -> Finding | None:
         return _matched(text, self.kinds)
@@ -35,7 +36,7 @@ class PersonalData(Config):
 class Secrets(Config):
     """Keys and tokens of well-known forms, private keys, and values that a name such as `password` stands before.
 
-    Misses a password that stands alone in a sentence, and whatever is encoded or split.
+    Misses a password that stands alone in a sentence, and what is encoded or split.
     """
 
     def __call__(self, text: str, context: CheckContext) -> Finding | None:
@@ -70,8 +71,8 @@ class PromptInjection(Config):
 class Topics(Config):
     """Refuses a text in which no word of an allowed topic occurs.
 
-    It compares words, not meanings: a text that names an allowed word passes whatever else it says, and one that
-    speaks of a topic in other words is refused.
+    It compares words, not meanings: a text that names an allowed word passes, and one that speaks of a topic in other
+    words is refused.
     """
 
     allowed: dict[str, tuple[str, ...]] = Field(min_length=1)
@@ -93,7 +94,9 @@ class Length(Config):
     """Refuses a text that is too short or too long; `redact` cuts off what is too much."""
 
     min_chars: int = Field(default=0, ge=0)
+    """Fewest characters that pass."""
     max_chars: int | None = Field(default=None, ge=1)
+    """Most characters that pass; None is no limit."""
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
@@ -124,7 +127,7 @@ class Groundedness(Config):
     words: float = Field(default=0.8, ge=0, le=1)
     """Share of the words, of four letters and more, that must stand in the evidence; compared by six letters."""
     numbers: bool = True
-    """Each number must stand there, in whatever notation of digits: 1,200 is 1200.0."""
+    """Each number must stand there, in any notation of digits: 1,200 is 1200.0."""
 
     def __call__(self, text: str, context: CheckContext) -> Finding | None:
         known = "\n".join(context.evidence)

@@ -51,7 +51,7 @@ class Finding(Record):
     """What a check found."""
 
     reason: str
-    """In one line; it goes to the trace and to whoever is told, so it should not quote the text."""
+    """In one line; it goes to the trace and to those who are told, so it should not quote the text."""
     spans: tuple[tuple[int, int], ...] = ()
     """Characters to take out, each a start and an end; they may overlap."""
 
@@ -65,16 +65,22 @@ class Finding(Record):
 
 Found: TypeAlias = str | Finding | None
 Check: TypeAlias = Callable[[str, CheckContext], Found | Awaitable[Found]]
+"""Gives None where nothing is wrong with a text, else a reason or a `Finding`; sync or async."""
 
 
 class Guardrail(Record):
     """A check, where it is made, and what happens when it finds something."""
 
     name: str
-    """What decisions in the trace and marks in a text call it."""
+    """What decisions in the trace and marks in a text call it; in a crew's file the name of the check by default."""
     check: Check
+    """A check in the box by its name, or a function of yours as `module:function`."""
     at: tuple[Point, ...] = Field(min_length=1)
+    """Where texts are checked: the task before the crew sees it, an agent's goal, a tool call's arguments, a tool's
+    result before a model reads it, an agent's output, the answer of the run."""
     action: Action = "block"
+    """What happens when the check finds something: `block` stops the text, `redact` takes the find out, `warn` only
+    notes it, `ask` lets a person decide."""
     agents: tuple[str, ...] = ()
     """Only for these agents; empty for all."""
     tools: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ class Permission(Config):
     writes: bool | None = None
     """Only tools that write (true) or only read (false)."""
     decision: Verdict
+    """`ask` lets a person decide; the run waits for them."""
     reason: str = ""
     """What the model, the person who is asked, and the trace are told."""
 
@@ -54,10 +55,15 @@ class Permission(Config):
 
 
 class Permissions(Config):
-    """An ordered table: the first row that matches decides, `default` where none does."""
+    """An ordered table: the first row that matches decides, `default` where none does.
+
+    Rows alone may be written as `[[permissions]]`.
+    """
 
     rows: tuple[Permission, ...] = ()
+    """The rows, in their order."""
     default: Verdict = "allow"
+    """What holds for a call that no row matches."""
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,7 @@ class ModelConfig(Config):
 
 
 class AgentConfig(Config):
-    """Table `[agents.NAME]`: which policies answer the agent NAME, of whatever crew."""
+    """Table `[agents.NAME]`: which policies answer the agent NAME, in any crew."""
 
     policy: str | None = None
     """`base`, an adapter such as `worker@8`, or one of `[models]`; None for what was promoted."""

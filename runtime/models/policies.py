@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class PolicyTable(Record):
-    """A snapshot; a run keeps the one it started with, whatever is promoted meanwhile."""
+    """A snapshot; a run keeps the one it started with, also where another adapter is promoted meanwhile."""
 
     agents: Mapping[str, str] = Field(default_factory=dict)
     """Agent to policy; an agent without a row is answered by the base model."""

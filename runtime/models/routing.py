@@ -32,7 +32,9 @@ class Rule(Config):
     """A row of `[[routing.rules]]`: it fits where everything that it names does."""
 
     to: Size
+    """Which model gets the assignment."""
     agent: str | None = None
+    """Of the assignment."""
     family: str | None = None
     """Of the task."""
     goal: str | None = None
@@ -40,6 +42,7 @@ class Rule(Config):
     min_words: int | None = Field(default=None, ge=0)
     """Fewest words of the goal."""
     max_words: int | None = Field(default=None, ge=0)
+    """Most words of the goal."""
 
     @field_validator("goal")
     @classmethod

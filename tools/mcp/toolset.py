@@ -67,11 +67,18 @@ def mcp(
 ) -> tuple[Tool, ...]:
     """The tools of the server that `command` starts, or that answers at `url`; all of them, or those named in `tools`.
 
-    `env` names variables of this process that the started server gets besides PATH, HOME and the like; in a value of
-    `headers`, `${TOKEN}` stands for such a variable, so that no secret is written down. What a started server writes
-    to its standard error goes to the file `log`. `max_seconds` is for a call, `connect_seconds` for all attempts
-    to connect, and for the list of tools. A name that is no Python identifier gets `_` for what does not fit, and a
-    number where another tool has that name. Raises `ConfigError` where the server cannot be reached or lacks a tool.
+    A name that is no Python identifier gets `_` for what does not fit, and a number where another tool has that name.
+    Raises `ConfigError` where the server cannot be reached or lacks a tool.
+
+    - `command`: the program and its arguments; it speaks over standard input and output.
+    - `url`: where a server answers over HTTP, instead of `command`.
+    - `tools`: which of its tools; None for all.
+    - `env`: variables of this process that the started server gets besides PATH, HOME and the like.
+    - `headers`: sent with each request; in a value `${TOKEN}` stands for an environment variable, so that no secret is
+      written down.
+    - `log`: the file for what a started server writes to its standard error.
+    - `max_seconds`: for a call.
+    - `connect_seconds`: for all attempts to connect, and for the list of tools.
     """
     if tools is not None and not tools:
         raise ConfigError("tools is empty: name some, or leave it out to get all")

@@ -12,6 +12,7 @@ from time import time_ns
 from typing import Any, Protocol, cast
 
 from journeyman.agents.model import BASE
+from journeyman.runtime import variables
 from journeyman.runtime.adapters.adapter import (
     Adapter,
     Probe,
@@ -37,9 +38,9 @@ METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, and a module beside `sft`."""
 
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
+    variables.OFFLINE: "1",
     # Threads that spin while they wait make training five times slower beside a model server on the same cores.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    variables.WAIT_POLICY: "PASSIVE",
 }
 """What the libraries read when they are first imported, unless the user has set it."""
 

@@ -29,6 +29,7 @@ class LoraTable(Config):
     alpha: int = Field(default=32, ge=1)
     """The update is scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that an input of the adapter is left out in a training step."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter; `all-linear` is every one but the output head."""
 

@@ -26,11 +26,12 @@ RESERVED = {
 
 
 class SFTRecipe(Recipe):
-    """A file of `recipes/`, or one like it."""
+    """How SFT trains an adapter: the recipe `sft` of the package, or a file that `journeyman train --recipe` names."""
 
     fit: ClassVar[str] = "journeyman.training.methods.sft_torch"
 
     method: Literal["sft"] = "sft"
+    """How the adapter learns."""
     trl: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to TRL's SFTConfig as it is."""
 
