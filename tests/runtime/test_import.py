@@ -44,6 +44,7 @@ def test_the_exported_names_are_these() -> None:
         "MemoryConfig",
         "MemoryLimits",
         "ModelError",
+        "Origin",
         "Outcome",
         "Permission",
         "PlanMade",
