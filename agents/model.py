@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pydantic import Field
+
 from journeyman.traces.base import Record
 from journeyman.traces.messages import Message, ToolCall, Usage
 
@@ -52,6 +54,8 @@ class ModelReply(Record):
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each of `token_ids`."""
+    unsent: Mapping[str, str] = Field(default_factory=dict)
+    """What of the request the server was not sent, `seed` or `temperature`, and why."""
 
 
 class Model(Protocol):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from journeyman.agents.guards.guardrails import Guardrail as Guardrail
     from journeyman.agents.guards.permissions import Permission as Permission
     from journeyman.runtime.flow.crew_graph import CrewState as CrewState
+    from journeyman.runtime.flow.crew_graph import NoAnswerError as NoAnswerError
     from journeyman.runtime.models.policies import PolicyTable as PolicyTable
     from journeyman.runtime.models.routing import Router as Router
     from journeyman.runtime.models.scripted import ScriptedModel as ScriptedModel
@@ -58,7 +59,7 @@ else:
             "agents.crew_file": "load_crew",
             "agents.guards.guardrails": "Guardrail",
             "agents.guards.permissions": "Permission",
-            "runtime.flow.crew_graph": "CrewState",
+            "runtime.flow.crew_graph": "CrewState NoAnswerError",
             "runtime.models.policies": "PolicyTable",
             "runtime.models.routing": "Router",
             "runtime.models.scripted": "ScriptedModel",

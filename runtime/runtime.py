@@ -162,8 +162,9 @@ class Runtime:
         on, and one that another process is at raises `RunBusyError`. It needs a run store. A text is the same task each
         time that it is given with the same `run_id`; a run that is known goes on without it.
 
-        `answers` are by question id, beside those given before: a text, or a `Consent` where yes or no is wanted.
-        Raises `ConfigError`, also where a question was not asked or wants the other kind.
+        `answers` are by question id, beside those given before: a text, or a `Consent` where yes or no is wanted, for
+        which a text that begins with either does. Raises `ConfigError`, also where a question was not asked or wants
+        the other kind.
 
         `origin` says why the run is made, for the record; by default for service. A run that goes on keeps its own.
         """
@@ -256,9 +257,11 @@ class Runtime:
     def as_graph(self, *, checkpointer: "Checkpointer" = None, tokens: bool = False) -> "CrewGraph":
         """The crew as a compiled LangGraph graph, to be run as it is or put into another graph as a node.
 
-        It takes `prompt` or `messages`, and gives `answer`, `outcome` and the answer as a message. A question to a
-        person is an interrupt, where runs are kept and the graph, or the one around it, has a `checkpointer`; see
-        `journeyman.runtime.flow.crew_graph` for the answer to it, and for what else a graph has of the crew.
+        It takes `prompt` or `messages`, of which the last one that a person wrote is the task, and gives `answer`,
+        `outcome` and the answer as a message. A run without an answer raises `NoAnswerError`, a task that isn't text
+        `ConfigError`. A question to a person is an interrupt, where runs are kept and the graph, or the one around it,
+        has a `checkpointer`; see `journeyman.runtime.flow.crew_graph` for the answer to it, and for what else a graph
+        has of the crew.
         """
         from journeyman.runtime.flow.crew_graph import Embedded
 

@@ -69,6 +69,7 @@ PROMPT_DIGEST = "journeyman.prompt.digest"  # SHA-256 of the messages as they we
 PROMPT_FORM = "journeyman.prompt.form"  # on a plan and a worker's span: `agents.prompt.PromptForm.shown`
 ATTEMPT = "journeyman.attempt"  # 1 for the first try of an assignment
 RUN_ID = "journeyman.run.id"  # the same on every part of a run that was interrupted and taken up again
+UNSENT = "journeyman.request.unsent"  # parameters that the server was not sent, and why, as JSON
 POLICY_REASON = "journeyman.policy.reason"  # why this policy was asked: a route, or what the one before it failed of
 DECISIONS = "journeyman.decisions"  # of guardrails, permissions and people on what the span did, as JSON
 REPLAY_OF = "journeyman.replay.of"  # on every span of a replay: the id of the trace that it repeats

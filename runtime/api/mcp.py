@@ -25,7 +25,7 @@ from pydantic import Field
 from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.run.events import Asked, Ended, Event, PlanMade, ReportFiled, ToolUsed, WorkerStarted
 from journeyman.runtime.runtime import Runtime
-from journeyman.runtime.store.questions import Consent, Question
+from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.run_store import RunRecord, RunStore
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, JourneymanError
@@ -248,16 +248,7 @@ async def _answered(runtime: Runtime, runs: RunStore, run_id: str, question_id: 
     if len(asked) != 1:
         have = ", ".join(one.id for one in record.open_questions) or "none"
         raise RefusedError(f"name one question of run {run_id}: {have}")
-    word = said if asked[0].kind == "answer" else _consent(said)
     try:
-        return await interventions.say(runs, run_id, word, question_id=asked[0].id)
+        return await interventions.say(runs, run_id, said, question_id=asked[0].id)
     except JourneymanError as error:
         raise RefusedError(str(error)) from None
-
-
-def _consent(said: str) -> Consent:
-    first, _, reason = said.strip().partition(" ")
-    word = first.lower().strip(",.:;!")
-    if word not in ("yes", "no"):
-        raise RefusedError("this question wants yes or no, then a reason if there is one")
-    return Consent(approved=word == "yes", reason=reason.strip())

@@ -5,7 +5,7 @@ from pydantic import JsonValue
 from journeyman.runtime.run.run import origin_attributes, run_attributes
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.store.locks import RunBusyError
-from journeyman.runtime.store.questions import Consent, Question
+from journeyman.runtime.store.questions import Consent, Question, read_word
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.tracer import Tracer
@@ -13,11 +13,14 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Outcome
 
 
-async def say(runs: RunStore, run_id: str, word: str | Consent, *, question_id: str | None = None) -> RunRecord:
-    """`answer` for a text, `decide` for a yes or no."""
-    if isinstance(word, Consent):
-        return await decide(runs, run_id, word, question_id=question_id)
-    return await answer(runs, run_id, word, question_id=question_id)
+async def say(runs: RunStore, run_id: str, word: object, *, question_id: str) -> RunRecord:
+    """`answer` or `decide`, whichever the question wants, of what `read_word` takes. Raises `ConfigError`."""
+    record = await runs.get(run_id)
+    asked = () if record is None else record.pending
+    read = read_word(word, next((question for question in asked if question.id == question_id), None))
+    if isinstance(read, Consent):
+        return await decide(runs, run_id, read, question_id=question_id)
+    return await answer(runs, run_id, read, question_id=question_id)
 
 
 async def decide(runs: RunStore, run_id: str, consent: Consent, *, question_id: str | None = None) -> RunRecord:

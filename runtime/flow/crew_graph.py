@@ -3,7 +3,10 @@
 What the app gets: its stream shows the run's events (`custom`) and the crew's own steps (`subgraphs=True`), its
 drawing the crew's nodes (`xray=True`). Its callbacks, tags and metadata reach the crew. A question to a person is an
 interrupt of the app's graph, and `Command(resume=...)` the answer. A task of the app's graph that is done again after a
-crash goes on with the same run. What the app cancels is cancelled in the crew.
+crash goes on with the same run. What the app cancels is cancelled in the crew. A run that ends without an answer is an
+error of the node (`NoAnswerError`), so that nothing behind it takes silence for an answer, and the app's retry policies
+and error handlers do their work; a node that is tried again is a new run. What went wrong in a run that has an answer
+all the same stands in the `response_metadata` of its message, beside the run's status.
 
 What it does not get: the steps of the crew in the app's checkpointer. They are kept where all runs are, in the
 runtime's run store; without one nothing can wait, and a crash begins the crew's part anew. So the app's
@@ -33,16 +36,24 @@ from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.flow.graph import compile_graph
 from journeyman.runtime.loops import run_in_own_loop
 from journeyman.runtime.run.events import Ended, Event
-from journeyman.runtime.store.questions import Question, read_word
-from journeyman.runtime.store.run_store import RunStore
-from journeyman.traces.errors import ConfigError
+from journeyman.runtime.store.questions import Question
+from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
+from journeyman.traces.errors import ConfigError, JourneymanError
 from journeyman.traces.trace import Outcome, Task
 
 T = TypeVar("T")
 
 
+class NoAnswerError(JourneymanError):
+    """A run of a crew ended without an answer."""
+
+    def __init__(self, crew: str, outcome: Outcome) -> None:
+        super().__init__(f"crew {crew!r} gave no answer ({outcome.status}): {outcome.error or 'its answer is empty'}")
+        self.outcome = outcome
+
+
 class CrewInput(TypedDict, total=False):
-    """`prompt`, or `messages` whose last one is the user's."""
+    """`prompt`, or `messages`, of which the last one that a person wrote is the task, whatever stands behind it."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     prompt: str
@@ -52,7 +63,7 @@ class CrewInput(TypedDict, total=False):
 
 class CrewOutput(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
-    """With the answer as the last one."""
+    """With the answer as the last one; its `response_metadata` holds the run's status, and what went wrong."""
     answer: str
     outcome: dict[str, Any]
     """An `Outcome` as JSON values."""
@@ -66,7 +77,8 @@ class Asking(TypedDict):
     """What a person is asked, as the value of an interrupt.
 
     `Command(resume=...)` wants the answer to the one question there is, or a mapping from ids of questions to answers.
-    An answer is a text, or where yes or no is wanted true, false or `{"approved": true, "reason": "..."}`.
+    An answer is a text, or where yes or no is wanted true, false, `{"approved": true, "reason": "..."}`, or a text that
+    begins with yes or no. What is asked about cannot be edited.
     """
 
     run_id: str
@@ -125,21 +137,34 @@ class Embedded:
             raise GraphDrained(outcome.error or "the crew was drained")
         if outcome.status == "needs_input":
             return Command(update=told, goto=Send(f"{self.name}_asks", _Going(run_id=outcome.run_id)))
-        said = AIMessage(content=outcome.answer, id=outcome.run_id, name=self.name)
+        if _has_failed(outcome):
+            raise NoAnswerError(self.name, outcome)
+        ended = {"status": outcome.status} | ({} if outcome.error is None else {"error": outcome.error})
+        said = AIMessage(content=outcome.answer, id=outcome.run_id, name=self.name, response_metadata=ended)
         return Command(update={**told, "messages": [said]}, goto=END)
 
     async def _task(self, state: Mapping[str, Any], config: RunnableConfig) -> tuple[Task, str | None]:
-        """The task of a run that waited; or a new one, whose id is the same however often this node begins with it."""
-        if self.runs is not None and (waited := state.get("run_id")) is not None:
-            known = await (await self.runs.open()).get(waited)
-            if known is None:
-                raise ConfigError(f"run {waited!r} was deleted while it waited: begin it again with a new thread")
-            return known.task, waited
+        """The task and its run: one that waited, or a new one, whose id is the same however often this node begins.
+
+        Where that run has failed already the app tries the node again, which takes another run.
+        """
         here = config.get("configurable", {})
-        thread = here.get("thread_id")
-        new = sha256(f"{thread} {here['checkpoint_ns']}".encode()).hexdigest()[:32]
-        task = Task(id=new[:12], prompt=_prompt(state), session=state.get("session") or thread)
-        return task, None if self.runs is None else new
+        thread, waited = here.get("thread_id"), state.get("run_id")
+        run_id = waited or _hashed(f"{thread} {here['checkpoint_ns']}")
+        known = await self._known(run_id)
+        if known is None:
+            if waited is not None:
+                raise ConfigError(f"run {waited!r} was deleted while it waited: begin it again with a new thread")
+            task = Task(id=run_id[:12], prompt=_prompt(state), session=state.get("session") or thread)
+            return task, None if self.runs is None else run_id
+        task = known.task
+        while known is not None and known.outcome is not None and _has_failed(known.outcome) and not known.cancel:
+            run_id = _hashed(run_id)
+            known = await self._known(run_id)
+        return task, run_id
+
+    async def _known(self, run_id: str) -> RunRecord | None:
+        return None if self.runs is None else await (await self.runs.open()).get(run_id)
 
     async def _outcome(self, task: Task, run_id: str | None) -> Outcome:
         write = get_stream_writer()
@@ -159,7 +184,7 @@ class Embedded:
             said = interrupt(Asking(run_id=run_id, questions=asked, problem=state.get("problem")))
             try:
                 for question_id, word in _words(said, questions).items():
-                    await interventions.say(runs, run_id, read_word(word), question_id=question_id)
+                    await interventions.say(runs, run_id, word, question_id=question_id)
             except ConfigError as error:
                 problem = str(error)
         if not await _open_questions(runs, run_id):
@@ -185,13 +210,38 @@ def _either_way(
     return RunnableLambda(in_own_loop, afunc=work, name=name)
 
 
+def _has_failed(outcome: Outcome) -> bool:
+    """Whether the run is over and there is no answer that the app could use."""
+    return outcome.status not in ("ok", *WAITING) and not outcome.answer
+
+
+def _hashed(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:32]
+
+
 def _prompt(state: Mapping[str, Any]) -> str:
     if prompt := state.get("prompt"):
-        return str(prompt)
-    messages = state.get("messages") or []
-    if not messages or not isinstance(messages[-1], HumanMessage):
-        raise ConfigError("a crew needs `prompt`, or `messages` whose last one is the user's")
-    return str(messages[-1].text)
+        return _text(HumanMessage(prompt))
+    asked = next((message for message in reversed(state.get("messages") or ()) if _is_human(message)), None)
+    if asked is None:
+        raise ConfigError("a crew needs a task: give the graph `prompt`, or `messages` with one that a person wrote")
+    return _text(asked)
+
+
+def _is_human(message: AnyMessage) -> bool:
+    return isinstance(message, HumanMessage) or getattr(message, "role", "") in ("human", "user")
+
+
+def _text(message: AnyMessage) -> str:
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    other = {str(block.get("type")) for block in blocks if isinstance(block, dict) and block.get("type") != "text"}
+    if other:
+        raise ConfigError(
+            f"a crew takes text only, and its task holds {', '.join(sorted(other))}: put into words what that shows"
+        )
+    if not (text := str(message.text)).strip():
+        raise ConfigError("a crew was asked nothing: the last message that a person wrote holds no text")
+    return text
 
 
 async def _open_questions(runs: RunStore, run_id: str) -> tuple[Question, ...]:
@@ -210,7 +260,7 @@ def _kept(value: Any) -> Any:
 
 def _words(said: object, questions: tuple[Question, ...]) -> Mapping[str, object]:
     """What was said, by question's id."""
-    if isinstance(said, Mapping) and "approved" not in said:
+    if isinstance(said, Mapping) and any("/" in str(key) for key in said):  # As in every question's id.
         return said
     if len(questions) > 1:
         ids = ", ".join(question.id for question in questions)

@@ -22,11 +22,15 @@ from journeyman.runtime.loops import run_in_own_loop
 from journeyman.runtime.models.chat_failures import NoReplyError, read_complaint, status_kind
 from journeyman.runtime.models.chat_stream import SHOWN_CHARS, StreamedReply, lines_of, read_out
 from journeyman.runtime.models.chat_wire import Piece, check_calls, join_pieces, read_piece, read_reply, request_body
+from journeyman.runtime.models.chat_withheld import UNSENT, Withheld, without
 from journeyman.tools.secret import header_text
 from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ConfigError, ModelError
 
 PATH = "/chat/completions"
+
+WHO_S = 5.0
+"""What a server has to say who it is."""
 
 VERSION = re.compile(r"/v\d\w*(?=/|$)")
 """In a server's address; other servers than vLLM have it elsewhere than at the end, or another one than the first."""
@@ -65,6 +69,7 @@ class ChatAPI:
         self._url = _endpoint(url)
         self._key = None if api_key is None else header_text(api_key, f"the API key for {self.shown}")
         self._extensions = extensions
+        self._withheld = Withheld(self.shown)
         self._policy: dict[str, Any] = {
             "stop": stop_after_attempt(retries + 1),
             "wait": _Wait(wait_s),
@@ -96,8 +101,8 @@ class ChatAPI:
 
         What was shown cannot be taken back here. `stream_reply` can.
         """
-        reply: httpx.Response = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
-        async with aclosing(self._pieces(reply, request)) as pieces:
+        opened: tuple[httpx.Response, Any] = await AsyncRetrying(**self._policy)(self._open, request, extra or {})
+        async with aclosing(self._pieces(opened[0], request)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -107,13 +112,16 @@ class ChatAPI:
             await client.aclose()
 
     async def _complete(self, request: ModelRequest, extra: Mapping[str, Any]) -> ModelReply:
+        body, unsent = await self._body(request, extra)
         try:
             async with asyncio.timeout(request.timeout_s):  # httpx times each read, not a reply that drips in.
                 client = self._async_client()
-                reply = await client.send(self._request(client, request, extra))
+                reply = await client.send(self._request(client, request, body))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._broken(error, request) from None
-        return self._reply(reply, request)
+        if self._withheld.learn_refusal(request.policy, body, reply.status_code, reply.content):
+            return await self._complete(request, extra)
+        return self._reply(reply, request).model_copy(update={"unsent": unsent})
 
     async def _complete_and_close(self, request: ModelRequest, extra: Mapping[str, Any] | None) -> ModelReply:
         try:
@@ -125,7 +133,8 @@ class ChatAPI:
         pieces: list[Piece] = []
         try:
             async with asyncio.timeout(request.timeout_s):
-                async with aclosing(self._pieces(await self._open(request, {}), request)) as arriving:
+                opened, unsent = await self._open(request, {})
+                async with aclosing(self._pieces(opened, request)) as arriving:
                     async for piece in arriving:
                         pieces.append(piece)
                         if piece.content:
@@ -134,19 +143,33 @@ class ChatAPI:
             raise self._broken(error, request) from None
         if (reply := join_pieces(pieces)) is None:
             raise self._broken_off()
-        return check_calls(reply, request)
+        return check_calls(reply, request).model_copy(update={"unsent": unsent})
 
-    async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Response:
+    async def _open(self, request: ModelRequest, extra: Mapping[str, Any]) -> tuple[httpx.Response, Mapping[str, str]]:
+        """The reply as it begins, and what of the request was not sent."""
         client = self._async_client()
         streaming = {**extra, "stream": True, "stream_options": {"include_usage": True}}
+        body, unsent = await self._body(request, streaming)
         try:
-            reply = await client.send(self._request(client, request, streaming), stream=True)
+            reply = await client.send(self._request(client, request, body), stream=True)
             if reply.is_success:
-                return reply
+                return reply, unsent
             await reply.aread()
         except httpx.HTTPError as error:
             raise self._broken(error, request) from None
+        if self._withheld.learn_refusal(request.policy, body, reply.status_code, reply.content):
+            return await self._open(request, extra)
         raise self._refusal(reply, request)
+
+    async def _beside(self, path: str) -> str | None:
+        """What the server has at `path`, beside its API, empty for nothing; None where it doesn't say in time."""
+        url = self._url.copy_with(path=VERSION.split(self._url.path)[0].removesuffix(PATH) + path, query=None)
+        try:
+            async with asyncio.timeout(WHO_S):
+                reply = await self._async_client().get(url, headers=self._authorization)
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return reply.text if reply.is_success else ""
 
     async def _pieces(self, reply: httpx.Response, request: ModelRequest) -> AsyncGenerator[Piece]:
         """All of them; raises `ModelError` where the stream ends before the reply does.
@@ -175,16 +198,24 @@ class ChatAPI:
             self._clients[loop] = httpx.AsyncClient(limits=LIMITS, trust_env=False)
         return self._clients[loop]
 
-    def _request(self, client: httpx.AsyncClient, request: ModelRequest, extra: Mapping[str, Any]) -> httpx.Request:
+    @property
+    def _authorization(self) -> dict[str, str]:
+        if self._key is None:
+            return {}
+        older = {"api-key": self._key} if self._url.params.get("api-version") else {}  # Azure's.
+        return {"Authorization": f"Bearer {self._key}", **older}
+
+    async def _body(self, request: ModelRequest, extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What is sent, and what the record must not claim to have asked for."""
+        withheld = await self._withheld.of(request, self._beside)
+        body = {**request_body(request, extensions=self._extensions), **extra}
+        return without(body, withheld), {key: why for key, why in withheld.items() if key in UNSENT and key in body}
+
+    def _request(self, client: httpx.AsyncClient, request: ModelRequest, body: Mapping[str, Any]) -> httpx.Request:
         # A new id for each attempt: the server may still be at work on the one before.
-        headers = {"X-Request-Id": uuid4().hex}
+        headers = {"X-Request-Id": uuid4().hex, **self._authorization}
         if request.traceparent is not None:
             headers["traceparent"] = request.traceparent
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-            if self._url.params.get("api-version"):  # Azure's older form.
-                headers["api-key"] = self._key
-        body = {**request_body(request, extensions=self._extensions), **extra}
         try:
             return client.build_request("POST", self._url, json=body, headers=headers, timeout=request.timeout_s)
         except ValueError as error:  # Half a surrogate pair, or a number that is none.

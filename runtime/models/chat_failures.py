@@ -82,6 +82,17 @@ def read_complaint(body: bytes) -> str:
     return _words(refusal.get("error") or refusal) if isinstance(refusal, dict) else ""
 
 
+def read_parameter(body: bytes) -> str | None:
+    """The parameter that a server says is wrong, where it names one as OpenAI does."""
+    try:
+        refusal = read_json(body.decode(errors="replace"))
+    except UnreadableReplyError:
+        return None
+    error = refusal.get("error") if isinstance(refusal, dict) else None
+    named = error.get("param") if isinstance(error, dict) else None
+    return named if isinstance(named, str) else None
+
+
 def _words(complaint: Any) -> str:
     if isinstance(complaint, dict):
         said = complaint.get("message") or complaint.get("detail")

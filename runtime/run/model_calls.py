@@ -28,6 +28,9 @@ from journeyman.traces.messages import Message, Usage, prompt_attributes, reply_
 
 T = TypeVar("T")
 
+UNSENT = {"seed": a.REQUEST_SEED, "temperature": a.REQUEST_TEMPERATURE}
+"""What the span of a call holds of what a server may not be sent."""
+
 
 class ModelCalls:
     def __init__(self, agent_run: AgentRun, goal: str, *, final: bool = False) -> None:
@@ -255,6 +258,9 @@ def _request_attributes(request: ModelRequest, model: Model) -> dict[str, Attrib
 
 
 def _record_reply(span: Span, reply: ModelReply) -> None:
+    if reply.unsent:
+        span.remove(UNSENT[name] for name in reply.unsent)
+        span.set_json(a.UNSENT, reply.unsent)
     span.set(
         {
             a.RESPONSE_ID: reply.id,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from journeyman.runtime import variables
+from journeyman.runtime.models.chat_withheld import SEEDABLE
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.exchange.receive import Receiver, engine_spans_only
@@ -58,7 +59,7 @@ def _keep_generators_as_they_are() -> None:
 
     Where a prompt is prefilled in parts, vLLM draws a token after each part, throws it away and rewinds the request's
     generator. A CPU's generator can't be rewound, and raises. Without it a seeded reply is the same wherever its prompt
-    is cut into the same parts.
+    is cut into the same parts. The version that the server tells has a label for it, which clients look for.
     """
     runner: Any = import_module("vllm.v1.worker.gpu_model_runner").GPUModelRunner
     original = runner._bookkeeping_sync
@@ -71,4 +72,6 @@ def _keep_generators_as_they_are() -> None:
             self.input_batch.generators = generators
 
     runner._bookkeeping_sync = without_rewind
+    told: Any = import_module("vllm.entrypoints.serve.instrumentator.basic")
+    told.VLLM_VERSION += f"{'.' if '+' in told.VLLM_VERSION else '+'}{SEEDABLE}"
     print("journeyman: seeded requests are served without vLLM's rewind of their generators, which fails on a CPU")

@@ -66,14 +66,28 @@ def about_plan(plan: Plan) -> str:
     return f"May the crew follow this plan? {write_plan(plan)}"
 
 
-def read_word(word: object) -> str | Consent:
-    """What a person said, from a program that has no `Consent`; raises `ConfigError` for what is no word."""
-    if isinstance(word, str | Consent):
-        return word
-    said = {"approved": word} if isinstance(word, bool) else word
+def read_word(word: object, question: Question | None = None) -> str | Consent:
+    """What a person said to `question`, in the words of a program that has no `Consent`; raises `ConfigError`.
+
+    Where yes or no is wanted these are `true`, `false`, `{"approved": ..., "reason": ...}`, or a text that begins with
+    yes or no and goes on with the reason, if there is one.
+    """
+    if isinstance(word, str):
+        return word if question is None or question.kind == "answer" else _read_consent(word, question)
     try:
-        return Consent.model_validate(said)
+        return Consent.model_validate({"approved": word} if isinstance(word, bool) else word)
     except ValidationError:
         raise ConfigError(
-            f'{word!r} answers nothing: give a text, or yes or no as true, false, {{"approved": true, "reason": "..."}}'
+            f'{word!r} answers nothing: give a text, or yes or no as true, false, {{"approved": true, "reason": '
+            '"..."}; what is asked about cannot be edited, so say no, and in the reason what would be right'
         ) from None
+
+
+def _read_consent(said: str, question: Question) -> Consent:
+    first, _, reason = " ".join(said.split()).partition(" ")
+    word = first.lower().strip(",.:;!")
+    if word not in ("yes", "no"):
+        raise ConfigError(
+            f"question {question.id} does not want an answer: say yes or no, then a reason if there is one"
+        )
+    return Consent(approved=word == "yes", reason=reason)

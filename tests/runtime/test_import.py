@@ -44,6 +44,7 @@ def test_the_exported_names_are_these() -> None:
         "MemoryConfig",
         "MemoryLimits",
         "ModelError",
+        "NoAnswerError",
         "Origin",
         "Outcome",
         "Permission",

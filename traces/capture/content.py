@@ -29,7 +29,7 @@ METADATA = frozenset(
     | {a.REQUEST_MODEL, a.RESPONSE_ID, a.RESPONSE_MODEL, a.FINISH_REASONS, a.ERROR_TYPE, a.TOKEN_MODALITY}
     | {a.ASSIGNMENT_ID, a.STATUS, a.TOOL_STATUS, a.ADAPTER_DIGEST, a.BASE_DIGEST, a.BUDGET, a.ENERGY_SOURCE}
     | {a.EVALUATION_NAME, a.EVALUATION_LABEL, a.LABEL_SOURCE, a.LABEL_SOURCE_TYPE}
-    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.REPLAY_OF, a.POLICY_REASON}
+    | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.REPLAY_OF, a.POLICY_REASON, a.UNSENT}
     | {a.PURPOSE, a.TASK_SET_DIGEST, a.PROMPT_FORM}
 )
 """What the runtime says of a span. Whatever is in neither of the two sets is content, unless it is a number."""

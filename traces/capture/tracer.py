@@ -6,7 +6,7 @@ whole process shares, its settings would thin out our record, and it costs sever
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter, perf_counter_ns, time_ns
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -76,6 +76,11 @@ class Span:
                     if value is not None
                 }
             )
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Takes back attributes that turn out not to be so."""
+        for name in names:
+            self._attributes.pop(name, None)
 
     def set_json(self, name: str, value: object) -> None:
         if self._writer is not None:

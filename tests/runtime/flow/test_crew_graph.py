@@ -10,19 +10,20 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import ChatMessage as RoleMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.errors import GraphDrained
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, Send
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, RetryPolicy, Send
 
 from journeyman.agents.agent import Agent, Crew, Limits
 from journeyman.agents.model import ModelRequest
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.flow import control as interventions
-from journeyman.runtime.flow.crew_graph import CrewState
+from journeyman.runtime.flow.crew_graph import CrewState, NoAnswerError
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.run.events import Ended
 from journeyman.runtime.runtime import Runtime
@@ -30,7 +31,7 @@ from journeyman.runtime.store.questions import Consent
 from journeyman.runtime.store.run_store import RunStore
 from journeyman.tools.ask import ask
 from journeyman.tools.tool import Tool
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, ModelError
 
 DESK = Crew(name="desk", orchestrator=None, workers=(Agent(name="clerk", instructions="Answer."),))
 THREAD: RunnableConfig = {"configurable": {"thread_id": "thread"}}
@@ -113,6 +114,135 @@ async def test_a_task_leaves_nothing_behind_that_the_next_one_on_the_thread_woul
     await graph.ainvoke({"prompt": "first"}, THREAD)
     state = await graph.ainvoke({"messages": [HumanMessage("second")]}, THREAD)
     assert [message.content for message in state["messages"]] == ["re: first", "second", "re: second"]
+
+
+def handed_off(call: str = "t1") -> list[BaseMessage]:
+    """What a supervisor leaves in the messages when it gives the desk the floor."""
+    wanted = {"name": "transfer_to_desk", "args": {}, "id": call}
+    return [AIMessage("", tool_calls=[wanted]), ToolMessage("Successfully transferred to desk", tool_call_id=call)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "task"),
+    [
+        ([HumanMessage("hello"), *handed_off()], "hello"),
+        ([HumanMessage("first"), AIMessage("re: first"), HumanMessage("second"), *handed_off()], "second"),
+        ([HumanMessage("hello"), *handed_off(), AIMessage("re: hello", name="desk"), *handed_off("t2")], "hello"),
+        ([HumanMessage("hello"), SystemMessage("Be brief."), AIMessage("I think …")], "hello"),
+        ([RoleMessage(content="hello", role="user"), AIMessage("hm")], "hello"),
+        ([HumanMessage(["hel", {"type": "text", "text": "lo"}]), *handed_off()], "hello"),
+        ([("user", "hello"), {"role": "assistant", "content": "hm"}], "hello"),
+        (
+            [
+                HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]),
+                AIMessage("a cat"),
+                HumanMessage("hello"),
+            ],
+            "hello",
+        ),
+    ],
+)
+async def test_the_task_is_what_a_person_wrote_last_wherever_it_stands(messages: list[Any], task: str) -> None:
+    outer = StateGraph(MessagesState)
+    outer.add_node("desk", desk().as_graph())
+    outer.add_edge(START, "desk")
+    state = await outer.compile().ainvoke({"messages": messages})
+    assert (state["messages"][-1].content, len(state["messages"])) == (f"re: {task}", len(messages) + 1)
+
+
+@pytest.mark.parametrize(
+    ("block", "named"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://x.example/cat.png"}}, "holds image_url:"),
+        ({"type": "image", "source_type": "base64", "mime_type": "image/png", "data": "aGk="}, "holds image:"),
+        ({"type": "audio", "base64": "aGk=", "mime_type": "audio/wav"}, "holds audio:"),
+        ({"type": "file", "file": {"file_id": "f1"}}, "holds file:"),
+    ],
+)
+async def test_what_is_no_text_is_refused_by_name_and_not_dropped(block: dict[str, Any], named: str) -> None:
+    asking: list[Any] = [HumanMessage(["What is this?", block]), *handed_off()]
+    with pytest.raises(ConfigError, match=named) as raised:
+        await desk().as_graph().ainvoke({"messages": asking})
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match=named):
+        blocks: Any = ["What is this?", block]
+        await desk().as_graph().ainvoke({"prompt": blocks})
+
+
+@pytest.mark.parametrize(
+    "messages", [[AIMessage("hello")], [HumanMessage("")], [HumanMessage(" \n")], [HumanMessage([])]]
+)
+async def test_silence_is_no_task(messages: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"a crew needs a task|was asked nothing"):
+        await desk().as_graph().ainvoke({"messages": messages})
+
+
+def moody(replies: list[str], path: Path | None = None) -> Runtime:
+    """A crew whose clerk answers what it is told to, or not at all."""
+    left = list(replies)
+
+    def reply(_: ModelRequest) -> str:
+        if (said := left.pop(0)) == "fail":
+            raise ModelError("the machine is cold")
+        return write_answer(said)
+
+    return Runtime(DESK, model=ScriptedModel(reply), runs=None if path is None else RunStore(path / "runs.db"))
+
+
+async def test_a_failed_run_is_an_error_and_nothing_behind_it_is_done() -> None:
+    after: list[Any] = []
+    outer = StateGraph(CrewState)
+    outer.add_node("desk", moody(["fail"]).as_graph())
+    outer.add_node("after", lambda state: after.append(state))
+    outer.add_edge(START, "desk")
+    outer.add_edge("desk", "after")
+    with pytest.raises(NoAnswerError, match=r"^crew 'desk' gave no answer \(failed\): .*the machine is cold") as raised:
+        await outer.compile().ainvoke({"prompt": "hello"})
+    assert (raised.value.outcome.status, after) == ("failed", []) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_retry_policy_of_the_app_tries_a_failed_run_again_as_another_one(tmp_path: Path, kept: bool) -> None:
+    async with moody(["fail", "fail", "fine"], tmp_path if kept else None) as runtime:
+        outer = StateGraph(CrewState)
+        patient = RetryPolicy(max_attempts=3, initial_interval=0.01, retry_on=NoAnswerError)
+        outer.add_node("desk", runtime.as_graph(), retry_policy=patient)
+        outer.add_edge(START, "desk")
+        assert (await outer.compile().ainvoke({"prompt": "hello"}))["answer"] == "fine"
+        if runtime.runs is not None:
+            assert sorted(run.status for run in await runtime.runs.find()) == ["failed", "failed", "ok"]
+
+
+async def test_an_app_that_goes_on_after_a_failed_run_has_the_crew_try_again(tmp_path: Path) -> None:
+    async with moody(["fail", "fine"], tmp_path) as runtime:
+        graph = runtime.as_graph(checkpointer=InMemorySaver())
+        with pytest.raises(NoAnswerError):
+            await graph.ainvoke({"prompt": "hello"}, THREAD)
+        assert (await graph.ainvoke(None, THREAD))["answer"] == "fine"
+
+
+async def test_an_answer_of_a_run_in_which_something_failed_is_marked() -> None:
+    crew = Crew(
+        name="desk",
+        orchestrator=Agent(name="boss", instructions="Plan.", replans=0),
+        workers=DESK.workers,
+    )
+
+    def reply(request: ModelRequest) -> str:
+        last = request.messages[-1].content
+        if request.messages[0].content == "Plan.":
+            return json.dumps({"assignments": [{"worker": "clerk", "goal": goal} for goal in ("good", "bad")]})
+        if last == "bad":
+            raise ModelError("the machine is cold")
+        return write_answer(last)
+
+    state = await Runtime(crew, model=ScriptedModel(reply)).as_graph().ainvoke({"prompt": "hello"})
+    message = state["messages"][-1]
+    error = state["outcome"]["error"]
+    assert (message.content, message.response_metadata) == ("good", {"status": "ok", "error": error})
+    assert "the machine is cold" in error
+    fine = await desk().as_graph().ainvoke({"prompt": "hello"})
+    assert fine["messages"][-1].response_metadata == {"status": "ok"}
 
 
 async def test_the_events_of_a_run_are_the_graphs_custom_stream() -> None:
@@ -235,7 +365,9 @@ async def test_several_questions_one_after_the_other_are_answered_in_their_order
         (True, "asks 2 questions"),
         ({"9/9": True}, "no question '9/9'"),
         ({"1/2": "perhaps"}, "does not want an answer"),
+        ({"1/2": "perhaps"}, "say yes or no"),
         ({"1/2": 3}, "3 answers nothing"),
+        ({"1/2": {"approved": True, "arguments": {"letter": "b"}}}, "cannot be edited"),
     ],
 )
 async def test_what_is_no_answer_is_asked_again_with_the_reason(
@@ -245,6 +377,49 @@ async def test_what_is_no_answer_is_asked_again_with_the_reason(
     await graph.ainvoke({"prompt": "a and b"}, THREAD)
     again = asked(await graph.ainvoke(Command(resume=said), THREAD))
     assert problem in again["problem"] and len(again["questions"]) == 2 and office.sent == []
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("yes", "posted a"),
+        ("Yes, please", "posted a"),
+        ({"approved": True}, "posted a"),
+        ("no", "a person refused it"),
+        ("No: too late", "a person refused it: too late"),
+        (False, "a person refused it"),
+        ({"approved": False, "reason": "too late"}, "a person refused it: too late"),
+    ],
+)
+async def test_yes_and_no_mean_what_they_mean_over_mcp(
+    runtime: Runtime, office: Office, said: object, answer: str
+) -> None:
+    for by_id in (False, True):
+        graph = runtime.as_graph(checkpointer=InMemorySaver())
+        thread: RunnableConfig = {"configurable": {"thread_id": f"by id: {by_id}"}}
+        (question,) = asked(await graph.ainvoke({"prompt": "a"}, thread))["questions"]
+        word = {question["id"]: said} if by_id else said
+        assert answer in (await graph.ainvoke(Command(resume=word), thread))["answer"]
+    assert office.sent == ["a", "a"] * (answer == "posted a")
+
+
+async def test_yes_is_a_text_where_a_text_is_wanted(runtime: Runtime) -> None:
+    graph = runtime.as_graph(checkpointer=InMemorySaver())
+    await graph.ainvoke({"prompt": "whom"}, THREAD)
+    ended = await graph.ainvoke(Command(resume="yes: Ada"), THREAD)
+    assert ended["answer"] == "ask: yes: Ada"
+
+
+@pytest.mark.parametrize(
+    "said", [{"type": "edit", "args": {"letter": "b"}}, [{"type": "accept", "args": None}], "maybe"]
+)
+async def test_a_word_that_is_neither_is_asked_for_again_in_plain_words(
+    runtime: Runtime, office: Office, said: object
+) -> None:
+    graph = runtime.as_graph(checkpointer=InMemorySaver())
+    await graph.ainvoke({"prompt": "a"}, THREAD)
+    again = asked(await graph.ainvoke(Command(resume=said), THREAD))
+    assert "yes or no" in again["problem"] and "\n" not in again["problem"] and office.sent == []
 
 
 async def test_what_a_person_answered_elsewhere_is_not_asked_again(runtime: Runtime, office: Office) -> None:
@@ -259,7 +434,11 @@ async def test_a_run_that_was_cancelled_while_it_waited_ends_the_graph_so(runtim
     graph = runtime.as_graph(checkpointer=InMemorySaver())
     waiting = asked(await graph.ainvoke({"prompt": "a"}, THREAD))
     await runtime.cancel(waiting["run_id"])
-    assert (await graph.ainvoke(Command(resume=True), THREAD))["outcome"]["status"] == "cancelled" and not office.sent
+    words: tuple[Any, ...] = (Command(resume=True), None)
+    for word in words:
+        with pytest.raises(NoAnswerError, match=r"gave no answer \(cancelled\)"):
+            await graph.ainvoke(word, THREAD)
+    assert not office.sent
 
 
 async def test_without_a_run_store_nobody_is_asked(office: Office) -> None:

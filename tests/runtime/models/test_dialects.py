@@ -4,6 +4,7 @@ The replies in tests/data/dialects were written after the servers' documentation
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,26 +18,34 @@ from journeyman.traces.messages import Message
 
 DIALECTS = Path(__file__).parents[2] / "data" / "dialects"
 TOOL = {"name": "weather", "description": "", "parameters": {"type": "object", "properties": {}}}
-REQUEST = ModelRequest(policy="m", messages=(Message(role="user", content="hi"),), tools=(TOOL,), timeout_s=5.0)
+HI = (Message(role="user", content="hi"),)
+REQUEST = ModelRequest(policy="m", messages=HI, tools=(TOOL,), parallel_calls=False, timeout_s=5.0)
 WEATHER, TIME = ("weather", {"city": "Bern"}), ("time", {"zone": "CET"})
 
 
 class Server:
-    """Answers every request with the same file."""
+    """Answers every request with the same file, or body."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked = 0
         self.status = 200
         self.file = DIALECTS
+        self.body: bytes | None = None
+        """In the file's stead."""
+        self.unless: str | None = None
+        """A key of the request's body without which it is answered with `instead`."""
+        self.instead = DIALECTS
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+        sent = json.loads(await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0])))
         self.asked += 1
-        body = self.file.read_bytes()
-        kind = b"text/event-stream" if self.file.suffix == ".sse" else b"application/json"
-        head_line = b"HTTP/1.1 %d X\r\nContent-Type: %b\r\n" % (self.status, kind)
+        taken = self.unless is not None and self.unless not in sent
+        file, status = (self.instead, 200) if taken else (self.file, self.status)
+        body = file.read_bytes() if self.body is None else self.body
+        kind = b"text/event-stream" if file.suffix == ".sse" else b"application/json"
+        head_line = b"HTTP/1.1 %d X\r\nContent-Type: %b\r\n" % (status, kind)
         writer.write(head_line + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
         writer.close()
 
@@ -182,6 +191,116 @@ async def test_a_failure_of_any_dialect_has_its_kind_and_the_server_s_words(
         assert server.asked == number * (2 if kind in PASSING else 1)
 
 
-def test_each_file_is_tried() -> None:
+WHOLE = tuple(file for file in REPLIES if file.endswith("/reply.json"))
+STREAMS = tuple(
+    f"{name}/stream{'_uncounted' * (name == 'ollama')}.sse" for name, _ in (file.split("/") for file in WHOLE)
+)
+"""One of each server."""
+
+
+def choice(file: str, **changes: Any) -> dict[str, Any]:
+    """A server's whole reply with changes of its choice; what is changed to `...` is missing."""
+    whole: dict[str, Any] = json.loads((DIALECTS / file).read_bytes())
+    changed = {**whole["choices"][0], **changes}
+    return {**whole, "choices": [{key: value for key, value in changed.items() if value is not ...}]}
+
+
+def events(file: str) -> list[dict[str, Any]]:
+    lines = (line.removeprefix("data:").strip() for line in (DIALECTS / file).read_text().splitlines())
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def ended(event: dict[str, Any]) -> bool:
+    return any(choice.get("finish_reason") for choice in event.get("choices", ()))
+
+
+def written(chunks: list[dict[str, Any]]) -> bytes:
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode()
+
+
+@pytest.mark.parametrize("file", WHOLE)
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"message": None}, "'choices.0.message'"),
+        ({"message": ...}, "'choices.0.message' is missing"),
+        ({"message": {"content": 3}}, "'choices.0.message.content'"),
+        ({"finish_reason": None}, "'choices.0.finish_reason'"),
+        ({"finish_reason": ...}, "'choices.0.finish_reason' is missing"),
+        (None, "'choices' is missing or empty"),
+    ],
+)
+async def test_a_null_or_missing_field_of_any_dialect_is_told_by_name_with_the_server_and_what_came(
+    server: Server, file: str, changes: dict[str, Any] | None, named: str
+) -> None:
+    whole = choice(file, **(changes or {}))
+    server.body = json.dumps(whole if changes is not None else {**whole, "choices": []}).encode()
+    with pytest.raises(ModelError) as raised:
+        await asked(server, file)
+    told = str(raised.value)
+    assert told.startswith(f"{server.url} answered something that is not a chat completion: ") and named in told
+    assert f"it sent '{server.body.decode()[:40]}" in told and "\n" not in told and len(told) < 400
+    assert (raised.value.kind, server.asked) == ("unusable", 1)
+
+
+@pytest.mark.parametrize("file", WHOLE)
+async def test_fields_that_nothing_hangs_on_may_be_null_or_missing_in_any_dialect(server: Server, file: str) -> None:
+    for whole in (choice(file, logprobs=None, index=...), choice(file) | {"usage": None, "id": None, "model": None}):
+        server.body = json.dumps(whole).encode()
+        assert (await asked(server, file)).content == REPLIES[file].content
+
+
+@pytest.mark.parametrize("file", WHOLE)
+async def test_a_refusal_is_refused_with_its_text_and_asked_for_once_in_any_dialect(server: Server, file: str) -> None:
+    said = {"role": "assistant", "content": None, "refusal": "I can't help\nwith that."}
+    server.body = json.dumps(choice(file, message=said)).encode()
+    with pytest.raises(ModelError) as raised:
+        await asked(server, file)
+    assert str(raised.value) == f"{server.url} refused to answer: I can't help with that."
+    assert (raised.value.kind, server.asked) == ("refused", 1)
+
+
+@pytest.mark.parametrize("file", STREAMS)
+async def test_a_refusal_in_a_stream_of_any_dialect_is_one_too(server: Server, file: str) -> None:
+    first, *_ = (chunk for chunk in events(file) if chunk.get("choices"))
+    (last,) = (chunk for chunk in events(file) if ended(chunk))
+    parts = ({"delta": {"refusal": text}, "finish_reason": None} for text in ("I can't help\n", "with that."))
+    server.body = written([*({**first, "choices": [part]} for part in parts), last])
+    with pytest.raises(ModelError) as raised:
+        await asked(server, file)
+    assert str(raised.value) == f"{server.url} refused to answer: I can't help with that."
+    assert (raised.value.kind, server.asked) == ("refused", 1)
+
+
+@pytest.mark.parametrize("file", STREAMS)
+async def test_a_stream_of_any_dialect_that_breaks_off_is_asked_for_again(server: Server, file: str) -> None:
+    server.body = written([chunk for chunk in events(file) if chunk.get("choices") and not ended(chunk)])
+    with pytest.raises(ModelError) as raised:
+        await asked(server, file)
+    assert str(raised.value) == f"{server.url} broke its reply off"
+    assert (raised.value.kind, server.asked) == ("unreachable", 2)
+
+
+REFUSED_PARAMETERS = {
+    "openai/error_400_max_tokens.json": "max_tokens",
+    "openai/error_400_temperature.json": "temperature",
+    "azure/error_400_max_tokens.json": "max_tokens",
+    "azure/error_400_parallel_calls.json": "parallel_tool_calls",
+    "litellm/error_400_temperature.json": "temperature",
+    "openrouter/error_400_max_tokens.json": "max_tokens",
+}
+
+
+@pytest.mark.parametrize(("file", "parameter"), REFUSED_PARAMETERS.items())
+async def test_a_parameter_that_a_model_refuses_is_left_out(server: Server, file: str, parameter: str) -> None:
+    server.unless = parameter
+    for number, kind in enumerate(("reply.json", "stream.sse"), start=1):
+        server.instead = DIALECTS / file.split("/")[0] / kind
+        assert (await asked(server, file, status=400, streams=kind == "stream.sse")).content == "Bern."
+        assert server.asked == 2 * number  # Each time by a client that does not know it yet.
+
+
+def test_each_file_is_tried_and_each_server_s_reply_and_stream() -> None:
     files = {str(file.relative_to(DIALECTS)) for file in DIALECTS.rglob("*") if file.is_file()}
-    assert files == REPLIES.keys() | {file for file, _ in FAILURES}
+    assert files == REPLIES.keys() | {file for file, _ in FAILURES} | REFUSED_PARAMETERS.keys()
+    assert {file.split("/")[0] for file in WHOLE} == {file.split("/")[0] for file in files} and set(STREAMS) <= files
