@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from journeyman.agents.agent import Agent
 from journeyman.agents.model import ModelReply, ToolChoice
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.tools.call import CallResult
@@ -63,18 +62,6 @@ async def ask_repaired(
         return await ask(messages)
     except UnreadableReplyError as error:
         return await ask(told(messages, f"Your last {what} was not usable: {error}"))
-
-
-def opening(agent: Agent, policy: str, prompt: str, earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
-    """The start of a conversation: instructions, examples unless an adapter answers, what was said earlier, the prompt.
-
-    What all calls of one agent share comes first, byte for byte, so that the server's prefix cache can serve it.
-    """
-    messages = [Message(role="system", content=agent.instructions)]
-    for example in () if "@" in policy else agent.examples:
-        messages.append(Message(role="user", content=example.user))
-        messages.append(Message(role="assistant", content=example.assistant))
-    return (*messages, *earlier, Message(role="user", content=prompt))
 
 
 def told(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:

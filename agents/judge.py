@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from journeyman.agents.agent import Agent, Crew, default_instructions
-from journeyman.agents.calls import Calls, ask_repaired, opening
+from journeyman.agents.calls import Calls, ask_repaired
 from journeyman.agents.plan import Plan, Report
+from journeyman.agents.prompt import opening, working_form
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.agents.schedule import lost
 from journeyman.traces.base import Record
@@ -49,7 +50,7 @@ async def judge(
 
     The judge is told what was not found out, but never the text of an error.
     """
-    messages = opening(agent, calls.policy, _question(prompt, plan, reports, answer))
+    messages = opening(working_form(agent, {}), calls.policy, _question(prompt, plan, reports, answer))
     try:
         return await ask_repaired(calls, messages, SCHEMA, read_verdict, "verdict")
     except TruncatedReplyError as cut:

@@ -24,7 +24,6 @@ class NativeForm:
     def __init__(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
         self._agent = agent
         self._known = tools
-        self.instructions = agent.instructions
         self.tools: Sequence[Tool] = tuple(tools.values())
         """Shown to the model on every turn, so that all its prompts begin alike."""
         self._numbers = count(1)

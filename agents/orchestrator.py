@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from journeyman.agents.agent import MAX_ASSIGNMENTS, Agent, Crew
-from journeyman.agents.calls import Calls, ask_repaired, opening
+from journeyman.agents.calls import Calls, ask_repaired
 from journeyman.agents.plan import Answer, Assignment, Plan, Report
+from journeyman.agents.prompt import opening, planning_form
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.agents.schedule import order, settled
 from journeyman.traces.errors import JourneymanError
@@ -33,7 +34,7 @@ async def make_plan(
     crew: Crew, orchestrator: Agent, prompt: str, calls: Calls, earlier: Sequence[Message] = ()
 ) -> Plan:
     """Asks for a plan; raises `PlanError` or `ModelError`. `earlier` is what the session said before this task."""
-    messages = opening(briefed(orchestrator, crew), calls.policy, prompt, earlier)
+    messages = opening(planning_form(orchestrator, crew), calls.policy, prompt, earlier)
     return await ask_for_plan(messages, plan_schema(crew), lambda text: read_plan(text, crew), calls)
 
 
@@ -52,15 +53,6 @@ async def ask_for_plan(
 def single_assignment(crew: Crew, prompt: str) -> Plan:
     """The plan of a crew without an orchestrator: the first worker gets the whole task."""
     return Plan(assignments=(Assignment(id="1", worker=crew.workers[0].name, goal=prompt),))
-
-
-def briefed(orchestrator: Agent, crew: Crew) -> Agent:
-    """The orchestrator with its instructions followed by what each worker does, where its crew says so."""
-    told = [f"- {worker.name}: {worker.description}" for worker in crew.workers if worker.description]
-    if not told:
-        return orchestrator
-    instructions = "\n".join([orchestrator.instructions, "Workers:", *told])
-    return orchestrator.model_copy(update={"instructions": instructions})
 
 
 def most_assignments(crew: Crew) -> int:

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew, default_instructions
-from journeyman.agents.calls import Calls, opening, told
+from journeyman.agents.calls import Calls, told
 from journeyman.agents.orchestrator import (
     ask_for_plan,
     assignment_schema,
     assignments_schema,
-    briefed,
     conclude,
     most_assignments,
     read_assignment,
@@ -22,6 +21,7 @@ from journeyman.agents.orchestrator import (
     write_plan,
 )
 from journeyman.agents.plan import Assignment, Plan, Report
+from journeyman.agents.prompt import opening, planning_form
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.agents.review import Problem
 from journeyman.agents.schedule import lost, order, settled
@@ -73,7 +73,7 @@ async def replan(
     """
     schema = replan_schema(crew, plan, reports)
     messages = (
-        *opening(briefed(orchestrator, crew), calls.policy, prompt, earlier),
+        *opening(planning_form(orchestrator, crew), calls.policy, prompt, earlier),
         Message(role="assistant", content=write_plan(plan)),
     )
     messages = told(messages, _state(plan, reports, problems))

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent
-from journeyman.agents.calls import Calls, Used, opening, told
+from journeyman.agents.calls import Calls, Used, told
 from journeyman.agents.model import ModelReply, ToolChoice
 from journeyman.agents.native import NativeForm
 from journeyman.agents.plan import Assignment, Report
+from journeyman.agents.prompt import opening, working_form
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError, read_json
 from journeyman.agents.trim import TokenCount, fit
 from journeyman.agents.turn import ANSWER, Answering, Calling, RefusedAnswerError, answer_schema, keyed, read_output
@@ -29,11 +30,6 @@ UNFOUNDED = "it rests on no tool call that went well; make one first"
 
 class Form(Protocol):
     """How an agent is asked for a turn, and how what it said and what came of it is written down."""
-
-    @property
-    def instructions(self) -> str:
-        """The system prompt."""
-        ...
 
     @property
     def tools(self) -> Sequence[Tool]:
@@ -59,8 +55,7 @@ async def work(
     """
     form: Form = NativeForm(agent, tools) if agent.tool_calls == "native" else JsonForm(agent, tools)
     count = TokenCount([tool.parameters for tool in form.tools])
-    briefed = agent.model_copy(update={"instructions": form.instructions})
-    messages = opening(briefed, calls.policy, assignment.goal, earlier)
+    messages = opening(working_form(agent, tools), calls.policy, assignment.goal, earlier)
     keep, turn, repairs = len(messages), 0, 0
     evidence: list[str] = []
     complaints: set[str] = set()
@@ -160,12 +155,6 @@ class JsonForm:
     def __init__(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
         self._agent = agent
         self._known = tools
-
-    @property
-    def instructions(self) -> str:
-        """The agent's own, followed by its tools, which no template shows: those that say what they do."""
-        told = [f"- {name} {one.told}" for name, one in self._known.items() if one.description]
-        return "\n".join([self._agent.instructions, "Tools:", *told]) if told else self._agent.instructions
 
     def choice(self, *, first: bool, last: bool) -> ToolChoice:
         return "auto"

@@ -76,6 +76,7 @@ class Run:
         own: dict[str, JsonValue] = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "orchestrator", a.STATUS: status}
         yield self._span(boss, root, "invoke_agent orchestrator", started, own | {a.OUTPUT: json.dumps(answer)})
         whole: dict[str, JsonValue] = {a.OPERATION: "invoke_workflow", a.WORKFLOW_NAME: "crew", a.STATUS: status}
+        whole[a.PURPOSE] = "service"
         texts: dict[str, JsonValue] = {a.TASK: self._task.model_dump_json(), a.OUTCOME: outcome.model_dump_json()}
         yield self._span(root, None, "invoke_workflow crew", started, whole | texts)
 

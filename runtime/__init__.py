@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         StoreError as StoreError,
         ToolError as ToolError,
     )
-    from journeyman.traces.trace import Outcome as Outcome, Task as Task
+    from journeyman.traces.trace import Origin as Origin, Outcome as Outcome, Task as Task
 else:
     __all__, __getattr__, __dir__ = exports(
         __name__,
@@ -75,6 +75,6 @@ else:
             "tools.context": "ToolContext",
             "tools.tool": "Tool tool",
             "traces.errors": "ConfigError JourneymanError ModelError StoreError ToolError",
-            "traces.trace": "Outcome Task",
+            "traces.trace": "Origin Outcome Task",
         },
     )

@@ -15,7 +15,7 @@ from journeyman.agents.model import Model, ModelTable
 from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.flow.executor import Executor
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
-from journeyman.runtime.models.policies import PolicyTable
+from journeyman.runtime.models.policies import CheckedPolicies, PolicyTable
 from journeyman.runtime.models.routing import Router
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.run.events import Event
@@ -30,7 +30,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError, JourneymanError
 from journeyman.traces.prices import Price
-from journeyman.traces.trace import Outcome, Task
+from journeyman.traces.trace import Origin, Outcome, Task
 
 if TYPE_CHECKING:
     from langgraph.runtime import RunControl
@@ -87,7 +87,7 @@ class Runtime:
             crew_path=None if crew_path is None else str(crew_path.resolve()),
             models=self._models,
             tracer=tracer or Tracer(),
-            policies=_policy_source(policies),
+            policies=CheckedPolicies(crew, _policy_source(policies)),
             router=router,
             prices=prices or {},
             base_digest=base_digest,
@@ -149,7 +149,12 @@ class Runtime:
         return runtime
 
     async def run(
-        self, task: Task | str | None = None, *, run_id: str | None = None, answers: Answers | None = None
+        self,
+        task: Task | str | None = None,
+        *,
+        run_id: str | None = None,
+        answers: Answers | None = None,
+        origin: Origin | None = None,
     ) -> Outcome:
         """Runs one task to its end. What goes wrong is in the outcome; only a record that can't be kept raises.
 
@@ -160,18 +165,25 @@ class Runtime:
         `answers` are by question id, beside those given before: a text, or a `Consent` where yes or no is wanted, for
         which a text that begins with either does. Raises `ConfigError`, also where a question was not asked or wants
         the other kind.
+
+        `origin` says why the run is made, for the record; by default for service. A run that goes on keeps its own.
         """
-        return await self._run(task, run_id, answers)
+        return await self._run(task, run_id, answers, origin)
 
     async def resume(self, run_id: str, answers: Answers | None = None) -> Outcome:
         """Goes on with a run that was interrupted or waits: `run` without the task."""
         return await self.run(run_id=run_id, answers=answers)
 
     def run_sync(
-        self, task: Task | str | None = None, *, run_id: str | None = None, answers: Answers | None = None
+        self,
+        task: Task | str | None = None,
+        *,
+        run_id: str | None = None,
+        answers: Answers | None = None,
+        origin: Origin | None = None,
     ) -> Outcome:
         """`run` for code without an event loop, and safe inside one (it then runs in a thread of its own)."""
-        return run_in_own_loop(self._run_and_close(task, run_id, answers))
+        return run_in_own_loop(self._run_and_close(task, run_id, answers, origin))
 
     async def stream(
         self,
@@ -179,6 +191,7 @@ class Runtime:
         *,
         run_id: str | None = None,
         answers: Answers | None = None,
+        origin: Origin | None = None,
         tokens: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """The events of what `run` does, the last one `Ended`. Leaving the loop early stops the run and all its work.
@@ -189,7 +202,7 @@ class Runtime:
         where pieces that were shown count no longer.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        work = self._run(task, run_id, answers, emit=queue.put_nowait, shows_tokens=tokens)
+        work = self._run(task, run_id, answers, origin, emit=queue.put_nowait, shows_tokens=tokens)
         running = asyncio.create_task(work)
         running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -205,10 +218,11 @@ class Runtime:
         *,
         run_id: str | None = None,
         answers: Answers | None = None,
+        origin: Origin | None = None,
         tokens: bool = False,
     ) -> Generator[Event, None, None]:
         """`stream` for code without an event loop, and safe inside one."""
-        return iterate_in_own_loop(lambda: self._stream_and_close(task, run_id, answers, tokens))
+        return iterate_in_own_loop(lambda: self._stream_and_close(task, run_id, answers, origin, tokens))
 
     async def find(self, run_id: str) -> RunRecord | None:
         """What is kept of a run; None for one that there is not."""
@@ -280,6 +294,7 @@ class Runtime:
         task: Task | str | None,
         run_id: str | None,
         answers: Answers | None,
+        origin: Origin | None,
         *,
         emit: Callable[[Event], None] = lambda event: None,
         shows_tokens: bool = False,
@@ -291,6 +306,7 @@ class Runtime:
         return await self._executor.run(
             await self._asked(task, run_id, answers or {}),
             run_id=run_id,
+            origin=origin or Origin(),
             control=None if self.runs is None else self._control,
             emit=emit,
             shows_tokens=shows_tokens,
@@ -310,17 +326,24 @@ class Runtime:
             raise ConfigError(f"no run {run_id!r}: `journeyman runs list` shows those there are")
         return known.task
 
-    async def _run_and_close(self, task: Task | str | None, run_id: str | None, answers: Answers | None) -> Outcome:
+    async def _run_and_close(
+        self, task: Task | str | None, run_id: str | None, answers: Answers | None, origin: Origin | None
+    ) -> Outcome:
         try:
-            return await self._run(task, run_id, answers)
+            return await self._run(task, run_id, answers, origin)
         finally:
             await self.aclose()
 
     async def _stream_and_close(
-        self, task: Task | str | None, run_id: str | None, answers: Answers | None, tokens: bool
+        self,
+        task: Task | str | None,
+        run_id: str | None,
+        answers: Answers | None,
+        origin: Origin | None,
+        tokens: bool,
     ) -> AsyncGenerator[Event, None]:
         try:
-            async for event in self.stream(task, run_id=run_id, answers=answers, tokens=tokens):
+            async for event in self.stream(task, run_id=run_id, answers=answers, origin=origin, tokens=tokens):
                 yield event
         finally:
             await self.aclose()

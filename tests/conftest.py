@@ -114,6 +114,7 @@ def make_adapter(workspace: Workspace) -> MakeAdapter:
         config: dict[str, Any] | None = None,
         tensors: tuple[str, ...] = ("base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight"),
         base_digest: str = "b" * 64,
+        prompt_form: str | None = None,
     ) -> Path:
         agent, number = split_policy(policy)
         folder = workspace.adapters / policy
@@ -129,6 +130,7 @@ def make_adapter(workspace: Workspace) -> MakeAdapter:
             method="sft",
             dataset_digest="d" * 64,
             rows=8,
+            prompt_form=prompt_form,
             recipe_digest="e" * 64,
             rank=rank,
             train_seconds=1.0,

@@ -16,7 +16,7 @@ from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message, Usage, read_reply, read_result
 from journeyman.traces.prompts import Prompts
-from journeyman.traces.trace import Outcome, Task, ToolResult, Trace, Trajectory, Turn
+from journeyman.traces.trace import Origin, Outcome, Task, ToolResult, Trace, Trajectory, Turn
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ def assemble(spans: Iterable[SpanRecord], labels: Iterable[Label] = ()) -> Trace
             trace_id=ordered[0].trace_id,
             crew=None if root is None else _text(root, a.WORKFLOW_NAME),
             task=None if root is None else _json(root, a.TASK, _TASK),
+            origin=None if root is None else _origin(root),
             trajectories=_trajectories(ordered, known),
             outcome=None if root is None else _json(root, a.OUTCOME, _OUTCOME),
             decisions=None if told is None else _json(told, a.DECISIONS, _ANY),
@@ -179,6 +180,12 @@ def _end_rank(span: SpanRecord) -> tuple[int, int, str]:
 
 def _full_rank(span: SpanRecord) -> tuple[int, str]:
     return span.end_ns, span.model_dump_json()
+
+
+def _origin(root: SpanRecord) -> Origin | None:
+    told = {"purpose": a.PURPOSE, "task_set": a.TASK_SET, "task_set_digest": a.TASK_SET_DIGEST}
+    values = {field: _text(root, name) for field, name in told.items()}
+    return None if values["purpose"] is None else Origin.model_validate(values)
 
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:

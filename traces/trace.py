@@ -1,7 +1,8 @@
 """The nouns of the record: a `Trace` is one task's whole run, a `Trajectory` one agent's turns in it."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, PlainSerializer, TypeAdapter, WrapValidator
 
@@ -29,7 +30,25 @@ CallStatus = Literal["ok", "invalid", "failed", "timeout", "denied", "unknown"]
 have taken effect; a tool that is not idempotent is not called again.
 """
 
+Purpose = Literal["service", "evaluation", "gate", "teach", "rollout", "replay", "shadow"]
+"""Why a run was made: for somebody who wants its answer, to measure, to decide on a candidate, to show agents how it is
+done, to explore in training, to repeat another run, or to try a policy beside the one in service."""
+
+LEARNED_FROM: tuple[Purpose, ...] = ("service", "teach", "rollout")
+HELD_OUT: tuple[Purpose, ...] = tuple(purpose for purpose in get_args(Purpose) if purpose not in LEARNED_FROM)
+"""What is learned from such a run would make the next measurement worthless."""
+
 TRACE_VERSION = 1
+
+
+class Origin(Record):
+    """Why a run was made, and from which set of tasks its own is."""
+
+    purpose: Purpose = "service"
+    task_set: str | None = None
+    """The set's name, such as that of its file; None for a task that came alone."""
+    task_set_digest: str | None = None
+    """`digest_tasks` of the set."""
 
 
 class Task(Record):
@@ -169,6 +188,8 @@ class Trace(Record):
     crew: str | None = None
     task: Task | None
     """None where the process died before the run ended."""
+    origin: Origin | None = None
+    """None where nothing says why it was made: before there were purposes, and in another program's record."""
     trajectories: tuple[Trajectory, ...]
     outcome: Outcome | None
     decisions: JsonValue = None
@@ -196,6 +217,14 @@ class Trace(Record):
         """The newest label of that name on the whole trace."""
         found = [label for label in self.labels if label.name == name and label.span_id is None]
         return max(found, key=lambda label: label.at_ns, default=None)
+
+
+def digest_tasks(tasks: Iterable[Task]) -> str:
+    """SHA-256 over the tasks of a set, references included."""
+    hashed = sha256()
+    for task in tasks:
+        hashed.update(task.model_dump_json().encode() + b"\n")
+    return hashed.hexdigest()
 
 
 def ending(trace: Trace) -> Ending:

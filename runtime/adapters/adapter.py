@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class Adapter(Record):
     dataset_digest: str
     rows: int
     """Samples in the dataset."""
+    prompt_form: str | None = None
+    """Digest of the form that their prompts are in; None where the dataset doesn't say."""
     recipe_digest: str
     rank: int
     train_seconds: float
@@ -153,6 +156,16 @@ def adapter_digests(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
     Raises `AdapterError` where one isn't there.
     """
     return {policy: read_adapter(find_adapter(adapters, policy)).digest for policy in policies if "@" in policy}
+
+
+def prompt_forms(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
+    """By policy, the prompt form that each of `policies` was trained on, where it is an adapter that says so."""
+    forms: dict[str, str] = {}
+    for policy in policies:
+        if "@" in policy:
+            with suppress(AdapterError):  # What can't be read is told when it is loaded.
+                forms[policy] = read_adapter(find_adapter(adapters, policy)).prompt_form or ""
+    return {policy: form for policy, form in forms.items() if form}
 
 
 def adapter_folders(adapters: Path) -> list[Path]:

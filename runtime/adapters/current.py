@@ -5,7 +5,7 @@ from pathlib import Path
 from time import time_ns
 from typing import NamedTuple, TypeAlias
 
-from journeyman.runtime.adapters.adapter import RECORD, adapter_digests
+from journeyman.runtime.adapters.adapter import RECORD, adapter_digests, prompt_forms
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.workspace import Workspace
@@ -48,7 +48,9 @@ class CurrentPolicies:
         digests = {entry.policy: entry.digest for entry in latest if entry.digest is not None}
         digests |= adapter_digests(workspace.adapters, policies)
         promoted = {entry.agent: entry.policy for entry in latest}
-        table = PolicyTable(agents=promoted | chosen, fallbacks=fallbacks, digests=digests)
+        agents = promoted | chosen
+        forms = prompt_forms(workspace.adapters, {*agents.values(), *policies})
+        table = PolicyTable(agents=agents, fallbacks=fallbacks, digests=digests, forms=forms)
         changed_ns = max((stamp[0] for stamp in stamps.values() if stamp is not None), default=0)
         return _Known(table, stamps, settled=changed_ns < now_ns - TICK_NS)
 

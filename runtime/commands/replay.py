@@ -16,7 +16,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.diff import Diff, diff
 from journeyman.traces.reports.shown.diff_table import diff_table
 from journeyman.traces.reports.wording import visible
-from journeyman.traces.trace import Outcome, Task, Trace
+from journeyman.traces.trace import Outcome, Trace
 
 if TYPE_CHECKING:
     from journeyman.agents.agent import Crew
@@ -117,14 +117,14 @@ async def _again(
             seed=seed,
         ) as runtime:
             with progress() as bar:
-                return await _watched(runtime, replay.task, bar, trace), replay.words.unasked
+                return await _watched(runtime, replay, bar, trace), replay.words.unasked
 
 
-async def _watched(runtime: "Runtime", task: Task, bar: Progress, trace: Trace) -> Outcome:
+async def _watched(runtime: "Runtime", replay: "Replay", bar: Progress, trace: Trace) -> Outcome:
     """The run, counted in reports against those that the recorded one had."""
     had = sum(one.assignment is not None for one in trace.trajectories)
     row = bar.add_task("replaying, report", total=had or None)
-    async for event in runtime.stream(task):
+    async for event in runtime.stream(replay.task, origin=replay.origin):
         if isinstance(event, ReportFiled):
             bar.advance(row)
         elif isinstance(event, Ended):

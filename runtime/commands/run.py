@@ -16,7 +16,7 @@ from journeyman.runtime.store.run_store import WAITING
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import visible
-from journeyman.traces.trace import Outcome, Task
+from journeyman.traces.trace import Origin, Outcome, Task, digest_tasks
 
 
 def run(
@@ -63,7 +63,8 @@ def run(
     found, broken = read_tasks(workspace.task_file(tasks))
     for line in broken:
         notes.print(f"{tasks}, line {line.number}: {line.reason}: left out", markup=False)
-    outcomes = asyncio.run(_many(runtime, workspace, found, results, concurrency))
+    origin = Origin(task_set=tasks.name, task_set_digest=digest_tasks(found))
+    outcomes = asyncio.run(_many(runtime, workspace, found, origin, results, concurrency))
     summary = {
         "tasks": len(found),
         "ok": sum(outcome.status == "ok" for outcome in outcomes),
@@ -91,7 +92,7 @@ async def _one(runtime: Runtime, task: Task, run_id: str | None) -> Outcome:
 
 
 async def _many(
-    runtime: Runtime, workspace: Workspace, tasks: list[Task], path: Path, concurrency: int
+    runtime: Runtime, workspace: Workspace, tasks: list[Task], origin: Origin, path: Path, concurrency: int
 ) -> list[Outcome]:
     """Runs the tasks that `path` has no outcome of; each outcome is written the moment it is there.
 
@@ -106,7 +107,7 @@ async def _many(
 
             async def one(task: Task) -> None:
                 async with places:
-                    outcome = await runtime.run(task, run_id=batch.run_id(runtime.crew.name, task))
+                    outcome = await runtime.run(task, run_id=batch.run_id(runtime.crew.name, task), origin=origin)
                 if outcome.status not in WAITING:
                     batch.add(outcome)
                 outcomes.append(outcome)

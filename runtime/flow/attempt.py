@@ -14,7 +14,7 @@ from journeyman.runtime.loops import stop
 from journeyman.runtime.run.endings import CancelledRunError
 from journeyman.runtime.run.events import Ended, Event
 from journeyman.runtime.run.ledger import Ledger
-from journeyman.runtime.run.run import Run
+from journeyman.runtime.run.run import Run, origin_attributes
 from journeyman.runtime.run.setting import Setting
 from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore, taken_up
@@ -22,7 +22,7 @@ from journeyman.traces import attributes as a
 from journeyman.traces.capture.energy import read_counters
 from journeyman.traces.capture.tracer import Span
 from journeyman.traces.errors import StoreError
-from journeyman.traces.trace import Outcome, Status, Task
+from journeyman.traces.trace import Origin, Outcome, Status, Task
 
 if TYPE_CHECKING:
     from langgraph.runtime import RunControl
@@ -47,6 +47,7 @@ class Attempt:
         setting: Setting,
         graph: Callable[[], Any],
         task: Task,
+        origin: Origin,
         *,
         control: "RunControl | None",
         emit: Callable[[Event], None],
@@ -55,6 +56,7 @@ class Attempt:
         self._setting = setting
         self._graph = graph
         self._task = task
+        self._origin = origin
         self._control = control
         self._emit = emit
         self._shows_tokens = shows_tokens
@@ -76,7 +78,7 @@ class Attempt:
             if known is None and setting.runs is not None:
                 record = await setting.runs.put(record)
             run = await self._run(record, workflow)
-            workflow.set(run.attributes)
+            workflow.set(run.attributes | origin_attributes(record.origin))
             with _metered(workflow):
                 state = await self._state(run)
             outcome = self._outcome(run, state, workflow.trace_id)
@@ -98,6 +100,7 @@ class Attempt:
             crew=setting.crew.name,
             crew_path=setting.crew_path,
             task=self._task,
+            origin=self._origin,
             policies=setting.policies(),
             seed=setting.seed,
             temperature=setting.temperature,

@@ -2,7 +2,7 @@
 
 from pydantic import JsonValue
 
-from journeyman.runtime.run.run import run_attributes
+from journeyman.runtime.run.run import origin_attributes, run_attributes
 from journeyman.runtime.store.database import check_text
 from journeyman.runtime.store.locks import RunBusyError
 from journeyman.runtime.store.questions import Consent, Question, read_word
@@ -102,6 +102,7 @@ def _record(record: RunRecord, outcome: Outcome, tracer: Tracer) -> None:
         a.OPERATION: "invoke_workflow",
         a.WORKFLOW_NAME: record.crew,
         **run_attributes(record.id, record.task),
+        **origin_attributes(record.origin),
         a.TASK: record.task.model_dump_json(),
         a.OUTCOME: outcome.model_dump_json(),
         a.STATUS: outcome.status,

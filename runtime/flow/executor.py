@@ -11,7 +11,7 @@ from journeyman.runtime.run.events import Ended, Event
 from journeyman.runtime.run.setting import Setting
 from journeyman.runtime.store.run_store import WAITING, RunRecord, RunStore
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.trace import Outcome, Task
+from journeyman.traces.trace import Origin, Outcome, Task
 
 if TYPE_CHECKING:
     from langgraph.runtime import RunControl
@@ -30,12 +30,13 @@ class Executor:
         task: Task,
         *,
         run_id: str | None,
+        origin: Origin,
         control: "RunControl | None",
         emit: Callable[[Event], None],
         shows_tokens: bool,
     ) -> Outcome:
         """A run that ended before gives back how; one that was interrupted goes on; else it is a new one."""
-        attempt = Attempt(self.setting, self.graph, task, control=control, emit=emit, shows_tokens=shows_tokens)
+        attempt = Attempt(self.setting, self.graph, task, origin, control=control, emit=emit, shows_tokens=shows_tokens)
         runs = self.setting.runs
         if runs is None:
             return await attempt.carry_out(None, uuid4().hex)

@@ -1,12 +1,17 @@
 """The policy table: which policy answers for which agent, and which ones stand in for it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from pydantic import Field
 
-from journeyman.agents.agent import Agent
+from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import BASE
+from journeyman.agents.prompt import prompt_form
 from journeyman.traces.base import Record
+
+logger = logging.getLogger(__name__)
 
 
 class PolicyTable(Record):
@@ -18,6 +23,8 @@ class PolicyTable(Record):
     """Agent to the policies that are asked in turn where its own one fails."""
     digests: Mapping[str, str] = Field(default_factory=dict)
     """Policy to the digest of its adapter."""
+    forms: Mapping[str, str] = Field(default_factory=dict)
+    """Policy to the digest of the prompt form that its adapter was trained on, where that is known."""
 
     def policy(self, agent: Agent) -> str:
         """What the crew says, else the table, else the base model."""
@@ -30,3 +37,37 @@ class PolicyTable(Record):
         """
         own = (self.policy(agent), *agent.fallback, *self.fallbacks.get(agent.name, ()))
         return tuple(dict.fromkeys(own if routed is None else (routed, *own)))
+
+
+class CheckedPolicies:
+    """The policies of the moment for a crew. An adapter that is shown another prompt than it was trained on still
+    answers, and a warning says so, once in a process."""
+
+    def __init__(self, crew: Crew, source: Callable[[], PolicyTable]) -> None:
+        self._crew = crew
+        self._source = source
+        self._seen: PolicyTable | None = None
+
+    def __call__(self) -> PolicyTable:
+        table = self._source()
+        if table is not self._seen:  # A source gives the same table until something changes.
+            self._seen = table
+            for warning in _differences(table, self._crew) if table.forms else ():
+                _warn(warning)
+        return table
+
+
+def _differences(table: PolicyTable, crew: Crew) -> Iterator[str]:
+    for agent in crew.agents:
+        form = prompt_form(agent, crew).digest
+        for policy in table.chain(agent):
+            if table.forms.get(policy, form) != form:
+                yield (
+                    f"{policy} was trained on another prompt of {agent.name} ({table.forms[policy]}) than crew "
+                    f"{crew.name} has now ({form}): train it on rows mined with --crew, or restore the instructions"
+                )
+
+
+@lru_cache(maxsize=256)
+def _warn(warning: str) -> None:
+    logger.warning(warning)

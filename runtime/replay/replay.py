@@ -4,7 +4,7 @@
     runtime = Runtime(
         replay.crew, model=replay.models, policies=replay.policies, memory=replay.memory, words=replay.words
     )
-    outcome = await runtime.run(replay.task)
+    outcome = await runtime.run(replay.task, origin=replay.origin)
 
 What comes from the record has no token ids, so nobody learns from it. Permissions, guardrails and budgets are the
 crew's of today, except that nobody is asked: what a person said then, yes or no, is part of the record. What would have
@@ -39,7 +39,7 @@ from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.capture.tracer import Sink
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import Message
-from journeyman.traces.trace import Task, Trace, ending
+from journeyman.traces.trace import Origin, Task, Trace, ending
 
 CONTEXT = "tool context"
 """Name of a parameter that no tool can have."""
@@ -96,6 +96,7 @@ class Replay:
         if fork is None and (status := ending(trace)) in (*WAITING, "unfinished"):
             raise ConfigError(f"trace {short} is {status}: its run did not end, so resume it instead")
         self.task: Task = trace.task
+        self.origin = (trace.origin or Origin()).model_copy(update={"purpose": "replay"})
         before_ns = None if fork is None else fork.at_ns
         answers = RecordedAnswers(trace, crew, before_ns=before_ns)
         self.models: ModelTable = RecordedModels(answers, live)

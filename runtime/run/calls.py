@@ -7,6 +7,7 @@ from journeyman.runtime.run.model_calls import ModelCalls
 from journeyman.runtime.run.run import Run
 from journeyman.runtime.run.steps import Steps
 from journeyman.runtime.run.tool_calls import ToolCalls
+from journeyman.traces import attributes as a
 from journeyman.traces.capture.tracer import Span
 
 
@@ -27,6 +28,8 @@ class AgentCalls:
         self._agent_run = AgentRun(run, agent, parent, steps, assignment)
         models = ModelCalls(self._agent_run, goal, final=final)
         self.policy = models.policy
+        if run.tracer.records:
+            parent.set({a.PROMPT_FORM: run.form(agent, self.policy)})
         self.ask = models.ask
         self.use = ToolCalls(self._agent_run).use
 

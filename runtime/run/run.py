@@ -9,6 +9,7 @@ from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.guards.guardrails import Guards
 from journeyman.agents.plan import Report
+from journeyman.agents.prompt import prompt_form
 from journeyman.runtime.run.events import Event
 from journeyman.runtime.run.ledger import Ledger
 from journeyman.runtime.run.setting import Setting
@@ -18,7 +19,7 @@ from journeyman.tools.context import Notes
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.tracer import AttributeValue, Span, Tracer
 from journeyman.traces.messages import Message, as_json
-from journeyman.traces.trace import Task
+from journeyman.traces.trace import Origin, Task
 
 if TYPE_CHECKING:
     from journeyman.runtime.store.run_store import RunRecord, RunStore
@@ -102,6 +103,13 @@ class Run:
             self.offered[agent.name] = as_json(tools)
         return self.offered.get(agent.name)
 
+    def form(self, agent: Agent, policy: str) -> str:
+        """In which prompt form an agent asks that policy, for the record."""
+        forms = self.setting.forms
+        if agent.name not in forms:
+            forms[agent.name] = prompt_form(agent, self.crew)
+        return forms[agent.name].shown(policy)
+
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Records what was decided over the run itself; what was decided over a call is on the call's span."""
         self.decisions += decisions
@@ -167,4 +175,13 @@ def run_attributes(run_id: str, task: Task) -> dict[str, AttributeValue | None]:
         a.TASK_FAMILY: task.family,
         a.CONVERSATION_ID: task.session,
         a.USER_ID: task.user,
+    }
+
+
+def origin_attributes(origin: Origin) -> dict[str, AttributeValue | None]:
+    """What a run's own span says besides."""
+    return {
+        a.PURPOSE: origin.purpose,
+        a.TASK_SET: origin.task_set,
+        a.TASK_SET_DIGEST: origin.task_set_digest,
     }

@@ -1,11 +1,12 @@
 """The setting: everything that the runs of one runtime have in common."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelTable
+from journeyman.agents.prompt import PromptForm
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.limiter import Limiter
 from journeyman.traces.capture.tracer import Tracer
@@ -40,3 +41,5 @@ class Setting:
     """Where runs are kept; None for runs that live in memory and can't wait for anybody."""
     words: "Callable[[Question], Consent | None] | None"
     """What a person said to each question about a plan or a text, in a run that is repeated and waits for nobody."""
+    forms: dict[str, PromptForm] = field(default_factory=dict)
+    """By agent, once it has been at work."""

@@ -31,7 +31,7 @@ from journeyman.runtime.store.questions import Question
 from journeyman.runtime.store.step_writer import StepWriter
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, StoreError
-from journeyman.traces.trace import Outcome, Status, Task
+from journeyman.traces.trace import Origin, Outcome, Status, Task
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -52,6 +52,8 @@ class RunRecord(Record):
     crew_path: str | None = None
     """Its TOML file; None for a crew made in Python."""
     task: Task
+    origin: Origin = Origin()
+    """Why it was made, as its first part was told. A store from before that was written down is one of service."""
     policies: PolicyTable = PolicyTable()
     """Those it started with, which it keeps to its end."""
     seed: int = 0

@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 
 from journeyman.agents.agent import Agent, Example, Limits
-from journeyman.agents.calls import opening
 from journeyman.agents.model import BASE
 from journeyman.agents.plan import Assignment, Report
+from journeyman.agents.prompt import opening, working_form
 from journeyman.agents.reply import TruncatedReplyError, UnreadableReplyError
 from journeyman.agents.turn import Answering
-from journeyman.agents.worker import JsonForm, read_turn, turn_schema, work, write_answer, write_call
+from journeyman.agents.worker import read_turn, turn_schema, work, write_answer, write_call
 from journeyman.tools.tool import Tool, tool
 from journeyman.traces.errors import ToolError
 from journeyman.traces.messages import Message
@@ -289,8 +289,10 @@ def test_replies_that_are_no_turn_are_refused_with_a_reason(text: str) -> None:
 
 def test_examples_are_shown_to_the_base_model_only() -> None:
     agent = AGENT.model_copy(update={"examples": (Example(user="q", assistant="a"),)})
-    assert [message.content for message in opening(agent, BASE, "goal")] == ["Look it up.", "q", "a", "goal"]
-    assert [message.content for message in opening(agent, "lookup@1", "goal")] == ["Look it up.", "goal"]
+    form = working_form(agent, {})
+    assert [message.content for message in opening(form, BASE, "goal")] == ["Look it up.", "q", "a", "goal"]
+    assert [message.content for message in opening(form, "lookup@1", "goal")] == ["Look it up.", "goal"]
+    assert (form.shown(BASE), form.shown("lookup@1")) == (f"{form.digest}+2", form.digest)
 
 
 async def test_a_model_is_told_which_tools_it_has_and_how_they_are_called(desk: Any) -> None:
@@ -323,6 +325,6 @@ async def test_all_prompts_of_an_agent_begin_with_the_same_bytes(desk: Any) -> N
         first, second = (json.dumps([message.model_dump() for message in messages]) for messages in at_work.seen)
         assert second.startswith(first.removesuffix("]"))
         openings.append(first)
-    briefed = agent.model_copy(update={"instructions": JsonForm(agent, TOOLS).instructions})
-    shared = json.dumps([message.model_dump() for message in opening(briefed, BASE, "")[:-1]]).removesuffix("]")
+    form = working_form(agent, TOOLS)
+    shared = json.dumps([message.model_dump() for message in opening(form, BASE, "")[:-1]]).removesuffix("]")
     assert all(one.startswith(shared) for one in openings)

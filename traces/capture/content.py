@@ -22,7 +22,7 @@ from journeyman.traces.capture.texts import REPEATED
 
 Content: TypeAlias = Literal["full", "digest", "off"]
 
-IDS = frozenset({a.TASK_ID, a.TASK_FAMILY, a.CONVERSATION_ID, a.USER_ID, a.RUN_ID})
+IDS = frozenset({a.TASK_ID, a.TASK_FAMILY, a.TASK_SET, a.CONVERSATION_ID, a.USER_ID, a.RUN_ID})
 """What whoever runs a task names it by: kept always, or something that stands for it."""
 
 METADATA = frozenset(
@@ -31,6 +31,7 @@ METADATA = frozenset(
     | {a.ASSIGNMENT_ID, a.STATUS, a.TOOL_STATUS, a.ADAPTER_DIGEST, a.BASE_DIGEST, a.BUDGET, a.ENERGY_SOURCE}
     | {a.EVALUATION_NAME, a.EVALUATION_LABEL, a.LABEL_SOURCE, a.LABEL_SOURCE_TYPE}
     | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.REPLAY_OF, a.POLICY_REASON, a.UNSENT}
+    | {a.PURPOSE, a.TASK_SET_DIGEST, a.PROMPT_FORM}
 )
 """What the runtime says of a span. Whatever is in neither of the two sets is content, unless it is a number."""
 

@@ -18,6 +18,7 @@ from journeyman.traces.exchange.documents import opens_list, read_members
 from journeyman.traces.exchange.export import UNSPEAKABLE
 from journeyman.traces.files import regular
 from journeyman.traces.messages import reply_end
+from journeyman.traces.trace import Purpose
 from journeyman.traces.translate import translate
 
 Format = Literal["spans", "parquet", "otlp", "chat"]
@@ -56,13 +57,28 @@ def detect(path: Path) -> Format:
 
 
 def read_file(
+    path: Path, format: Format, *, agent: str, family: str, purpose: Purpose | None = None, as_sent: bool = False
+) -> Iterator[Imported | Broken]:
+    """`entries` of a file, whose runs say what they were made for: `purpose` where they don't say it themselves.
+
+    By default, what another program recorded was for service, and of our own runs nobody knows. `as_sent` leaves the
+    spans of OTLP as they were sent.
+    """
+    for entry in entries(path, format, agent=agent, family=family, as_sent=as_sent):
+        if isinstance(entry, Broken) or as_sent:
+            yield entry
+        else:
+            yield entry.model_copy(update={"spans": tuple(_made_for(span, format, purpose) for span in entry.spans)})
+
+
+def entries(
     path: Path, format: Format, *, agent: str, family: str, as_sent: bool = False
 ) -> Iterator[Imported | Broken]:
     """What a file holds, in its order, an entry at a time: a line, or a member of the list that the file is.
 
     A JSON file that is one document is read whole, unless it is a list or an OTLP request whose members are on lines of
-    their own; every other one in bounded memory. `agent` and `family` are for conversations that name none. `as_sent`
-    leaves the spans of OTLP as they were sent. Raises `ConfigError` if the file cannot be read at all.
+    their own; every other one in bounded memory. `agent` and `family` are for conversations that name none. Raises
+    `ConfigError` if the file cannot be read at all.
     """
     try:
         if format == "parquet":
@@ -86,6 +102,15 @@ def read_file(
                 yield from (Broken(where=place, reason=reason) for reason in refused)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _made_for(span: SpanRecord, format: Format, purpose: Purpose | None) -> SpanRecord:
+    of_run = span.attributes.get(a.OPERATION) in ("invoke_workflow", "invoke_agent")
+    if not of_run or a.PURPOSE in span.attributes:
+        return span
+    foreign = format == "chat" or a.RESOURCE in span.attributes
+    told = purpose or ("service" if foreign else None)
+    return span.model_copy(update={"attributes": span.attributes | {a.PURPOSE: told}}) if told else span
 
 
 def adopted(span: SpanRecord) -> SpanRecord:
@@ -227,7 +252,7 @@ def _parquet(path: Path) -> Iterator[Imported]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from journeyman.traces.storage.columns import REPEATED, SCHEMA, to_spans
+    from journeyman.traces.storage.columns import REPEATED, SCHEMA, to_spans, with_all_columns
 
     try:
         with pq.ParquetFile(path) as file:
@@ -235,9 +260,7 @@ def _parquet(path: Path) -> Iterator[Imported]:
             if lacking := [field.name for field in absent if not field.nullable]:
                 raise ConfigError(f"{path}: no Parquet file of spans: it lacks the columns {', '.join(lacking)}")
             for batch in file.iter_batches(BATCH):
-                table = pa.Table.from_batches([batch])
-                for field in absent:  # Written before there was such a column.
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
+                table = with_all_columns(pa.Table.from_batches([batch]))
                 if any(table[name].null_count < len(table) for name in REPEATED):
                     raise ConfigError(f"{path}: a segment, whose large texts lie elsewhere: use `traces export` there")
                 yield Imported(spans=tuple(to_spans(table)), labels=())

@@ -5,7 +5,7 @@ from typing import Any, cast
 from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions, found
 from journeyman.traces.storage.store import TraceStore
-from journeyman.traces.trace import Ending
+from journeyman.traces.trace import Ending, Purpose
 
 OVER = "status NOT IN ('unfinished', 'needs_input', 'paused')"
 """Test for runs that are over: the others still run, died, or can be taken up again."""
@@ -22,6 +22,7 @@ class Scope(Config):
     policy: str | None = None
     session: str | None = None
     user: str | None = None
+    purpose: Purpose | None = None
     status: Ending | None = None
     label: str | None = None
     value: bool | float | str | None = None

@@ -29,6 +29,9 @@ TEXTS = {
     "family": a.TASK_FAMILY,
     "session": a.CONVERSATION_ID,
     "user": a.USER_ID,
+    "purpose": a.PURPOSE,
+    "task_set": a.TASK_SET,
+    "prompt_form": a.PROMPT_FORM,
     "run_status": a.STATUS,
     "assignment": a.ASSIGNMENT_ID,
     "tool": a.TOOL_NAME,
@@ -94,11 +97,11 @@ def to_table(spans: Sequence[SpanRecord], texts: MutableMapping[str, str] | None
 
 
 def with_all_columns(table: pa.Table) -> pa.Table:
-    """The table with those columns that there were not yet when it was written."""
-    for place, field in enumerate(SCHEMA):
-        if field.name not in table.column_names:
-            table = table.add_column(place, field, pa.nulls(len(table), field.type))
-    return table
+    """The table with every column of today: of one that there was not yet when it was written, all is null."""
+    for field in SCHEMA:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select([*SCHEMA.names, *(name for name in table.schema.names if name not in SCHEMA.names)])
 
 
 def to_spans(table: pa.Table, texts: Mapping[str, str] | None = None) -> Iterator[SpanRecord]:

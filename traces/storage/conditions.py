@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from journeyman.traces import attributes as a
 from journeyman.traces.storage.relations import last_parts
-from journeyman.traces.trace import Ending
+from journeyman.traces.trace import Ending, Purpose
 
 
 class Conditions(TypedDict, total=False):
@@ -19,6 +19,8 @@ class Conditions(TypedDict, total=False):
     family: str | None
     session: str | None
     user: str | None
+    purpose: Purpose | None
+    """It was made for that."""
     status: Ending | None
     label: str | None
     """Name of a label of the whole trace; the newest one of that name is compared with the next two."""
@@ -63,7 +65,7 @@ def _has_ended(given: dict[str, Any]) -> bool:
 
 def _ended(given: dict[str, Any]) -> Query:
     """What is needed of the view `workflows`, less what is too old, which DuckDB cannot skip by itself."""
-    of_whom = [f'"{name}"' for name in ("family", "session", "user") if name in given]
+    of_whom = [f'"{name}"' for name in ("family", "session", "user", "purpose") if name in given]
     texts = ["prompt", "answer"] if "text" in given else []
     parts = last_parts(["start_ns", "run_status", *of_whom, *texts])
     return Query(f"({parts} WHERE start_ns >= ? GROUP BY trace_id)", [_earliest(given)])
@@ -71,7 +73,7 @@ def _ended(given: dict[str, Any]) -> Query:
 
 _ANY = """(
     SELECT trace_id, coalesce(workflows.start_ns, spanned.start_ns) AS start_ns,
-        run_status, family, session, "user", prompt, answer
+        run_status, family, session, "user", purpose, prompt, answer
     FROM (SELECT trace_id, min(start_ns) AS start_ns FROM spans GROUP BY trace_id) AS spanned
     LEFT JOIN workflows USING (trace_id)
 )"""
@@ -141,6 +143,7 @@ _TESTS: dict[str, Callable[[dict[str, Any]], list[Query]]] = {
     "family": _whose("family"),
     "session": _whose("session"),
     "user": _whose("user"),
+    "purpose": _whose("purpose"),
     "ids": _test("ids", "trace_id IN (SELECT unnest(?::VARCHAR[]))"),
     "agent": _part("agent", "agent = ?"),
     "policy": _part("policy", f"operation IN {a.INFERENCE} AND policy = ?"),

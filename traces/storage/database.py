@@ -23,7 +23,6 @@ from journeyman.traces.storage.arrays import to_array
 from journeyman.traces.storage.conditions import value_text
 from journeyman.traces.storage.live import LiveFiles
 from journeyman.traces.storage.relations import RELATIONS, SPANS, SPANS_LESS_DELETED, literal, one_file, recorded
-from journeyman.traces.storage.segment_file import FORMAT
 from journeyman.traces.storage.segments import Segments, Snapshot
 from journeyman.traces.tombstones import Tombstones
 
@@ -155,16 +154,16 @@ class Database:
     def _bring_up(self) -> None:
         snapshot, live = self._read_files()
         self._damaged_segments = len(snapshot.damaged)
-        urls = snapshot.paths()
-        if not self._segments.local:
-            urls = [self._segments.filesystem.unstrip_protocol(path) for path in urls]
+        urls: dict[frozenset[str], list[str]] = defaultdict(list)
+        for segment in snapshot.segments:
+            url = segment.path if self._segments.local else self._segments.filesystem.unstrip_protocol(segment.path)
+            urls[segment.columns].append(url)
         new = not self._seen
         if live is not None:
             self._connection.register("live", live)
             self._live_spans = len(live)
-        alike = all(segment.footer.format == FORMAT for segment in snapshot.segments)
         if self._sees("segments", (urls, self._live_spans > 0)):
-            self._connection.execute(recorded(urls, self._live_spans > 0, alike))
+            self._connection.execute(recorded(urls, self._live_spans > 0))
         deleted = self._tombstones.trace_ids()
         if self._sees("deleted", deleted):
             self._connection.register("deleted", pa.table({"trace_id": to_array(sorted(deleted), pa.string())}))

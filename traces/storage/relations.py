@@ -4,7 +4,7 @@ A view that is not asked for costs nothing, nor does a column: expensive ones (J
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import WAITS
@@ -28,20 +28,22 @@ def literal(value: bool | str | Sequence[str]) -> str:
     return f"[{', '.join(map(literal, value))}]"
 
 
-def recorded(paths: Sequence[str], live: bool, alike: bool) -> str:
+def recorded(paths: Mapping[frozenset[str], Sequence[str]], live: bool) -> str:
     """The view of all spans: those of the segments at `paths`, and those of the table `live` where it has any.
 
-    Unless the segments are `alike`, some lack columns that there were not yet when they were written.
+    `paths` are by the columns that there were when the segments were written; what a row lacks is null.
     """
-    columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
-    parts = [f"SELECT {columns} FROM live"] if live or not (paths and alike) else []
-    if paths:
-        files = literal([one_file(path) for path in paths])
-        what = columns if alike else "*"
-        parts.append(
-            f"SELECT {what} FROM read_parquet({files}, hive_partitioning = false, union_by_name = {not alike})"
-        )
-    return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL BY NAME '.join(parts)}"
+    # Which gives its types to the columns that no segment has.
+    whole = bool(paths) and all(known >= {*SCHEMA.names} for known in paths)
+    parts = [f"SELECT {_columns(SCHEMA.names)} FROM live"] if live or not whole else []
+    for known, some in paths.items():
+        files = literal([one_file(path) for path in some])
+        parts.append(f"SELECT {_columns(known)} FROM read_parquet({files}, hive_partitioning = false)")
+    return f"CREATE OR REPLACE VIEW recorded AS {' UNION ALL '.join(parts)}"
+
+
+def _columns(known: Collection[str]) -> str:
+    return ", ".join(f'"{name}"' if name in known else f'NULL AS "{name}"' for name in SCHEMA.names)
 
 
 def _attribute(name: str, of: str = "") -> str:
@@ -88,7 +90,7 @@ CREATE OR REPLACE VIEW run_parts AS
 SELECT trace_id, span_id, start_ns, end_ns, workflow AS crew, run_status, coalesce(run_status, 'unfinished') AS status,
     coalesce(task_id, {_field(a.TASK, "id")}) AS task_id, coalesce(family, {_field(a.TASK, "family")}) AS family,
     coalesce(session, {_field(a.TASK, "session")}) AS session, coalesce("user", {_field(a.TASK, "user")}) AS "user",
-    {_field(a.TASK, "prompt")} AS prompt, {_field(a.OUTCOME, "answer")} AS answer
+    purpose, task_set, {_field(a.TASK, "prompt")} AS prompt, {_field(a.OUTCOME, "answer")} AS answer
 FROM spans WHERE operation = 'invoke_workflow'
 """
 
@@ -101,7 +103,7 @@ def last_parts(columns: Sequence[str]) -> str:
 
 _OF_A_RUN = (
     *("span_id", "start_ns", "end_ns", "crew", "run_status", "status"),
-    *("task_id", "family", "session", '"user"', "prompt", "answer"),
+    *("task_id", "family", "session", '"user"', "purpose", "task_set", "prompt", "answer"),
 )
 
 WORKFLOWS = f"CREATE OR REPLACE VIEW workflows AS {last_parts(_OF_A_RUN)} GROUP BY trace_id"
@@ -118,7 +120,7 @@ WITH counted AS (
         coalesce(max(end_ns) FILTER (operation IS NOT NULL), max(end_ns)) AS ended_ns,
         sum(end_ns - start_ns) FILTER (operation = 'invoke_workflow') AS worked_ns,
         min(task_id) AS named_task, min(family) AS named_family, min(session) AS named_session,
-        min("user") AS named_user,
+        min("user") AS named_user, min(purpose) AS named_purpose,
         coalesce(sum(input_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS input_tokens,
         coalesce(sum(output_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS output_tokens,
         coalesce(sum(cached_tokens) FILTER (operation IN {a.INFERENCE}), 0)::BIGINT AS cached_tokens,
@@ -131,6 +133,7 @@ WITH counted AS (
 )
 SELECT trace_id, crew, coalesce(task_id, named_task) AS task_id, coalesce(family, named_family) AS family,
     coalesce(session, named_session) AS session, coalesce("user", named_user) AS "user",
+    coalesce(purpose, named_purpose) AS purpose, task_set,
     coalesce(status, 'unfinished') AS status, started_ns, ended_ns,
     coalesce(worked_ns, ended_ns - started_ns) / 1e9 AS seconds,
     input_tokens, output_tokens, cached_tokens, model_calls, tool_calls, score
@@ -216,11 +219,13 @@ SELECT calls.trace_id, calls.span_id, calls.trajectory_id,
     calls.input_tokens, calls.output_tokens, calls.cached_tokens,
     account.queue_s, account.prefill_s, account.decode_s,
     calls.start_ns AS started_ns, calls.end_ns AS ended_ns, {_seconds("calls.")} AS seconds,
-    calls.system_digest, calls.tools_digest,
+    formed.prompt_form, calls.system_digest, calls.tools_digest,
     {", ".join(f"calls.wide_{name} AS {name}" for name in WIDE)}
 FROM calls
 LEFT JOIN agents ON agents.trace_id = calls.trace_id AND agents.span_id = calls.trajectory_id
 LEFT JOIN taken_up ON taken_up.trace_id = calls.trace_id AND taken_up.span_id = calls.trajectory_id
+LEFT JOIN (SELECT trace_id, span_id, prompt_form FROM spans WHERE prompt_form IS NOT NULL) AS formed
+    ON formed.trace_id = calls.trace_id AND formed.span_id = calls.parent_id
 LEFT JOIN accounts ON accounts.trace_id = calls.trace_id AND accounts.span_id = calls.span_id
 WHERE calls.operation IN {a.INFERENCE}
 """

@@ -58,6 +58,8 @@ class Segment(Record):
     rows: int
     size: int
     """Bytes."""
+    columns: frozenset[str] = frozenset()
+    """Those that there were when it was written."""
 
     @property
     def name(self) -> str:
@@ -106,7 +108,8 @@ def read_segment(path: str, tail: bytes, size: int) -> Segment:
     footer = Footer.model_validate_json(metadata.metadata[_KEY])
     if footer.format > FORMAT:
         raise ValueError(NEWER)
-    return Segment(path=path, footer=footer, rows=metadata.num_rows, size=size)
+    columns = frozenset(metadata.schema.to_arrow_schema().names)
+    return Segment(path=path, footer=footer, rows=metadata.num_rows, size=size, columns=columns)
 
 
 def open_parquet(source: str | pa.NativeFile) -> pq.ParquetFile:

@@ -62,6 +62,7 @@ def gate_command(
         find_tasks(workspace, tasks),
         scorer,
         source=tasks.name,
+        purpose="gate",
         concurrency=concurrency,
         seed=seed,
     )

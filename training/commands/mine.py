@@ -1,19 +1,23 @@
 """The `journeyman mine` command: recorded runs become a dataset for one agent."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.table import Table
 
+from journeyman.agents.crew_file import load_crew
+from journeyman.agents.prompt import PromptForm, prompt_form
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
-from journeyman.traces.errors import TrainingError
+from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.heldout import HeldOut, runs_of
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile
 from journeyman.training.data.tasks import read_set
+from journeyman.training.evaluation.bench import evaluated
 
 
 def mine_command(
@@ -25,6 +29,14 @@ def mine_command(
     tasks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only runs of these tasks: a file, or a set's name")
     ] = None,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs made for this; repeatable (default: service, teach and rollout)"),
+    ] = None,
+    crew: Annotated[
+        Path | None,
+        typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -34,16 +46,27 @@ def mine_command(
     """Turn recorded runs into training data for one agent, and say what was refused and why.
 
     Nothing is mined from the tasks of gate, test and vault under [tasks] of journeyman.toml, nor from near ones.
+    Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
+    So are prompts that the agent would not be shown now; demonstrations are put in its own prompt.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
     workspace = find_workspace(folder)
     store = workspace.store
-    config = MineConfig(label=label, min_score=min_score, policy=policy, family=family)
+    config = MineConfig(
+        label=label,
+        min_score=min_score,
+        policy=policy,
+        family=family,
+        purposes=tuple(map(_learnable, purpose or DEFAULT)),
+    )
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
+    form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        mining = Mining(store, agent, config, ids, HeldOut.of(workspace), on_turn=tell)
+        mining = Mining(
+            store, agent, config, ids, HeldOut.of(workspace), evaluated=evaluated(workspace), form=form, on_turn=tell
+        )
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
@@ -53,10 +76,32 @@ def mine_command(
             style="yellow",
             markup=False,
         )
+    if UNKNOWN in mining.refused:
+        notes.print(
+            "runs from before they said why they were made are left out: add --purpose service --purpose unknown if "
+            "they are customers' tasks",
+            style="yellow",
+            markup=False,
+        )
     if dataset is None:
         raise TrainingError(_nothing(agent, mining, workspace))
     report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
     emit(report, as_json, lambda: _show(dataset, mining))
+
+
+def _form(crew: Path, agent: str) -> PromptForm:
+    loaded = load_crew(crew)
+    known = {one.name: one for one in loaded.agents}
+    if agent not in known:
+        raise ConfigError(f"crew {loaded.name!r} has no agent {agent!r}; it has: {', '.join(known)}")
+    return prompt_form(known[agent], loaded)
+
+
+def _learnable(purpose: str) -> Learnable:
+    for learnable in get_args(Learnable):
+        if purpose == learnable:
+            return cast(Learnable, learnable)
+    raise ConfigError(f"--purpose {purpose}: nobody learns from such runs; have {', '.join(get_args(Learnable))}")
 
 
 def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,19 +12,23 @@ from typing import Any, NamedTuple
 from pydantic import Field
 from pydantic_core import to_json
 
+from journeyman.agents.prompt import PromptForm
 from journeyman.traces.assemble import trajectory_refusal
 from journeyman.traces.base import Config, Record
 from journeyman.traces.messages import NotForTrainingError, learnable_instructions, learnable_messages
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.admission import DEFAULT, Admission, Learnable
 from journeyman.training.data.heldout import NOTHING, HeldOut
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
+from journeyman.training.data.student import Student
 
 UNREADABLE = "messages not readable"
 
 
 class MineConfig(Config):
-    """Which turns are wanted. Turns of another policy or family are passed over; the rest is mined or refused."""
+    """Which turns are wanted. Those of another policy, family or purpose are passed over; all others are mined or
+    refused."""
 
     label: str = "score"
     """The label of a trace that `min_score` is compared with."""
@@ -34,6 +38,8 @@ class MineConfig(Config):
     """Only turns that were asked of this policy, e.g. `teacher`."""
     family: str | None = None
     """Only tasks of this family."""
+    purposes: tuple[Learnable, ...] = DEFAULT
+    """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
 
 
 class Mined(Record):
@@ -55,9 +61,14 @@ def mine_sft(
     *,
     ids: Collection[str] | None = None,
     held_out: HeldOut = NOTHING,
+    evaluated: Collection[str] = (),
+    form: PromptForm | None = None,
 ) -> Mined:
-    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only."""
-    mining = Mining(store, agent, config, ids, held_out)
+    """Replies of `agent` worth imitating, one sample for each distinct prompt and reply; of traces `ids` only.
+
+    See `Mining` for `held_out`, `evaluated` and `form`.
+    """
+    mining = Mining(store, agent, config, ids, held_out, evaluated=evaluated, form=form)
     first_ones = list(mining)
     samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
     return Mined(samples=samples, refused=mining.refused)
@@ -86,15 +97,21 @@ class Mining:
         ids: Collection[str] | None = None,
         held_out: HeldOut = NOTHING,
         *,
+        evaluated: Collection[str] = (),
+        form: PromptForm | None = None,
         on_turn: Callable[[str], None] = lambda trace_id: None,
     ) -> None:
-        """`on_turn` is told the trace of each turn that is looked at."""
+        """`held_out` says what is never learned from, `evaluated` are runs that were measured before runs said
+        themselves what they are for. `form` is how the agent is addressed now; by default, as in its newest run that
+        may be learned from. `on_turn` is told the trace of each turn that is looked at."""
         self._on_turn = on_turn
         self._store = store
         self._agent = agent
         self._config = config
         self._ids = ids
         self._held_out = held_out
+        self._evaluated = evaluated
+        self._form = form
         self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
@@ -105,6 +122,8 @@ class Mining:
         self._span_ids.clear()
         scores = self._scores()
         refused = self._held_out.runs(self._store)
+        admission = Admission(self._store, self._config.purposes, self._evaluated)
+        self._student = Student(self._store, self._agent, self._form)
         wanted: Conditions = {
             "agent": self._agent,
             "policy": self._config.policy,
@@ -114,8 +133,10 @@ class Mining:
         for values in self._store.turns(_Turn._fields, **wanted):
             turn = _Turn._make(values)
             self._on_turn(turn.trace_id)
-            refusal = refused.get(turn.trace_id) or self._score_refusal(turn, scores) or _turn_refusal(turn)
-            row = refusal or self._row(turn)
+            refusal = refused.get(turn.trace_id) or admission.refusal(turn.trace_id)
+            if refusal is None and not admission.wants(turn.trace_id):
+                continue
+            row = refusal or self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
             if isinstance(row, bytes):
                 yield row
             elif row is not None:
@@ -169,14 +190,20 @@ class Mining:
                 return "a reply that isn't the assistant's"
             if turn.demonstration and not reply["content"] and not reply["tool_calls"]:
                 return "empty reply"
-            known = self._span_ids.get(contents := _contents(turn, reply))
+            if (refusal := self._student.refusal(turn.prompt_form, turn.demonstration)) is not None:
+                return refusal
+            asked, sent = _asked(turn), _sent(turn, tools)
+            if taught := turn.demonstration and turn.prompt_form is not None:
+                prompt, sent = self._student.shown(turn.prompt_form or "", _prompt(turn, system), sent)
+                asked = (to_json([prompt, sent]).decode(),)
+            known = self._span_ids.get(contents := _contents(turn, asked, reply))
             if known is not None:
                 known.append(turn.span_id)
                 return None
-            messages = (*_instructions(system), *learnable_messages(turn.input_messages))
+            messages = prompt if taught else _prompt(turn, system)
             if (refusal := self._held_out.messages(messages)) is not None:
                 return refusal
-            line = _line(turn, messages, reply, _sent(turn, tools))
+            line = _line(turn, messages, reply, sent, self._student.digest)
         except NotForTrainingError as error:
             return str(error)
         except ValueError:
@@ -199,6 +226,7 @@ class _Turn(NamedTuple):
     trajectory_status: str | None
     refusal: str | None
     demonstration: bool
+    prompt_form: str | None
     system_digest: str | None
     system_instructions: str | None
     tools_digest: str | None
@@ -251,18 +279,32 @@ def _definitions(text: str) -> list[dict[str, Any]]:
     return [{key: tool[key] for key in FUNCTION if tool.get(key) is not None} for tool in found]
 
 
-def _contents(turn: _Turn, reply: dict[str, Any]) -> bytes:
-    """A digest of all that makes a row another one."""
+def _prompt(turn: _Turn, system: str | None) -> tuple[dict[str, Any], ...]:
+    return (*_instructions(system), *learnable_messages(turn.input_messages))
+
+
+def _asked(turn: _Turn) -> tuple[str | None, ...]:
+    """What tells a prompt from another one."""
     system, tools = turn.system_digest or turn.system_instructions, turn.tools_digest or turn.tool_definitions
+    return system, tools, turn.input_messages
+
+
+def _contents(turn: _Turn, asked: Iterable[str | None], reply: dict[str, Any]) -> bytes:
+    """A digest of all that makes a row another one."""
     calls = to_json(reply["tool_calls"]).decode() if reply["tool_calls"] else ""
-    texts = (*(turn.ids or ("", "")), system, tools, turn.input_messages, turn.policy, reply["content"], calls)
+    texts = (*(turn.ids or ("", "")), *asked, turn.policy, reply["content"], calls)
     return sha256("\0".join(text or "" for text in texts).encode()).digest()[:16]
 
 
 def _line(
-    turn: _Turn, messages: tuple[dict[str, Any], ...], reply: dict[str, Any], tools: list[dict[str, Any]] | None
+    turn: _Turn,
+    messages: tuple[dict[str, Any], ...],
+    reply: dict[str, Any],
+    tools: list[dict[str, Any]] | None,
+    form: str,
 ) -> bytes:
-    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools}
+    """`form` is that of all rows whose prompt is in one of ours."""
+    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools, "prompt_form": turn.prompt_form and form}
     return plain_line(
         ids=turn.ids,
         agent=turn.agent,

@@ -19,7 +19,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import regular, write_whole
-from journeyman.traces.trace import Task
+from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.mine import MineConfig, mine_sft
 from journeyman.training.data.samples import write_samples
 from journeyman.training.data.teach import TEACHER, Teacher
@@ -245,7 +245,7 @@ class Demo:
         )
 
     def _compared(self, adapter: Adapter) -> Verdict:
-        bench, done = self._bench("gate", self._crew("gate"), self._gate), count(1)
+        bench, done = self._bench("gate", self._crew("gate"), self._gate, purpose="gate"), count(1)
         total = 2 * len(self._gate)
         verdict = compare(
             self._workspace,
@@ -285,24 +285,26 @@ class Demo:
     ) -> list[Episode]:
         """The crew's episodes on those tasks under those policies; what is on disk already is not run again."""
         table = with_policies(self._workspace, PolicyTable(), {a: p for a, p in policies.items() if p != BASE})
-        bench, done = self._bench(split, crew, tasks, taught=set(policies.values()) == {TEACHER}), count(1)
+        purpose: Purpose = "teach" if set(policies.values()) == {TEACHER} else "evaluation"
+        bench, done = self._bench(split, crew, tasks, purpose=purpose), count(1)
         return bench.episodes(table, on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"))
 
-    def _bench(self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], *, taught: bool = False) -> Bench:
-        """`taught`: the teacher answers for everybody, and no server is needed."""
+    def _bench(self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], *, purpose: Purpose) -> Bench:
+        """To teach, the teacher answers for everybody, and no server is needed."""
         return Bench(
             self._workspace,
             crew,
             tasks,
             SCORER,
-            backend=lambda: self._backend(split, taught),
+            backend=lambda: self._backend(split, taught=purpose == "teach"),
             source=f"fanoutqa {split}",
+            purpose=purpose,
             conditions=[split, crew.model_dump_json(exclude={"tools"}), self._base_digest],
             concurrency=self._config.concurrency,
             seed=self._config.seed,
         )
 
-    def _backend(self, split: fanoutqa.Split, taught: bool) -> "Backend":
+    def _backend(self, split: fanoutqa.Split, *, taught: bool) -> "Backend":
         from journeyman.runtime.models.vllm import ChatVLLM  # langchain takes a second to import.
         from journeyman.runtime.serving.backend import Backend
 

@@ -13,15 +13,15 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter
+from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter, prompt_forms
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
-from journeyman.traces.trace import Task
-from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer
+from journeyman.traces.trace import LEARNED_FROM, Origin, Purpose, Task, digest_tasks
+from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer, read_episodes
 from journeyman.training.evaluation.gate import Setup
 
 if TYPE_CHECKING:
@@ -47,13 +47,16 @@ class Bench:
         backend: Callable[[], "Backend"],
         conditions: Sequence[JsonValue],
         source: str = "",
+        purpose: Purpose = "evaluation",
         concurrency: int = 8,
         seed: int = 0,
     ) -> None:
         """`backend` is asked only where a task is left to run; `conditions` are the crew's and the models', besides
-        the tasks, the scorer and the policies. `source` says where the tasks are from, for a verdict."""
+        the tasks, the scorer and the policies. `source` says where the tasks are from, `purpose` what they are run
+        for: an evaluation's episodes count in a gate, but what is learned from is run for that."""
         self.crew = crew
-        self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=_digest(tasks), scorer=scorer, seed=seed)
+        self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=digest_tasks(tasks), scorer=scorer, seed=seed)
+        self._origin = Origin(purpose=purpose, task_set=source or None, task_set_digest=self.setup.tasks_digest)
         self.tasks = tasks
         self._workspace = workspace
         self._config = workspace.config
@@ -62,7 +65,8 @@ class Bench:
         self._backend = backend
         self._concurrency = concurrency
         self._seed = seed
-        self._conditions = [VERSION, *conditions, scorer, seed, concurrency]
+        learned_from = [purpose] if purpose in LEARNED_FROM else []
+        self._conditions = [VERSION, *conditions, scorer, seed, concurrency, *learned_from]
 
     @classmethod
     def open(
@@ -73,6 +77,7 @@ class Bench:
         scorer: str,
         *,
         source: str = "",
+        purpose: Purpose = "evaluation",
         concurrency: int = 8,
         seed: int = 0,
     ) -> Self:
@@ -88,6 +93,7 @@ class Bench:
             backend=lambda: backend,
             conditions=[crew.read_text(encoding="utf-8"), *_answered_by(workspace, backend)],
             source=source,
+            purpose=purpose,
             concurrency=concurrency,
             seed=seed,
         )
@@ -171,6 +177,7 @@ class Bench:
                     runtime,
                     self.tasks,
                     self._scorer,
+                    origin=self._origin,
                     models=models,
                     path=path,
                     concurrency=self._concurrency,
@@ -179,23 +186,31 @@ class Bench:
                 )
 
     def _path(self, policies: PolicyTable) -> Path:
-        conditions = [*self._conditions, policies.model_dump(mode="json")]
+        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms"})]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
-        return self._workspace.root / "evaluations" / f"{key}.jsonl"
+        return _folder(self._workspace) / f"{key}.jsonl"
+
+
+def evaluated(workspace: Workspace) -> frozenset[str]:
+    """Trace ids of all episodes that the workspace keeps."""
+    files = sorted(_folder(workspace).glob("*.jsonl"))
+    return frozenset(episode.trace_id for path in files for episode in read_episodes(path))
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "evaluations"
 
 
 def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[str, str]) -> PolicyTable:
     """`table` with other policies for some agents."""
     digests = adapter_digests(workspace.adapters, policies.values())
-    update = {"agents": {**table.agents, **policies}, "digests": {**table.digests, **digests}}
+    forms = prompt_forms(workspace.adapters, policies.values())
+    update = {
+        "agents": {**table.agents, **policies},
+        "digests": {**table.digests, **digests},
+        "forms": {**table.forms, **forms},
+    }
     return table.model_copy(update=update)
-
-
-def _digest(tasks: Sequence[Task]) -> str:
-    hashed = sha256()
-    for task in tasks:
-        hashed.update(task.model_dump_json().encode() + b"\n")
-    return hashed.hexdigest()
 
 
 def _answered_by(workspace: Workspace, backend: "Backend") -> list[JsonValue]:

@@ -16,7 +16,7 @@ from journeyman.traces.errors import PASSING, ConfigError, ModelError, ServerErr
 from journeyman.traces.files import RowFile, is_torn
 from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
-from journeyman.traces.trace import Outcome, Status, Task
+from journeyman.traces.trace import Origin, Outcome, Status, Task, digest_tasks
 from journeyman.training.rewards import Scorer, solved
 
 RESAMPLES = 10_000
@@ -91,6 +91,7 @@ async def evaluate(
     tasks: Sequence[Task],
     scorer: Scorer,
     *,
+    origin: Origin | None = None,
     models: Watched | None = None,
     path: Path | None = None,
     concurrency: int = 8,
@@ -98,6 +99,8 @@ async def evaluate(
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
+
+    `origin` is for the record, by default an evaluation's, so that nobody learns from what they are measured by.
 
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
     moment it is there, and tasks that the file has episodes of are not run again; a file is for one
@@ -107,12 +110,13 @@ async def evaluate(
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
     limit = asyncio.Semaphore(concurrency)
+    made_for = origin or Origin(purpose="evaluation", task_set_digest=digest_tasks(tasks))
 
     async def episode_of(task: Task) -> Episode:
         episode = done.get((task.id, _digest(task)))
         if episode is None:
             async with limit:
-                episode = _score(task, await runtime.run(task), scorer)
+                episode = _score(task, await runtime.run(task, origin=made_for), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
                 raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
             if label is not None:

@@ -151,10 +151,16 @@ def _told(run: TrackedRun, on_step: OnStep | None) -> OnStep:
 def _check(samples: Sequence[SFTSample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
     if not samples:
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
+    if len(_prompt_forms(samples)) > 1:
+        raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
     if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
         raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
+
+
+def _prompt_forms(samples: Sequence[SFTSample]) -> set[str]:
+    return {sample.prompt_form for sample in samples if sample.prompt_form is not None}
 
 
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
@@ -215,6 +221,7 @@ def _fitted(
                 number=number,
                 digest=digest_files(partial / "adapter"),
                 rows=len(samples),
+                prompt_form=next(iter(_prompt_forms(samples)), None),
                 rank=recipe.lora.r,
                 train_seconds=round(seconds, 3),
                 created_ns=time_ns(),

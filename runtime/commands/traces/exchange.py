@@ -12,6 +12,7 @@ from journeyman.runtime.commands.traces.scope import (
     FamilyOption,
     LabelOption,
     PolicyOption,
+    PurposeOption,
     SessionOption,
     SinceOption,
     StatusOption,
@@ -28,6 +29,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.exchange.export import check_name, send_spans, write_spans
 from journeyman.traces.exchange.importing import Broken, Format, detect, read_file
 from journeyman.traces.labels import LabelLog
+from journeyman.traces.trace import Purpose
 
 if TYPE_CHECKING:
     from journeyman.traces.exchange.endpoint import Endpoint
@@ -54,6 +56,7 @@ def export_command(
     status: StatusOption = None,
     session: SessionOption = None,
     user: UserOption = None,
+    purpose: PurposeOption = None,
     label: LabelOption = None,
     text: TextOption = None,
     since: SinceOption = None,
@@ -77,6 +80,7 @@ def export_command(
         status=status,
         session=session,
         user=user,
+        purpose=purpose,
         label=label,
         text=text,
         since=since,
@@ -150,6 +154,10 @@ def import_command(
         str, typer.Option(help="Agent of chat replies whose log names none (`name` of a message)")
     ] = "assistant",
     family: Annotated[str, typer.Option(help="Task family of imported conversations")] = "default",
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option(help="Why runs were made that don't say it (default: service, for those of other programs)"),
+    ] = None,
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,7 +180,7 @@ def import_command(
     with Intake(workspace) as intake, progress() as bar:
         for file in files:
             row = bar.add_task(f"importing {file.name}, entry", total=None)
-            for entry in read_file(file, formats[file], agent=agent, family=family):
+            for entry in read_file(file, formats[file], agent=agent, family=family, purpose=purpose):
                 bar.advance(row)
                 if isinstance(entry, Broken):
                     broken.append(f"{file}: {entry.where}: {entry.reason}")

@@ -9,12 +9,13 @@ import typer
 
 from journeyman.runtime.commands.moments import moment_ns
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.trace import Ending
+from journeyman.traces.trace import Ending, Purpose
 
 AgentOption = Annotated[str | None, typer.Option(help="Only runs in which this agent took part")]
 PolicyOption = Annotated[str | None, typer.Option(help="Only runs in which this policy was asked, e.g. worker@8")]
 FamilyOption = Annotated[str | None, typer.Option(help="Only tasks of this family")]
 StatusOption = Annotated[Ending | None, typer.Option(help="Only runs that ended so")]
+PurposeOption = Annotated[Purpose | None, typer.Option(help="Only runs that were made for this")]
 SessionOption = Annotated[str | None, typer.Option(help="Only runs of this session")]
 UserOption = Annotated[str | None, typer.Option(help="Only runs of this user")]
 LabelOption = Annotated[

@@ -73,6 +73,7 @@ def test_from_the_record_a_run_is_the_same_and_says_whose_it_is(
     assert again != recorded.trace_id
     marks = {span.attributes.get(a.REPLAY_OF) for span in workspace.store.spans() if span.trace_id == again}
     assert marks == {recorded.trace_id}
+    assert workspace.store.ids(purpose="replay") == [again]
 
 
 async def refused(workspace: Workspace, crew: Crew) -> str:

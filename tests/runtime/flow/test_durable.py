@@ -29,7 +29,7 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.storage.store import TraceStore
-from journeyman.traces.trace import Task
+from journeyman.traces.trace import Origin, Task
 
 PLAN = json.dumps(
     {
@@ -122,6 +122,30 @@ async def test_the_same_run_id_twice_never_runs_twice(runs: Callable[[], RunStor
         assert len(model.requests) == asked
         with pytest.raises(ConfigError, match="another task"):
             await runtime.run("Something else.", run_id="r")
+
+
+async def test_a_run_that_goes_on_keeps_what_it_was_made_for(tmp_path: Path, runs: Callable[[], RunStore]) -> None:
+    origin, model, tracer = Origin(purpose="gate", task_set="gate.jsonl"), Stops(2), Tracer(SpanLog(tmp_path / "spans"))
+    async with Runtime(crew(Post()), model=model, runs=runs(), tracer=tracer) as runtime:
+        working = asyncio.create_task(runtime.run(TASK, run_id="r", origin=origin))
+        await model.reached.wait()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs(), tracer=tracer) as runtime:
+        outcome = await runtime.resume("r")
+        known = await runtime.find("r")
+    assert known is not None and known.origin == origin
+    store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+    assert store.get(outcome.trace_id).origin == origin
+
+
+async def test_a_run_is_for_service_unless_it_is_told_otherwise(tmp_path: Path, runs: Callable[[], RunStore]) -> None:
+    async with Runtime(crew(Post()), model=ScriptedModel(replies), runs=runs()) as runtime:
+        await runtime.run(TASK, run_id="r")
+        known = await runtime.find("r")
+    assert known is not None and known.origin == Origin(purpose="service")
+    older = known.model_dump(mode="json", exclude={"origin"})
+    assert RunRecord.model_validate(older).origin.purpose == "service"
 
 
 async def test_a_text_with_the_same_run_id_is_the_same_task(runs: Callable[[], RunStore]) -> None:

@@ -15,6 +15,7 @@ from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.tombstones import Tombstones
+from journeyman.traces.trace import Origin
 
 DATA = Path(__file__).parents[2] / "data"
 LEARNED, TAUGHT, CRASHED = "a" * 32, "b" * 32, "c" * 32
@@ -314,7 +315,8 @@ def test_the_seconds_of_a_run_are_those_in_which_it_was_at_work(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("name", "attribute"), [("family", a.TASK_FAMILY), ("session", a.CONVERSATION_ID), ("user", a.USER_ID)]
+    ("name", "attribute"),
+    [("family", a.TASK_FAMILY), ("session", a.CONVERSATION_ID), ("user", a.USER_ID), ("purpose", a.PURPOSE)],
 )
 def test_a_run_that_died_is_found_by_whose_it_is(tmp_path: Path, golden: Golden, name: str, attribute: str) -> None:
     whose = {attribute: "ann"}
@@ -326,6 +328,46 @@ def test_a_run_that_died_is_found_by_whose_it_is(tmp_path: Path, golden: Golden,
     assert store.ids(**found, status="ok") == []
     row = store.sql(f'SELECT "{name}" AS whose FROM traces WHERE trace_id = ?', [CRASHED]).to_pylist()
     assert row == [{"whose": "ann"}]
+
+
+def made_for(spans: list[SpanRecord], purpose: str) -> list[SpanRecord]:
+    told = {a.PURPOSE: purpose, a.TASK_SET: "gate.jsonl", a.TASK_SET_DIGEST: "f" * 64}
+    return [
+        span.model_copy(update={"attributes": span.attributes | told})
+        if span.attributes.get(a.OPERATION) == "invoke_workflow"
+        else span
+        for span in spans
+    ]
+
+
+def test_a_run_says_what_it_was_made_for(tmp_path: Path, golden: Golden) -> None:
+    write(tmp_path / "spans", [*made_for(golden("learned"), "gate"), *golden("taught")])
+    store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+    assert ids(store, purpose="gate") == ids(store, purpose="gate", status="ok") == [LEARNED]
+    assert store.get(LEARNED).origin == Origin(purpose="gate", task_set="gate.jsonl", task_set_digest="f" * 64)
+    assert store.get(TAUGHT).origin is None
+    rows = store.sql("SELECT purpose, task_set FROM traces ORDER BY trace_id").to_pylist()
+    assert rows == [{"purpose": "gate", "task_set": "gate.jsonl"}, {"purpose": None, "task_set": None}]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_segment_from_before_there_was_a_column_is_read_and_joined(
+    tmp_path: Path, golden: Golden, mixed: bool
+) -> None:
+    segments = Segments(tmp_path)
+    older = to_table(golden("taught"), segments.texts)
+    segments.write(older.drop_columns(["purpose", "task_set", "prompt_form"]))
+    new = made_for(golden("crashed") + golden("learned"), "gate") if mixed else []
+    if mixed:
+        segments.write(to_table(new, segments.texts))
+    store = TraceStore(tmp_path, tmp_path / "labels.jsonl")
+    wanted = [{"trace_id": LEARNED, "purpose": "gate"}] * mixed + [{"trace_id": TAUGHT, "purpose": None}]
+    asked = "SELECT trace_id, purpose FROM traces WHERE status = 'ok' ORDER BY trace_id"
+    assert store.sql(asked).to_pylist() == wanted
+    assert ids(store, purpose="gate") == [LEARNED] * mixed
+    assert compact(tmp_path, segments).merged == 2 * mixed
+    assert store.sql(asked).to_pylist() == wanted
+    assert sorted(store.spans(), key=repr) == sorted([*golden("taught"), *new], key=repr)
 
 
 def test_segments_may_lie_on_object_storage(bucket: str, tmp_path: Path, golden: Golden, store: TraceStore) -> None:

@@ -8,11 +8,13 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from journeyman.runtime.commands.run import run as run_command
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.errors import JourneymanError
 from journeyman.training.commands import adapters
 from journeyman.training.commands.evaluate import evaluate_command
 from journeyman.training.commands.gate import gate_command
+from journeyman.training.commands.mine import mine_command
 
 
 class Commands:
@@ -22,6 +24,8 @@ class Commands:
         self._app.add_typer(adapters.app, name="adapters")
         self._app.command("gate")(gate_command)
         self._app.command("evaluate")(evaluate_command)
+        self._app.command("mine")(mine_command)
+        self._app.command("run")(run_command)
 
     def __call__(self, *arguments: str) -> Result:
         options = [*arguments, "-C", str(self._workspace.root)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import Exit
 from journeyman.runtime.models.routing import Classifier
@@ -29,6 +30,11 @@ def test_a_better_adapter_passes_the_gate_and_goes_into_service_and_out_again(
     verdict = read_verdict(folder)
     assert verdict is not None and verdict.mean_delta == 0.5
     assert {label.value for label in LabelLog(workspace.labels)} == {0.0, 1.0}
+    assert verdict.setup is not None
+    rows = workspace.store.sql("SELECT DISTINCT purpose, task_set FROM traces").to_pylist()
+    assert rows == [{"purpose": "gate", "task_set": "tasks.jsonl"}]
+    origin = workspace.store.get(workspace.store.ids()[0]).origin
+    assert origin is not None and origin.task_set_digest == verdict.setup.tasks_digest
     assert list(peer.loaded) == ["worker@1"] and Journal(workspace.journal).active() == {}
 
     promotion = run.json("adapters", "promote", "worker@1", "--attach", url)
@@ -56,6 +62,18 @@ def test_a_worse_adapter_is_rejected_unloaded_and_never_promoted(
     assert "its verdict is reject" in str(run.error("adapters", "promote", "worker@2", "--attach", url))
     assert "rejected: it can't become active" in str(run.error("adapters", "promote", "worker@2", "--force"))
     assert "worker@2 is rejected" in str(run.error("gate", "worker@2", *files, "--attach", url))
+
+
+def test_a_gate_and_service_say_where_an_adapter_is_shown_another_prompt_than_it_was_trained_on(
+    run: Any, make_adapter: MakeAdapter, files: list[str], url: str, workspace: Workspace, caplog: Any
+) -> None:
+    make_adapter("worker@1", prompt_form="0123456789abcdef")
+    gate = run("gate", "worker@1", *files, "--attach", url)
+    assert gate.exit_code == Exit.OK, gate.output
+    (warning,) = [record.message for record in caplog.records]
+    assert warning.startswith("worker@1 was trained on another prompt of worker (0123456789abcdef) than crew echo has")
+    run("adapters", "promote", "worker@1", "--attach", url)
+    assert CurrentPolicies(workspace)().forms == {"worker@1": "0123456789abcdef"}
 
 
 def test_too_few_tasks_leave_a_candidate_a_candidate(

@@ -59,9 +59,18 @@ class Runs:
         self._log = SpanLog(place.spans)
         self._tracer = Tracer(self._log)
 
-    def run(self, *turns: Chat, status: str = "ok", family: str = "moons", score: float | str | None = None) -> str:
+    def run(
+        self,
+        *turns: Chat,
+        status: str = "ok",
+        family: str = "moons",
+        score: float | str | None = None,
+        purpose: str | None = "service",
+        **told: str,
+    ) -> str:
         """Its trace id."""
-        whole: Chat = {a.OPERATION: "invoke_workflow", a.TASK_FAMILY: family, a.STATUS: "ok"}
+        whole: Chat = {a.OPERATION: "invoke_workflow", a.TASK_FAMILY: family, a.STATUS: "ok", a.PURPOSE: purpose}
+        whole |= {getattr(a, name): value for name, value in told.items()}
         own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
         with (
             self._tracer.span("invoke_workflow crew", parent=None, attributes=whole) as root,
@@ -78,7 +87,7 @@ class Runs:
         """One run, which was taken up again as often as there are more endings, with a turn in each part."""
         trace_id = None
         for number, status in enumerate(endings):
-            whole: Chat = {a.OPERATION: "invoke_workflow", a.STATUS: status}
+            whole: Chat = {a.OPERATION: "invoke_workflow", a.STATUS: status, a.PURPOSE: "service"}
             own: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: status}
             with self._tracer.span("run", parent=None, attributes=whole, trace_id=trace_id) as root:
                 trace_id = root.trace_id
@@ -259,8 +268,12 @@ def _record_a_demonstration(place: Workspace) -> None:
     """One run in which a teacher answered once and failed once."""
     log = SpanLog(place.spans)
     tracer = Tracer(log)
+    whole: Chat = {a.OPERATION: "invoke_workflow", a.PURPOSE: "teach"}
     agent: Chat = {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
-    with tracer.span("invoke_agent worker", parent=None, attributes=agent) as parent:
+    with (
+        tracer.span("invoke_workflow crew", parent=None, attributes=whole) as run,
+        tracer.span("invoke_agent worker", parent=run, attributes=agent) as parent,
+    ):
         with tracer.span("chat teacher", parent=parent, kind="client", attributes=shown()):
             pass
         with tracer.span("chat teacher", parent=parent, attributes=shown(OUTPUT_MESSAGES=None)) as span:

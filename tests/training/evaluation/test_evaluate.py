@@ -9,9 +9,12 @@ from journeyman.agents.model import ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime
+from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import ConfigError, ModelError, ServerError, StoreError
 from journeyman.traces.labels import Label, LabelLog
-from journeyman.traces.trace import Task
+from journeyman.traces.storage.store import TraceStore
+from journeyman.traces.trace import Origin, Purpose, Task
 from journeyman.training.evaluation.evaluate import (
     Episode,
     Watched,
@@ -49,6 +52,15 @@ async def test_every_task_is_an_episode_in_the_order_of_the_tasks() -> None:
     assert [episode.task_id for episode in episodes] == ["q0", "q1", "q2", "q3"]
     assert [episode.score for episode in episodes] == [1.0, 1.0, 0.0, 1.0]
     assert episodes[0].solved and episodes[0].model_calls == 1 and episodes[0].output_tokens > 0
+
+
+async def test_an_evaluation_says_so_in_the_record(tmp_path: Path) -> None:
+    for origin in (None, Origin(purpose="teach")):
+        tracer = Tracer(SpanLog(tmp_path / "spans"))
+        await evaluate(Runtime(CREW, model=ScriptedModel(reply), tracer=tracer), TASKS, exact, origin=origin)
+    store = TraceStore(tmp_path / "spans", tmp_path / "labels.jsonl")
+    purposes: tuple[Purpose, ...] = ("evaluation", "teach", "service")
+    assert [len(store.ids(purpose=purpose)) for purpose in purposes] == [4, 4, 0]
 
 
 async def test_a_failing_task_is_an_episode_with_its_status() -> None:

@@ -43,6 +43,7 @@ def samples(**changes: Any) -> list[SFTSample]:
             span_ids=(f"{number:016x}",),
             messages=(Message(role="system", content="Reply."), Message(role="user", content=f"Capital of {country}?")),
             completion=json.dumps({"answer": capital}),
+            prompt_form="a" * 16,
         ).model_copy(update=changes)
         for number, (country, capital) in enumerate(CAPITALS.items())
     ]
@@ -81,6 +82,11 @@ class TestRefused:
     def test_samples_of_another_agent(self, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="the samples are of planner, not of worker"):
             train(tmp_path, tmp_path, samples(agent="planner"), short())
+
+    def test_samples_in_two_prompts(self, tmp_path: Path) -> None:
+        rows = samples()[:2] + samples(prompt_form="b" * 16)[2:]
+        with pytest.raises(TrainingError, match="the samples show worker in different prompts: mine them again"):
+            train(tmp_path, tmp_path, rows, short())
 
     def test_a_rank_that_the_server_cannot_take(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"lora.r is 64, the server takes 8"):
@@ -124,6 +130,7 @@ def test_the_adapters_folder_is_whole_and_nothing_else_is_left(trained: Trained)
     assert {file.name for file in trained.folder.iterdir()} == names
     adapter = trained.adapter
     assert (adapter.rows, adapter.rank, adapter.parent, adapter.method) == (6, 8, "base", "sft")
+    assert adapter.prompt_form == "a" * 16
 
 
 @pytest.mark.train

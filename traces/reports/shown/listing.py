@@ -8,7 +8,7 @@ from rich.text import Text
 from journeyman.traces.base import Record
 from journeyman.traces.messages import Usage
 from journeyman.traces.reports.wording import age, duration, line, scalar, status_text
-from journeyman.traces.trace import Ending, Trace, ending
+from journeyman.traces.trace import Ending, Purpose, Trace, ending
 
 SCORE = "score"
 """The label that the table shows."""
@@ -24,6 +24,8 @@ class Summary(Record):
     task_id: str | None
     family: str | None
     prompt: str | None
+    purpose: Purpose | None
+    """What it was made for; None where nothing says so."""
     status: Ending
     score: bool | float | str | None
     agents: int
@@ -43,6 +45,7 @@ def summarise(trace: Trace) -> Summary:
         task_id=trace.task and trace.task.id,
         family=trace.task and trace.task.family,
         prompt=trace.task and trace.task.prompt,
+        purpose=trace.origin and trace.origin.purpose,
         status=ending(trace),
         score=score and score.value,
         agents=len({trajectory.agent for trajectory in trace.trajectories}),

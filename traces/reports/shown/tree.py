@@ -75,6 +75,8 @@ class _View:
         grid.add_row("trace", Text(f"{trace.trace_id} · {started:%Y-%m-%d %H:%M:%S %Z}"))
         if task is not None:
             grid.add_row("task", Text(f"{task.id} · {task.family}"))
+            if (origin := trace.origin) is not None:
+                grid.add_row("made for", joined(Text(origin.purpose), self._text(origin.task_set or "")))
             if task.session or task.user:
                 grid.add_row("asked", joined(self._text(task.session or ""), self._text(task.user or "")))
             grid.add_row("prompt", self._text(task.prompt))
