@@ -4,7 +4,7 @@ Its replies were sampled by no server of ours, so they have no token ids: they a
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -63,6 +63,19 @@ class Imported(NamedTuple):
     spans: Iterable[SpanRecord]
     """Made while they are gone through: each later one has a longer prompt, and together they may not fit in memory."""
     labels: tuple[Label, ...]
+
+    def changed(self, change: Callable[[SpanRecord], SpanRecord]) -> "Imported":
+        """The same with another of each span, made while they are gone through as well."""
+        return self._replace(spans=_Changed(self.spans, change))
+
+
+class _Changed:
+    def __init__(self, spans: Iterable[SpanRecord], change: Callable[[SpanRecord], SpanRecord]) -> None:
+        self._spans = spans
+        self._change = change
+
+    def __iter__(self) -> Iterator[SpanRecord]:
+        return map(self._change, self._spans)
 
 
 def import_conversation(talk: Conversation, *, agent: str, family: str, now_ns: int) -> Imported:

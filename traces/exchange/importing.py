@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -68,7 +69,7 @@ def read_file(
         if isinstance(entry, Broken) or as_sent:
             yield entry
         else:
-            yield entry.model_copy(update={"spans": tuple(_made_for(span, format, purpose) for span in entry.spans)})
+            yield entry.changed(partial(_made_for, format=format, purpose=purpose))
 
 
 def entries(
