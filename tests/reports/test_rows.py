@@ -42,7 +42,7 @@ def recorded(workspace: Workspace, prompt: list[dict[str, Any]], reply: list[dic
     """What it makes of one demonstration with those parts of a question and of a reply."""
     tracer = Tracer(SpanLog(workspace.create().spans))
     with tracer.span("invoke_agent clerk", parent=None, attributes={a.OPERATION: "invoke_agent"}) as agent:
-        agent.set({a.AGENT_NAME: "clerk", a.STATUS: "ok"})
+        agent.set({a.AGENT_NAME: "clerk", a.STATUS: "ok", a.PURPOSE: "service"})
         attributes: dict[str, AttributeValue | None] = {
             a.OPERATION: "chat",
             a.AGENT_NAME: "clerk",
