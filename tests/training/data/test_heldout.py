@@ -39,7 +39,7 @@ class Runs:
     def run(self, prompt: str | None, asked: str = "go on", *, id: str = "q") -> str:
         """A run of the task `prompt`, in which the worker is asked `asked`; None where a crash ended it."""
         told: Attributes = {a.TASK_ID: id}
-        whole: Attributes = told | {a.OPERATION: "invoke_workflow", a.STATUS: "ok"}
+        whole: Attributes = told | {a.OPERATION: "invoke_workflow", a.STATUS: "ok", a.PURPOSE: "service"}
         if prompt is not None:
             whole |= {a.TASK: Task(id=id, prompt=prompt).model_dump_json()}
         worker: Attributes = told | {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
