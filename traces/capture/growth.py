@@ -6,7 +6,7 @@ same trace that has the rest, and which part of it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pydantic import JsonValue
 
@@ -60,7 +60,7 @@ class Growths:
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
         self._weight = 0
-        self._last: OrderedDict[tuple[str, str | None, str], tuple[str, str]] = OrderedDict()
+        self._last: OrderedDict[_Key, _Last] = OrderedDict()
 
     def of(
         self, trace_id: str, parent_id: str | None, span_id: str, attributes: Mapping[str, JsonValue]
@@ -73,8 +73,10 @@ class Growths:
                 continue
             if name == a.PROMPT_TOKEN_IDS and text.find(", ", 0, _BEGINS * 2) >= 0:
                 continue  # As older logs have it; a segment gives numbers back without spaces.
-            key = (trace_id, parent_id, name)
+            key = (trace_id, parent_id, name, attributes.get(a.OPERATION) in a.INFERENCE)
             before = self._last.get(key)
+            if before is not None and span_id in before.earlier:
+                continue  # Sent again: it would grow from what grew from it.
             if before is not None and (growth := _growth(before, text, name)) is not None:
                 found[name] = growth
             self._remember(key, span_id, text)
@@ -83,23 +85,37 @@ class Growths:
     def forget(self, trace_id: str, parent_id: str | None) -> None:
         """Nothing grows from what was there: the agent's work is over, or its prompts must not be gone on from."""
         for name in GROWING:
-            self._drop((trace_id, parent_id, name))
+            for inference in (True, False):
+                self._drop((trace_id, parent_id, name, inference))
 
-    def _remember(self, key: tuple[str, str | None, str], span_id: str, text: str) -> None:
-        self._drop(key)
-        self._last[key] = (span_id, text)
+    def _remember(self, key: "_Key", span_id: str, text: str) -> None:
+        earlier = self._drop(key)
+        earlier.add(span_id)
+        self._last[key] = _Last(span_id, text, earlier)
         self._weight += len(text)
         while self._weight > self._room:
             self._drop(next(iter(self._last)))
 
-    def _drop(self, key: tuple[str, str | None, str]) -> None:
-        _, text = self._last.pop(key, ("", ""))
+    def _drop(self, key: "_Key") -> set[str]:
+        _, text, earlier = self._last.pop(key, _Last("", "", set()))
         self._weight -= len(text)
+        return earlier
 
 
-def _growth(before: tuple[str, str], text: str, name: str) -> tuple[Growth, str] | None:
+_Key: TypeAlias = tuple[str, str | None, str, bool]
+"""Trace, agent's work, attribute, and whether it is a model call: some readers see only those."""
+
+
+class _Last(NamedTuple):
+    span_id: str
+    text: str
+    earlier: set[str]
+    """Ids of all spans of the key so far, this one too."""
+
+
+def _growth(before: _Last, text: str, name: str) -> tuple[Growth, str] | None:
     """How `text` grew from the list that the span `before` has, if it did."""
-    span_id, known = before
+    span_id, known, _ = before
     comma, border = _borders(text, name)
     size = len(known) - 1
     if text.startswith(known[:size]) and text[size : size + 1] in (",", "]"):
@@ -107,6 +123,10 @@ def _growth(before: tuple[str, str], text: str, name: str) -> tuple[Growth, str]
     else:
         start, end = max(_same_start(known, text, border), _same_end(known, text, comma, border), key=_width)
         first, last = (1, end) if start == 1 else (size - (end - start), -1)
+        if name == a.PROMPT_TOKEN_IDS and start > 1 and text[end] == "]":
+            # The last number is new, so that the new part is a list of numbers, which has a column.
+            end = text.rfind(comma, 0, end)
+            last = first + end - start
     between = comma if text.startswith(comma, end) else ""
     growth, new = Growth(span_id, first, last, start - 1, between), text[:start] + text[end + len(between) :]
     if end - start < _WORTH or (not growth.appends and growth.whole(new, known) != text):
