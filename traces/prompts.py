@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.growth import GROWING, Growths
 from journeyman.traces.capture.span import SpanRecord, shrunk
-from journeyman.traces.capture.wholes import Part, Wholes, part_of
+from journeyman.traces.capture.wholes import Part, Wholes, by_id, part_of
 from journeyman.traces.messages import Message, read_prompt
 
 T = TypeVar("T")
@@ -61,14 +61,10 @@ class Prompts:
     def __init__(self, ordered: Iterable[SpanRecord]) -> None:
         """`ordered`: by start."""
         growths = Growths()  # Of spans that were recorded whole, too.
-        self._spans = {span.span_id: shrunk(span, growths) for span in ordered}
+        self._spans = {span_id: shrunk(span, growths) for span_id, span in by_id(ordered).items()}
         self._wholes = Wholes(lambda _, span_id, name: part_of(self._spans.get(span_id), name))
         self._read: dict[tuple[str, str], Sequence[Any]] = {}
-        self._gone: set[tuple[str, str]] = set()
-        for span in self._spans.values():
-            for name, growth in span.grown.items():
-                if growth.after not in self._spans or (growth.after, name) in self._gone:
-                    self._gone.add((span.span_id, name))
+        self._gone = {(span_id, name) for name in GROWING for span_id, whole in self._can_be_whole(name) if not whole}
 
     def lacks(self, span: SpanRecord) -> bool:
         """Whether a span that one of its lists grew from is gone."""
@@ -83,6 +79,20 @@ class Prompts:
     def token_ids(self, span: SpanRecord, read: Callable[[JsonValue], Sequence[int]]) -> Sequence[int]:
         """Empty where it has none; `read` makes numbers of what the attribute holds."""
         return self._list(span, a.PROMPT_TOKEN_IDS, read)
+
+    def _can_be_whole(self, name: str) -> Iterable[tuple[str, bool]]:
+        """By span id, whether all that its list grew from is there; a ring has no beginning."""
+        known: dict[str, bool] = {}
+        for span_id in self._spans:
+            chain = [span_id]
+            while chain[-1] not in known:
+                span = self._spans.get(chain[-1])
+                growth = None if span is None else span.grown.get(name)
+                known[chain[-1]] = span is not None and growth is None
+                if growth is not None:
+                    chain.append(growth.after)
+            known |= dict.fromkeys(chain, known[chain[-1]])
+        return known.items()
 
     def _list(self, span: SpanRecord, name: str, read: Callable[[JsonValue], Sequence[T]]) -> Sequence[T]:
         part = self._spans[span.span_id]

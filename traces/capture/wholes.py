@@ -1,7 +1,7 @@
 """Wholes: lists that grew, as they were, from the spans that have their parts."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -21,6 +21,15 @@ class Part(NamedTuple):
 
 def part_of(span: SpanRecord | None, name: str) -> Part | None:
     return None if span is None else Part(span.attributes.get(name), span.grown.get(name))
+
+
+def by_id(spans: Iterable[SpanRecord]) -> dict[str, SpanRecord]:
+    """The spans of a trace in their order, each once: of those that were recorded twice, one that grew from none."""
+    found: dict[str, SpanRecord] = {}
+    for span in spans:
+        if span.span_id not in found or not span.grown:
+            found[span.span_id] = span
+    return found
 
 
 class Wholes:
@@ -48,7 +57,7 @@ class Wholes:
 
     def of(self, trace_id: str, span_id: str, name: str, part: Part) -> str | None:
         """The list of which a span has that part; None where it is none, or a span that it grew from is gone."""
-        chain, seen = [part], {span_id}
+        chain, seen = [part], set[str]()  # Of a span that was recorded twice, another record may have the rest.
         while (growth := chain[-1].growth) and (trace_id, growth.after, name) not in self._known:
             before = self._find(trace_id, growth.after, name)
             if before is None or growth.after in seen:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from journeyman.traces import attributes as a
 from journeyman.traces.assemble import assemble
 from journeyman.traces.capture.log import Damage, SpanRecord
-from journeyman.traces.capture.wholes import Wholes, part_of
+from journeyman.traces.capture.wholes import Wholes, by_id, part_of
 from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.storage.arrays import to_array, to_list
@@ -115,7 +115,7 @@ class TraceStore:
     def _earlier(self, trace_id: str) -> Mapping[str, SpanRecord]:
         """The model calls of a trace, by span id."""
         table = self._database.ask(f"SELECT * FROM spans WHERE trace_id = ? AND operation IN {a.INFERENCE}", [trace_id])
-        return {span.span_id: span for span in to_spans(table, self._database.texts)}
+        return by_id(to_spans(table, self._database.texts))
 
     def _widened(self, calls: pa.Table, columns: Sequence[str], pace: "Pace") -> pa.Table:
         """The keys of those calls and `columns`, the large ones too."""
@@ -203,7 +203,7 @@ _LARGE = [*(name for name in WIDE if name in SCHEMA.names), "attributes"]
 
 def _whole(spans: Sequence[SpanRecord]) -> Iterator[SpanRecord]:
     """The spans of a trace by start, with the lists that grew whole."""
-    known = {span.span_id: span for span in spans}
+    known = by_id(spans)
     wholes = Wholes(lambda _, span_id, name: part_of(known.get(span_id), name))
     return map(wholes.span, sorted(spans, key=attrgetter("start_ns")))
 

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.growth import Growths
 from journeyman.traces.capture.log import SpanLog, SpanRecord
+from journeyman.traces.capture.span import shrunk
 from journeyman.traces.messages import as_json
+from journeyman.traces.prompts import Prompts
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
@@ -30,12 +33,16 @@ def make(span: SpanRecord) -> Make:
     return made
 
 
-def stores(folder: Path, spans: Sequence[SpanRecord]) -> Iterator[TraceStore]:
-    """The record as it was written, and compacted."""
+def write(folder: Path, spans: Sequence[SpanRecord]) -> None:
     log = SpanLog(folder / "spans")
     for span in spans:
         log.append(span, sync=False)
     log.close()
+
+
+def stores(folder: Path, spans: Sequence[SpanRecord]) -> Iterator[TraceStore]:
+    """The record as it was written, and compacted."""
+    write(folder, spans)
     yield TraceStore(folder / "spans", folder / "labels.jsonl")
     compact(folder / "spans", Segments(folder / "spans"))
     yield TraceStore(folder / "spans", folder / "labels.jsonl")
@@ -68,3 +75,18 @@ def test_a_turn_does_not_grow_from_what_is_no_turn(tmp_path: Path, make: Make) -
 def test_a_prompt_of_which_only_the_beginning_is_new_is_to_the_letter(tmp_path: Path, make: Make) -> None:
     longer = [HISTORY[8], *HISTORY[2:6]]
     check(tmp_path, [make(1, HISTORY[:6]), make(2, longer), make(3, [HISTORY[7], *longer]), make(4, longer[1:])])
+
+
+def test_a_span_that_is_sent_again_in_another_order_keeps_its_prompt(tmp_path: Path, make: Make) -> None:
+    first, second, third = (make(number, HISTORY[: number + 2]) for number in range(1, 4))
+    for again in ([first, second], [second, first], [third, first]):
+        write(tmp_path, again)
+    check(tmp_path, [first, second, third])
+
+
+def test_a_turn_whose_beginning_is_gone_is_refused_also_where_its_base_began_later(make: Make) -> None:
+    growths = Growths()
+    spans = [shrunk(make(number, HISTORY[: 6 - number]), growths) for number in (4, 3, 2, 1)]
+    prompts = Prompts(reversed(spans[1:]))
+    assert all(map(prompts.lacks, spans[1:]))
+    assert not any(map(Prompts(reversed(spans)).lacks, spans))
