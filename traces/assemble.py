@@ -178,8 +178,8 @@ def _end_rank(span: SpanRecord) -> tuple[int, int, str]:
     return span.end_ns, span.start_ns, span.span_id
 
 
-def _full_rank(span: SpanRecord) -> tuple[int, str]:
-    return span.end_ns, span.model_dump_json()
+def _full_rank(span: SpanRecord) -> tuple[int, bool, str]:
+    return span.end_ns, not span.grown, span.model_dump_json()
 
 
 def _origin(root: SpanRecord) -> Origin | None:
