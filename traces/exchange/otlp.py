@@ -129,7 +129,7 @@ def parse_json(document: Mapping[str, Any]) -> ExportTraceServiceRequest:
     """An OTLP JSON document as the request it stands for; what OTLP does not know is left out, as it asks."""
     request = ExportTraceServiceRequest()
     try:
-        ids_encoded = _with_ids(dict(document), lambda text: base64.b64encode(bytes.fromhex(text)).decode())
+        ids_encoded = _with_ids(dict(document), _base64)
         ParseDict(ids_encoded, request, ignore_unknown_fields=True)
     except (ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"not OTLP JSON: {_line(error)}") from None
@@ -294,6 +294,11 @@ def _id(text: str, size: int) -> bytes:
     if len(found) != size:
         raise StoreError(f"{text!r} isn't an OpenTelemetry id: it wants {2 * size} hex digits")
     return found
+
+
+def _base64(text: str) -> str:
+    """The id in protobuf's form, in which it stands already where the JSON was written by protobuf: with a `=`."""
+    return text if text.endswith("=") else base64.b64encode(bytes.fromhex(text)).decode()
 
 
 def _with_ids(document: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -73,6 +74,10 @@ def test_a_file_has_ids_in_hex_and_long_numbers_as_text() -> None:
     assert found["kind"] == 3
     assert {"key": a.INPUT_TOKENS, "value": {"intValue": "3"}} in found["attributes"]
     assert group["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "journeyman"}}]
+
+
+def test_a_file_that_protobuf_wrote_has_its_ids_in_base64() -> None:
+    assert list(from_json(MessageToDict(to_otlp([span()])))) == [span()]
 
 
 def test_the_message_of_an_error_is_the_status_message() -> None:
