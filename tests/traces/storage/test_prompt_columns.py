@@ -57,7 +57,9 @@ def check(folder: Path, spans: Sequence[SpanRecord]) -> None:
         assert rows.keys() == calls
         (trace,) = store.traces()
         turns = {turn.span_id: turn for trajectory in trace.trajectories for turn in trajectory.turns}
-        assert all(as_json([*turns[name].prompt_token_ids]) == written[name][a.PROMPT_TOKEN_IDS] for name in calls)
+        assert all(
+            as_json([*(turns[name].prompt_token_ids or ())]) == written[name][a.PROMPT_TOKEN_IDS] for name in calls
+        )
         for name, (messages, ids) in rows.items():
             assert (messages, as_json(ids.tolist())) == (
                 written[name][a.INPUT_MESSAGES],
