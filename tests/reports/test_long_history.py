@@ -41,7 +41,7 @@ def imported(workspace: Workspace, talk: list[dict[str, Any]]) -> Workspace:
     with Intake(workspace.create()) as intake:
         for entry in read_file(file, "chat", agent="coder", family="default"):
             assert not hasattr(entry, "reason")
-            intake.take(entry)  # type: ignore[arg-type]
+            intake.take(entry)
     return workspace
 
 
