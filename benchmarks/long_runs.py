@@ -164,7 +164,9 @@ def command(workspace: Workspace, *words: str) -> tuple[float, float]:
     """Seconds of a command of ours, its start included, and its largest resident memory in MB."""
     began = perf_counter()
     program = [str(Path(sys.executable).with_name("journeyman")), *words, "-C", str(workspace.root)]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, cwd=workspace.root)
+    # Modules are compiled once, as on a user's machine.
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, cwd=workspace.root, env=known)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

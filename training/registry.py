@@ -182,6 +182,9 @@ def _client(uri: str) -> Iterator["MlflowClient"]:
         try:
             yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         except MlflowException as error:
-            raise TrainingError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from None
+            said = str(error).splitlines()[0]
+            if " failed with exception " in said:  # In the words of the client's HTTP library.
+                said = "it does not answer: start it, or name another under `mlflow` in journeyman.toml"
+            raise TrainingError(f"MLflow at {uri}: {said}") from None
         finally:
             mlflow.set_tracking_uri(before)

@@ -23,7 +23,7 @@ from journeyman.runtime.adapters.adapter import (
 from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Entry, Journal
 from journeyman.runtime.models.policies import PolicyTable
-from journeyman.runtime.serving.server import ServerState
+from journeyman.runtime.serving.server import ServerState, why
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError, ServerError
@@ -145,7 +145,7 @@ class AdapterServer:
         try:
             reply = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise ServerError(f"{self._url} does not answer: {error or type(error).__name__}") from None
+            raise ServerError(f"{self._url} does not answer: {why(error)}") from None
         if reply.is_success:
             return reply
         raise AdapterError(f"{self._url}{path} answered {reply.status_code}: {_complaint(reply)}")

@@ -1,6 +1,7 @@
 """The model server of a workspace: a vLLM that we start and stop, or one that someone else runs."""
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -186,7 +187,12 @@ def _served(url: str) -> list[_Card]:
     except ValidationError:
         raise ServerError(f"{url}/v1/models answered nonsense: is a vLLM server there?") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServerError(f"{url} does not answer: {error or type(error).__name__}") from None
+        raise ServerError(f"{url} does not answer: {why(error)}") from None
+
+
+def why(error: Exception) -> str:
+    """What an HTTP library says of a request that got no answer, without the operating system's number."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def _bring_up(workspace: Workspace, state: ServerState, timeout_s: float, on_progress: OnProgress) -> ServerState:

@@ -89,18 +89,22 @@ class _Layout:
         """Closed files, locked, a few at a time; and how many files were looked at before."""
         done = size = 0
         batch: list[tuple[Path, FileIO]] = []
-        for place, path in enumerate(files, 1):
-            handle = _closed(path)
-            if handle is None:
-                self.counts["live"] += path.exists()
-                continue
-            batch.append((path, handle))
-            size += os.fstat(handle.fileno()).st_size
-            if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+        try:
+            for place, path in enumerate(files, 1):
+                handle = _closed(path)
+                if handle is None:
+                    self.counts["live"] += path.exists()
+                    continue
+                batch.append((path, handle))
+                size += os.fstat(handle.fileno()).st_size
+                if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+                    yield done, batch
+                    done, size, batch = place, 0, []
+            if batch:
                 yield done, batch
-                done, size, batch = place, 0, []
-        if batch:
-            yield done, batch
+        finally:
+            for _, handle in batch:
+                handle.close()
 
     def replace(self, batch: list[tuple[Path, FileIO]]) -> None:
         """Writes the segments of a batch, one a day, and deletes its files."""
