@@ -1,7 +1,7 @@
 """Edits: what people wrote in the place of an agent's replies, each a demonstration by a person."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
@@ -111,7 +111,7 @@ class Edits:
         ids = {*(label.span_id for label in labels if label.span_id), *answered.values()}
         rows = store.sql(_SPANS, [[label.trace_id for label in labels], list(ids)]).to_pylist()
         spans = {(row["trace_id"], row["span_id"]): row for row in rows}
-        last = newest(labels)
+        last = frozenset(newest(labels))
         history: dict[tuple[str, str], list[Label]] = defaultdict(list)
         for label in labels:
             span_id = label.span_id or answered.get(label.trace_id)
@@ -154,7 +154,7 @@ def _labels(store: TraceStore, wanted: Conditions) -> list[Label]:
     return [label for label in store.statements(EDIT) if label.trace_id in trace_ids]
 
 
-def _edit(stated: Sequence[Label], last: Sequence[Label], span: dict[str, Any]) -> Edit:
+def _edit(stated: Sequence[Label], last: Collection[Label], span: dict[str, Any]) -> Edit:
     counts = max((label for label in stated if label in last), key=lambda label: label.at_ns)
     older = tuple(label for label in stated if label.value != counts.value)
     plans, judges = span["above"] == "plan", span["agent"] == JUDGE and span["assignment"] is None
