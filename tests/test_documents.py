@@ -297,7 +297,8 @@ def recorded(workspace: Workspace) -> SimpleNamespace:
     waiting = runtime.run_sync("How much is it really?", run_id="waiting")
     recording.close()
     assert (ended.status, waiting.status) == ("ok", "needs_input")
-    return SimpleNamespace(TRACE=ended.trace_id, RUN="waiting", folder=workspace.root.parent)
+    span = workspace.store.get(ended.trace_id).turns[0].span_id
+    return SimpleNamespace(TRACE=ended.trace_id, SPAN=span, RUN="waiting", folder=workspace.root.parent)
 
 
 def test_the_commands_of_the_pages_that_need_no_server_work(

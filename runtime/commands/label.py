@@ -13,7 +13,9 @@ from journeyman.runtime.commands.traces.scope import label_value
 from journeyman.runtime.config import read_headers
 from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.base import first_mistake, read_text
+from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, LabelLog, numbered, unsaid
@@ -30,7 +32,9 @@ def label(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="What is stated, e.g. score")] = None,
     value: Annotated[str | None, typer.Argument(metavar="VALUE", help="true, false, a number, or a word")] = None,
     up: Annotated[bool | None, typer.Option("--up/--down", help="Thumbs: the label `thumbs`, true or false")] = None,
-    edit: Annotated[str | None, typer.Option(metavar="TEXT", help="A better reply: the label `edit`")] = None,
+    edit: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A better reply, to be learned from: the label `edit`")
+    ] = None,
     comment: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Why; with nothing else stated, the label `comment`")
     ] = None,
@@ -55,6 +59,8 @@ def label(
     as_json: JsonOption = False,
 ) -> None:
     """Say something of a run or of one span of it; the record itself is never edited.
+
+    An edit is of a run's answer, or with --span of one model call; `journeyman mine` makes training data of it.
 
     Example: journeyman label 3fa9 --down --comment "wrong river"
     """
@@ -106,17 +112,20 @@ def _labels_of(
 ) -> list[Label]:
     trace_id = store.get(prefix).trace_id
     if span is not None:
-        span = _span_id(store, trace_id, span)
+        spoken = _span(store, trace_id, span)
+        span, operation = spoken.span_id, spoken.attributes.get(a.OPERATION)
+        if operation not in a.INFERENCE and any(statement["name"] == EDIT for statement in statements):
+            raise StoreError(f"span {span} isn't a model call ({operation}), so it has no reply: edit one that is")
     return [Label(trace_id=trace_id, span_id=span, **statement, **common) for statement in statements]
 
 
-def _span_id(store: "TraceStore", trace_id: str, prefix: str) -> str:
-    found = {known.span_id for known in store.spans(ids=[trace_id]) if known.span_id.startswith(prefix.lower())}
-    if len(found) != 1:
+def _span(store: "TraceStore", trace_id: str, prefix: str) -> SpanRecord:
+    known = {span.span_id: span for span in store.spans(ids=[trace_id]) if span.span_id.startswith(prefix.lower())}
+    if len(known) != 1:
         raise StoreError(
-            f"trace {trace_id[:8]} has {len(found) or 'no'} spans {prefix!r}: `--json` of `traces show` has their ids"
+            f"trace {trace_id[:8]} has {len(known) or 'no'} spans {prefix!r}: `--json` of `traces show` has their ids"
         )
-    return found.pop()
+    return next(iter(known.values()))
 
 
 def _label_from_file(workspace: Workspace, file: Path, as_json: bool) -> None:

@@ -141,6 +141,10 @@ class TraceStore:
         """Keeps the labels durably; raises `StoreError` if the disk refuses."""
         self._label_log.append(*labels)
 
+    def statements(self, name: str) -> list[Label]:
+        """All labels of that name as they were written, those too that a later one of their source replaced."""
+        return [label for label in self._label_log if label.name == name]
+
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The answer to one SELECT over the views of `relations`; `?` stands for a parameter.
 

@@ -13,6 +13,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
+from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.heldout import HeldOut, runs_of
 from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile
@@ -48,6 +49,7 @@ def mine_command(
     Nothing is mined from the tasks of gate, test and vault under [tasks] of journeyman.toml, nor from near ones.
     Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
     So are prompts that the agent would not be shown now; demonstrations are put in its own prompt.
+    A reply that a person corrected (`journeyman label --edit`) gives a row with what they wrote, as policy `person`.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
@@ -70,7 +72,7 @@ def mine_command(
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
-    if WITHHELD in mining.refused:
+    if WITHHELD in (*mining.refused, *mining.edited.refused):
         notes.print(
             'training needs the texts: set `content = "full"` in `[traces]` of journeyman.toml',
             style="yellow",
@@ -85,7 +87,12 @@ def mine_command(
         )
     if dataset is None:
         raise TrainingError(_nothing(agent, mining, workspace))
-    report = {**dataset._asdict(), "turns": mining.turns, "refused": mining.refused}
+    report = {
+        **dataset._asdict(),
+        "turns": mining.turns,
+        "refused": mining.refused,
+        "edits": mining.edited.model_dump(),
+    }
     emit(report, as_json, lambda: _show(dataset, mining))
 
 
@@ -105,16 +112,28 @@ def _learnable(purpose: str) -> Learnable:
 
 
 def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in mining.refused.items())
+    counted = [*mining.refused.items(), *mining.edited.refused.items()]
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
 def _show(dataset: DatasetFile, mining: Mining) -> None:
-    refused = sum(mining.refused.values())
+    refused, edited = sum(mining.refused.values()), mining.edited
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")
-    if refused:
-        table = Table("refused", "turns", box=None)
-        for reason, count in mining.refused.items():
-            table.add_row(reason, str(count))
-        out.print(table)
+    if edited != NO_EDITS:
+        out.print(
+            f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
+            f"{len(edited.superseded)} superseded"
+        )
+    for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
+        if reasons:
+            table = Table("refused", what, box=None)
+            for reason, count in reasons.items():
+                table.add_row(reason, str(count))
+            out.print(table)
+    for one in edited.superseded:
+        counts, older = one.counts, one.superseded
+        where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")
+        out.print(f"{where}: {counts.source}'s edit counts: {counts.value}", markup=False, soft_wrap=True)
+        out.print(f"  superseded, of {older.source}: {older.value}", markup=False, soft_wrap=True)

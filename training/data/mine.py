@@ -13,13 +13,22 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from journeyman.agents.prompt import PromptForm
-from journeyman.traces.assemble import trajectory_refusal
+from journeyman.traces.assemble import TEXT_MISSING, trajectory_refusal
+from journeyman.traces.attributes import DIGEST_ONLY
 from journeyman.traces.base import Config, Record
-from journeyman.traces.messages import NotForTrainingError, learnable_instructions, learnable_messages
+from journeyman.traces.messages import (
+    Message,
+    NotForTrainingError,
+    learnable_instructions,
+    learnable_messages,
+    reply_attribute,
+)
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.admission import DEFAULT, Admission, Learnable
+from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edited, Edits
 from journeyman.training.data.heldout import NOTHING, HeldOut
+from journeyman.training.data.reply_form import Output, ReplyForm, lists_calls
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, SFTSample, plain_line, write_lines
 from journeyman.training.data.student import Student
 
@@ -35,7 +44,7 @@ class MineConfig(Config):
     min_score: float | None = Field(default=None, allow_inf_nan=False)
     """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
     policy: str | None = None
-    """Only turns that were asked of this policy, e.g. `teacher`."""
+    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected."""
     family: str | None = None
     """Only tasks of this family."""
     purposes: tuple[Learnable, ...] = DEFAULT
@@ -47,6 +56,8 @@ class Mined(Record):
     """In the order in which the calls began, exact duplicates merged into the first."""
     refused: dict[str, int]
     """Turns that may not be training data, counted by reason."""
+    edited: Edited
+    """What came of people's corrections."""
 
     @property
     def turns(self) -> int:
@@ -71,7 +82,7 @@ def mine_sft(
     mining = Mining(store, agent, config, ids, held_out, evaluated=evaluated, form=form)
     first_ones = list(mining)
     samples = tuple(map(SFTSample.model_validate_json, map(_naming, first_ones, mining.span_ids)))
-    return Mined(samples=samples, refused=mining.refused)
+    return Mined(samples=samples, refused=mining.refused, edited=mining.edited)
 
 
 def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
@@ -114,6 +125,8 @@ class Mining:
         self._form = form
         self._text = lru_cache(maxsize=64)(store.texts.get)
         self._counted: Counter[str] = Counter()
+        self.edited = NO_EDITS
+        """What came of people's corrections, once the pass is over."""
         self._span_ids: dict[bytes, list[str]] = {}
 
     def __iter__(self) -> Iterator[bytes]:
@@ -124,23 +137,26 @@ class Mining:
         refused = self._held_out.runs(self._store)
         admission = Admission(self._store, self._config.purposes, self._evaluated)
         self._student = Student(self._store, self._agent, self._form)
-        wanted: Conditions = {
-            "agent": self._agent,
-            "policy": self._config.policy,
-            "family": self._config.family,
-            "ids": self._ids,
-        }
-        for values in self._store.turns(_Turn._fields, **wanted):
+        edits = Edits(self._store, self._agent, self._wanted)
+        by_person = self._config.policy in (None, PERSON)
+        for values in self._store.turns(_Turn._fields, **self._wanted):
             turn = _Turn._make(values)
+            edit = edits.of(turn.trace_id, turn.span_id)
+            if edit is None and self._config.policy == PERSON:
+                continue
             self._on_turn(turn.trace_id)
             refusal = refused.get(turn.trace_id) or admission.refusal(turn.trace_id)
             if refusal is None and not admission.wants(turn.trace_id):
                 continue
-            row = refusal or self._score_refusal(turn, scores) or _turn_refusal(turn) or self._row(turn)
+            if edit is not None and by_person:
+                row = refusal or self._edited_row(turn, edit, edits.outputs)
+                edits.took(edit, row if isinstance(row, str) else None)
+            else:
+                row = refusal or self._refusal(turn, edit, scores) or self._row(turn)
+                self._counted.update([row] if isinstance(row, str) else [])
             if isinstance(row, bytes):
                 yield row
-            elif row is not None:
-                self._counted[row] += 1
+        self.edited = edits.edited if by_person else NO_EDITS
 
     @property
     def span_ids(self) -> Iterator[tuple[str, ...]]:
@@ -156,6 +172,29 @@ class Mining:
         """Turns that became samples, duplicates included."""
         return sum(map(len, self._span_ids.values()))
 
+    @property
+    def _wanted(self) -> Conditions:
+        # A person wrote over whatever policy was asked.
+        policy = None if self._config.policy == PERSON else self._config.policy
+        return {"agent": self._agent, "policy": policy, "family": self._config.family, "ids": self._ids}
+
+    def _edited_row(self, turn: "_Turn", edit: Edit, outputs: tuple[Output, ...]) -> bytes | str | None:
+        """Like `_row`, of what the person wrote. How the work ended and what it scored is of what was said before."""
+        if edit.withheld is not None:
+            return edit.withheld
+        if not turn.input_messages or turn.input_messages.startswith(DIGEST_ONLY):
+            return TEXT_MISSING
+        try:
+            text = edit.completion(_reply_form(turn, edit, self._tools(turn), outputs))
+        except NotForTrainingError as error:
+            return str(error)
+        except ValueError:
+            return UNREADABLE
+        return self._row(turn.written(text), edited_by=edit.label.source)
+
+    def _tools(self, turn: "_Turn") -> str | None:
+        return self._text(turn.tools_digest) if turn.tools_digest else turn.tool_definitions
+
     def _scores(self) -> dict[str, float | None]:
         """The newest value of the label on each whole trace that has one, None where it is no number."""
         rows = self._store.sql(
@@ -164,6 +203,10 @@ class Mining:
             [self._config.label],
         )
         return dict(zip(rows["trace_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+
+    def _refusal(self, turn: "_Turn", edit: Edit | None, scores: dict[str, float | None]) -> str | None:
+        corrected = None if edit is None else "corrected by a person"
+        return corrected or self._score_refusal(turn, scores) or _turn_refusal(turn)
 
     def _score_refusal(self, turn: "_Turn", scores: dict[str, float | None]) -> str | None:
         config = self._config
@@ -176,10 +219,10 @@ class Mining:
             return f"label {config.label} is no number"
         return None if score >= config.min_score else f"{config.label} below {config.min_score:g}"
 
-    def _row(self, turn: "_Turn") -> bytes | str | None:
+    def _row(self, turn: "_Turn", edited_by: str | None = None) -> bytes | str | None:
         """The line of the row if it is a new one, else None; or why there is none."""
         system = self._text(turn.system_digest) if turn.system_digest else turn.system_instructions
-        tools = self._text(turn.tools_digest) if turn.tools_digest else turn.tool_definitions
+        tools = self._tools(turn)
         if (turn.system_digest and system is None) or (turn.tools_digest and tools is None):
             return UNREADABLE
         try:
@@ -203,7 +246,7 @@ class Mining:
             messages = prompt if taught else _prompt(turn, system)
             if (refusal := self._held_out.messages(messages)) is not None:
                 return refusal
-            line = _line(turn, messages, reply, sent, self._student.digest)
+            line = _line(turn, messages, reply, sent, self._student.digest, edited_by)
         except NotForTrainingError as error:
             return str(error)
         except ValueError:
@@ -245,11 +288,29 @@ class _Turn(NamedTuple):
             return None
         return self.prompt_token_ids_json, self.token_ids_json
 
+    def written(self, text: str) -> "_Turn":
+        """The same turn as a demonstration in which a person said that."""
+        said = reply_attribute(Message(role="assistant", content=text))
+        return self._replace(policy=PERSON, demonstration=True, output_messages=said)
+
 
 def _turn_refusal(turn: _Turn) -> str | None:
     if turn.trajectory_status not in ("ok", None):
         return f"trajectory {turn.trajectory_status}"
     return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
+
+
+def _reply_form(turn: _Turn, edit: Edit, tools: str | None, outputs: tuple[Output, ...]) -> ReplyForm | None:
+    """None for what isn't of our runs, where any text is a reply."""
+    if turn.run_id is None:
+        return None
+    return ReplyForm(
+        role=edit.role,
+        written=turn.output_type == "json",
+        tools=tuple(tool["name"] for tool in _definitions(tools)) if tools else (),
+        several=lists_calls(turn.output_messages),
+        outputs=outputs,
+    )
 
 
 _instructions = lru_cache(maxsize=64)(learnable_instructions)
@@ -302,9 +363,15 @@ def _line(
     reply: dict[str, Any],
     tools: list[dict[str, Any]] | None,
     form: str,
+    edited_by: str | None,
 ) -> bytes:
     """`form` is that of all rows whose prompt is in one of ours."""
-    more = {"tool_calls": reply["tool_calls"] or None, "tools": tools, "prompt_form": turn.prompt_form and form}
+    more = {
+        "tool_calls": reply["tool_calls"] or None,
+        "tools": tools,
+        "prompt_form": turn.prompt_form and form,
+        "edited_by": edited_by,
+    }
     return plain_line(
         ids=turn.ids,
         agent=turn.agent,

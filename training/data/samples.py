@@ -43,6 +43,8 @@ class SFTSample(Record):
     """What the server was given to be called, where it was: the definition of each."""
     prompt_form: str | None = None
     """Digest of the form that the prompt is in; None where it isn't one of ours, or from before it was recorded."""
+    edited_by: str | None = None
+    """Who wrote the reply in the place of the recorded one: the source of the label `edit`, the policy is `person`."""
     prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     """The reply in the server's tokens, end of turn included. None for a demonstration, which is only text."""

@@ -9,8 +9,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from journeyman.runtime.commands.label import label
+from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.labels import Label, LabelLog
+from journeyman.traces.storage.store import TraceStore
 
 SPANS = Path(__file__).parents[2] / "data" / "spans"
 LEARNED = "a" * 32
@@ -68,6 +70,20 @@ def test_a_label_of_a_span_must_name_one_that_is_there(workspace: Path) -> None:
     assert kept(workspace)[0].span_id == "0000000000000004"
     assert isinstance(say(workspace, "aaaa", "--up", "--span", "feed").exception, StoreError)
     assert isinstance(say(workspace, "aaaa", "--up", "--span", "0000").exception, StoreError), "which of them?"
+
+
+def test_only_a_model_call_has_a_reply_to_edit(workspace: Path) -> None:
+    kinds = {
+        span.attributes.get(a.OPERATION): span.span_id
+        for span in TraceStore(SPANS, SPANS / "labels.jsonl").spans(ids=[LEARNED])
+    }
+    error = say(workspace, "aaaa", "--edit", "The Daugava.", "--span", kinds["execute_tool"]).exception
+    assert isinstance(error, StoreError) and "isn't a model call (execute_tool)" in str(error)
+    gone = say(workspace, "aaaa", "--edit", "The Daugava.", "--span", "feed").exception
+    assert isinstance(gone, StoreError) and "\n" not in str(gone)
+    assert kept(workspace) == []
+    assert say(workspace, "aaaa", "--edit", "The Daugava.", "--span", kinds["chat"]).exit_code == 0
+    assert [one.span_id for one in kept(workspace)] == [kinds["chat"]]
 
 
 @pytest.mark.parametrize(

@@ -382,3 +382,11 @@ def test_segments_may_lie_on_object_storage(bucket: str, tmp_path: Path, golden:
         both.sql("SELECT * FROM read_text('/etc/hostname')")
     compact(tmp_path, segments)
     assert list(both.traces()) == [store.get(TAUGHT), store.get(LEARNED)]
+
+
+def test_what_was_stated_before_can_still_be_read(store: TraceStore) -> None:
+    for version, text in enumerate(("The Neris.", "The Daugava."), start=1):
+        store.label(Label(trace_id=LEARNED, name="edit", source="ann", version=version, value=text))
+    store.label(Label(trace_id=LEARNED, name="score", source="test", value=1.0))
+    assert [label.value for label in store.statements("edit")] == ["The Neris.", "The Daugava."]
+    assert store.sql("SELECT value FROM labels WHERE name = 'edit'")["value"].to_pylist() == ["The Daugava."]
