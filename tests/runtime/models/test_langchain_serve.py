@@ -37,7 +37,8 @@ class TestStandardIntegration(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         # The embedded model calls a tool only where it is made to, and goes on calling where it may.
-        kwargs = {"tool_choice": "required", "parallel_tool_calls": False}
+        # Undamped, it says the same again until its tokens end.
+        kwargs = {"tool_choice": "required", "parallel_tool_calls": False, "repetition_penalty": 1.2}
         return {"base_url": self.url, "timeout_s": 500.0, "retries": 0, "model_kwargs": kwargs}
 
     @property
@@ -47,6 +48,10 @@ class TestStandardIntegration(ChatModelIntegrationTests):
     @property
     def supports_anthropic_inputs(self) -> bool:
         return True
+
+    @pytest.mark.xfail(reason="without a schema the embedded model doesn't end its object before its tokens do")
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
 
     @pytest.mark.xfail(reason="the embedded model fills an empty object with blanks until its tokens end")
     def test_tool_calling_with_no_arguments(self, model: BaseChatModel) -> None:
