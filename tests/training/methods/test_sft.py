@@ -187,7 +187,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_as_if_nothing_had_bee
     process.kill()
     _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert said.splitlines() == [
+    # Behind them may be how long it has taken so far.
+    assert said.splitlines()[:2] == [
         "6 samples for worker; base model smollm2-135m-instruct",
         "training starts from the base model smollm2-135m-instruct",
     ]
