@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,7 +37,11 @@ MakeAdapter = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def embedded_model() -> Path:
-    """The folder of the embedded model, prepared on the first use on this machine."""
+    """The folder of the embedded model, prepared on the first use on this machine.
+
+    By a process of its own: a server that begins where torch was used finds its threads bound to no core.
+    """
+    subprocess.run([sys.executable, "-c", f"from {pull_model.__module__} import pull_model; pull_model()"], check=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What torch and transformers deprecate is not ours to fail on.
         return pull_model()
