@@ -184,7 +184,7 @@ def _client(uri: str) -> Iterator["MlflowClient"]:
         except MlflowException as error:
             said = str(error).splitlines()[0]
             if " failed with exception " in said:  # In the words of the client's HTTP library.
-                said = "it does not answer: start it, or name another under `mlflow` in journeyman.toml"
+                said = "it can't be reached: start it, or name another under `mlflow` in journeyman.toml"
             raise TrainingError(f"MLflow at {uri}: {said}") from None
         finally:
             mlflow.set_tracking_uri(before)

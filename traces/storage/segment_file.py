@@ -15,10 +15,10 @@ from journeyman.traces.errors import StoreError
 from journeyman.traces.files import whole_file
 
 GROUP_ROWS = 16_384
-"""Rows of a row group: what a query skips or reads as a whole."""
+"""At most so many rows in a row group: what a query skips or reads as a whole."""
 
 GROUP_BYTES = 64 * 2**20
-"""So many bytes of it are enough; as many rows are read of it at once as a few MiB hold."""
+"""And at most so many bytes of it, unless a single row has more."""
 
 FORMAT = 2
 """1: without the column `grown`."""
@@ -81,7 +81,7 @@ def write_parquet(file: IO[bytes], tables: Iterator[pa.Table], sources: tuple[st
     first_ns, last_ns = 2**63 - 1, 0
     for table in tables:
         writer = writer or _writer(file, table.schema)
-        writer.write_table(table, row_group_size=rows_of(table, GROUP_BYTES, GROUP_ROWS))
+        writer.write_table(table, row_group_size=_group_rows(table))
         bounds = pc.min_max(table["start_ns"]).as_py()
         first_ns, last_ns = min(first_ns, bounds["min"]), max(last_ns, bounds["max"])
     assert writer is not None and utc_day(first_ns) == utc_day(last_ns) == day
@@ -90,10 +90,10 @@ def write_parquet(file: IO[bytes], tables: Iterator[pa.Table], sources: tuple[st
     writer.close()
 
 
-def rows_of(table: pa.Table, size: int, most: int) -> int:
-    """How many rows of the table are about `size` bytes: one at least, and `most` at most."""
-    fitting: int = size * table.num_rows // max(1, table.nbytes)
-    return max(1, min(most, fitting))
+def _group_rows(table: pa.Table) -> int:
+    """How many rows of the table make a group: one at least."""
+    fitting: int = GROUP_BYTES * table.num_rows // max(1, table.nbytes)
+    return max(1, min(GROUP_ROWS, fitting))
 
 
 def write_locally(path: Path, tables: Iterator[pa.Table], sources: tuple[str, ...], day: str) -> None:

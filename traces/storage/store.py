@@ -117,7 +117,7 @@ class TraceStore:
         table = self._database.ask(f"SELECT * FROM spans WHERE trace_id = ? AND operation IN {a.INFERENCE}", [trace_id])
         return by_id(to_spans(table, self._database.texts))
 
-    def _widened(self, calls: pa.Table, columns: Sequence[str], pace: "Pace") -> pa.Table:
+    def _widened(self, calls: pa.Table, columns: Sequence[str], pace: Pace) -> pa.Table:
         """The keys of those calls and `columns`, the large ones too."""
         named = [WIDE.get(name, f'"{name}"') for name in columns]
         places = to_array(range(len(calls)), pa.int64())

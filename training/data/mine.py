@@ -97,7 +97,7 @@ def mine_to_file(mining: "Mining", folder: Path, name: Callable[[str], str]) -> 
 class Mining:
     """One pass over the turns of an agent; in memory are a few thousand of them, and a digest and span ids of each row.
 
-    A turn carries its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
+    The store gives each turn its whole prompt, so a later turn of a trajectory needs nothing of the earlier ones.
     """
 
     def __init__(
