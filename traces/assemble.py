@@ -125,11 +125,11 @@ def turn_refusal(
         return "reply not usable"
     if served_by is None:
         return "serving policy unknown"
+    if demonstration:
+        return None  # A teacher's server may have another name for the model than the policy that we call it by.
     if served_by != policy:
         # A server of ours gives token ids; another endpoint, under a name of its own, is not asked for them.
-        return "served by another policy" if token_ids or demonstration else "another model's reply"
-    if demonstration:
-        return None
+        return "served by another policy" if token_ids else "another model's reply"
     if not prompted or not token_ids:
         return "no token ids"
     if logprobs is None:

@@ -64,6 +64,7 @@ PROMPT_TOKEN_IDS = "journeyman.prompt_token_ids"
 TOKEN_IDS = "journeyman.token_ids"
 LOGPROBS = "journeyman.logprobs"
 DEMONSTRATION = "journeyman.demonstration"
+TERMS = "journeyman.terms"  # on a model call: what the terms of the policy's provider say of training on its replies
 BASE_DIGEST = "journeyman.base.digest"  # of the base model's folder
 PROMPT_DIGEST = "journeyman.prompt.digest"  # SHA-256 of the messages as they were sent
 PROMPT_FORM = "journeyman.prompt.form"  # on a plan and a worker's span: `agents.prompt.PromptForm.shown`

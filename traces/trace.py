@@ -64,6 +64,8 @@ class Task(Record):
     """The conversation that the task belongs to (`gen_ai.conversation.id`)."""
     user: str | None = None
     """Who asked (`user.id`): what is recorded of somebody can be deleted by it."""
+    demonstration: JsonValue = Field(default=None, exclude_if=lambda value: value is None)
+    """How a person did it, for `journeyman teach`; agents never see it."""
 
 
 class Outcome(Record):
