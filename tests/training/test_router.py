@@ -22,11 +22,11 @@ from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Task
+from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.demo import fanoutqa
 from journeyman.training.demo.decompositions import read_questions
 from journeyman.training.evaluation.evaluate import evaluate
 from journeyman.training.rewards import answer_in_text
-from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.router import RouterConfig, Tried, find_tried, train_router
 
 ANY = RouterConfig()
