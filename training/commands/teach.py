@@ -19,7 +19,7 @@ from journeyman.training.commands.evaluate import (
     find_tasks,
     use_server,
 )
-from journeyman.training.data.heldout import HELD_OUT
+from journeyman.training.data.tasks.heldout import HELD_OUT
 from journeyman.training.improve.spending import Estimate, Limit
 from journeyman.training.improve.teach import SCORER, Taught, TeachConfig, Teaching
 from journeyman.training.improve.teachers import EVERYBODY

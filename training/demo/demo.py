@@ -21,8 +21,9 @@ from journeyman.traces.errors import StoreError
 from journeyman.traces.files import regular, write_whole
 from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.demonstrations import TEACHER, Demonstrated
-from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.samples import write_samples
+from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.demo import fanoutqa
 from journeyman.training.evaluation.bench import Bench, with_policies
 from journeyman.training.evaluation.evaluate import Episode, Summary, summarise
@@ -281,7 +282,7 @@ class Demo:
     def _trained(self, agent: str, taught: Collection[str]) -> Adapter:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
-        mined = mine_sft(self._store, agent, MineConfig(), ids=taught)
+        mined = mine_sft(Source(self._store, agent, MineConfig(), ids=taught))
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
         return train_adapter(
             mined.samples,

@@ -18,7 +18,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import ToolCall
 from journeyman.traces.trace import Task
 from journeyman.training.data.demonstrations import Demonstration, Work, demonstrated
-from journeyman.training.data.near import plain
+from journeyman.training.data.tasks.near import plain
 from journeyman.training.demo.decompositions import WORKER, Finding, Question, read_questions
 
 Split = Literal["train", "gate", "test"]

@@ -16,7 +16,7 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 from journeyman.training.data.accepted import Accepting
-from journeyman.training.data.heldout import HeldOut
+from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.evaluation.bench import Bench
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.spending import Estimate, Limit, Purse, estimate
