@@ -19,10 +19,11 @@ from journeyman.training.commands.evaluate import (
     find_tasks,
     use_server,
 )
+from journeyman.training.data.demonstrations import TEACHER
 from journeyman.training.data.tasks.heldout import HELD_OUT
 from journeyman.training.improve.spending import Estimate, Limit
 from journeyman.training.improve.teach import SCORER, Taught, TeachConfig, Teaching
-from journeyman.training.improve.teachers import EVERYBODY
+from journeyman.training.improve.teachers import DEMONSTRATIONS, EVERYBODY
 
 
 def teach_command(
@@ -119,7 +120,8 @@ def _limit(budget: list[str]) -> dict[str, str]:
 def _announce(teaching: Teaching, config: ProjectConfig) -> None:
     """Who teaches, on which terms, and what it is likely to cost."""
     teachers = teaching.teachers
-    who = ", ".join(f"{agent} by {policy}" for agent, policy in teachers.policies.agents.items())
+    named = {TEACHER: DEMONSTRATIONS}
+    who = ", ".join(f"{agent} by {named.get(one, one)}" for agent, one in teachers.policies.agents.items())
     notes.print(f"{len(teaching.teachers.tasks)} tasks, {who}", markup=False)
     for name in sorted(teachers.asked & {*config.models}):
         terms = config.models[name].terms

@@ -47,7 +47,7 @@ class WrittenAssignment(WrittenWork):
 
 
 class WrittenPlan(Config):
-    assignments: tuple[WrittenAssignment, ...] = Field(min_length=1)
+    assignments: tuple[WrittenAssignment, ...]
 
 
 class Work(Record):
@@ -81,7 +81,7 @@ def read_demonstration(task: Task, crew: Crew) -> Demonstration:
             return _alone(task, parse_config(WrittenWork, said, origin), crew)
         return _planned(parse_config(WrittenPlan, said, origin), crew)
     except UnreadableReplyError as error:
-        raise ConfigError(f"{origin}: {error}; the form is {_form(crew)}") from None
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def demonstrated(plan: Plan, done: Callable[[Assignment], Work | None]) -> dict[tuple[str, str], Work]:
@@ -181,8 +181,8 @@ def _alone(task: Task, written: WrittenWork, crew: Crew) -> Demonstration:
 
 def _planned(written: WrittenPlan, crew: Crew) -> Demonstration:
     rows, most = written.assignments, most_assignments(crew)
-    if len(rows) > most:
-        raise UnreadableReplyError(f"it has {len(rows)} assignments, and the crew's plans at most {most}")
+    if not 1 <= len(rows) <= most:
+        raise UnreadableReplyError(f"it must have 1 to {most} assignments")
     plan = Plan(assignments=tuple(_read_row(row, crew, number) for number, row in enumerate(rows, start=1)))
 
     def done(assignment: Assignment) -> Work:
@@ -217,7 +217,8 @@ def _read_work(written: WrittenWork, agent: Agent, crew: Crew, where: str) -> Wo
     widest = max(map(len, turns), default=0)
     if widest > agent.parallel_calls or not all(turns):
         raise UnreadableReplyError(
-            f"{where}: each turn of {agent.name} makes 1 to {agent.parallel_calls} calls (`parallel_calls`)"
+            f"{where} makes {widest} calls at once, and {agent.name} 1 to {agent.parallel_calls}: write each call as a "
+            "turn of its own, or raise its parallel_calls"
         )
     if len(turns) >= agent.limits.turns:
         raise UnreadableReplyError(

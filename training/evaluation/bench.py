@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -125,7 +125,7 @@ class Bench:
         self,
         policies: PolicyTable,
         *,
-        may_begin: Callable[[Task], bool] = lambda task: True,
+        may_begin: Callable[[Task], Awaitable[bool]] | None = None,
         on_episode: Callable[[Episode], None] = lambda episode: None,
         again: bool = False,
     ) -> list[Episode]:
@@ -173,7 +173,7 @@ class Bench:
         policies: PolicyTable,
         backend: "Backend",
         path: Path,
-        may_begin: Callable[[Task], bool],
+        may_begin: Callable[[Task], Awaitable[bool]] | None,
         on_episode: Callable[[Episode], None],
     ) -> list[Episode]:
         models = Watched(backend.models)

@@ -1,7 +1,7 @@
 """Evaluation: a crew at work on tasks with known answers, one scored episode a task."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -99,7 +99,7 @@ async def evaluate(
     path: Path | None = None,
     concurrency: int = 8,
     label: Callable[[Label], None] | None = None,
-    may_begin: Callable[[Task], bool] = lambda task: True,
+    may_begin: Callable[[Task], Awaitable[bool]] | None = None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
@@ -122,7 +122,7 @@ async def evaluate(
         episode = done.get((task.id, _digest(task)))
         if episode is None:
             async with limit:
-                if not may_begin(task):
+                if may_begin is not None and not await may_begin(task):
                     return None
                 episode = _score(task, await runtime.run(task, origin=made_for), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:

@@ -1,5 +1,6 @@
 """Spending: what runs of a crew are likely to cost, and a purse that holds them to a budget."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field
@@ -96,6 +97,8 @@ class Purse:
                 f"a budget of money can't hold {expected.unpriced[0]!r}, which has no price: set "
                 f"[traces.prices.{expected.unpriced[0]}] in journeyman.toml"
             )
+        self._guessed = not expected.recorded
+        self._first_ended = asyncio.Event()
         self._limits = {name: most for name in ("cost", "tokens") if (most := getattr(limit, name)) is not None}
         self._likely = {"cost": expected.cost_per_run, "tokens": expected.tokens_per_run}
         """Of a run: the estimate, then the dearest that was made."""
@@ -106,8 +109,16 @@ class Purse:
         self.used_up: str | None = None
         """Which limit ended it, in words."""
 
-    def may_begin(self, task: Task) -> bool:
-        """Whether there is room for one more run; if so it is counted as on its way."""
+    async def may_begin(self, task: Task) -> bool:
+        """Whether there is room for one more run; if so it is counted as on its way.
+
+        Where the estimate is a guess, one run goes first, and the others are reckoned by it.
+        """
+        if self._limits and self._guessed and not self.made:
+            if not self._on_their_way:
+                self._on_their_way.add(task.id)
+                return True
+            await self._first_ended.wait()
         if self.used_up is None:
             self.used_up = next((self._lacking(name) for name in self._limits if self._lacking(name)), None)
         if self.used_up is not None:
@@ -124,6 +135,7 @@ class Purse:
         self._likely = {name: max(took[name], self._likely[name] if self.made else 0.0) for name in took}
         self.spent = {name: self.spent[name] + took[name] for name in took}
         self.made += 1
+        self._first_ended.set()
         return True
 
     def _lacking(self, name: str) -> str | None:

@@ -44,7 +44,7 @@ def looked_up(query: str, *answer: str) -> dict[str, Any]:
 
 
 TREES = {"worker": "lookup", "goal": "Which trees?", **looked_up("trees", "oak", "elm")}
-AGES = {
+AGES: dict[str, Any] = {
     "worker": "lookup",
     "goal": "How old is the {1}?",
     "each": 1,
@@ -122,7 +122,7 @@ def test_a_demonstrated_plan_is_one_that_the_crew_itself_could_write() -> None:
     ("demonstration", "told"),
     [
         ("90", "write a table of keys, as in"),
-        ({"assignments": []}, "'assignments'"),
+        ({"assignments": []}, "it must have 1 to 12 assignments"),
         ({"plan": [TREES]}, "unknown key 'plan'"),
         ({"assignments": [{**TREES, "worker": "looker"}]}, "names worker 'looker'; there are: lookup, writer"),
         ({"assignments": [{**TREES, "needs": [2]}]}, "needs 2; it can only need an earlier one"),
@@ -139,7 +139,7 @@ def test_a_demonstrated_plan_is_one_that_the_crew_itself_could_write() -> None:
         ({"assignments": [{**TREES, "calls": [{"facts": {"q": "x"}}]}]}, "facts doesn't take these arguments"),
         ({"assignments": [{**TREES, "calls": ["facts"]}]}, "a call is an object with its tool as the key"),
         ({"assignments": [{**TREES, "calls": TREES["calls"] * 4}]}, "takes 5 turns, and lookup has 4"),
-        ({"assignments": [{**TREES, "calls": [TREES["calls"] * 2]}]}, "each turn of lookup makes 1 to 1 calls"),
+        ({"assignments": [{**TREES, "calls": [TREES["calls"] * 2]}]}, "makes 2 calls at once, and lookup 1 to 1"),
         (
             {"assignments": [TREES, {**AGES, "values": {"oak": AGES["values"]["oak"]}}]},
             "`values` for 'elm' has no answer",
