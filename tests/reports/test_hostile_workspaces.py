@@ -46,7 +46,13 @@ RUNS = [
 SETS = [["tasks", "split", "tasks.jsonl"], ["tasks", "check", "tasks.jsonl"], ["tasks", "show", "tasks.jsonl"]]
 WORK = [
     *(["run", *CREW, "How many?"], ["run", *TASKS, "--out", "outcomes2.jsonl"], ["replay", "55", *CREW]),
-    *(["evaluate", *TASKS], ["gate", "clerk@2", *TASKS], ["mcp", *CREW, "--http", "BUSY"]),
+    *(
+        ["evaluate", *TASKS],
+        ["teach", *TASKS],
+        ["teach", *TASKS, "--teacher", "far"],
+        ["gate", "clerk@2", *TASKS],
+        ["mcp", *CREW, "--http", "BUSY"],
+    ),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [

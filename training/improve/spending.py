@@ -98,7 +98,7 @@ class Purse:
                 f"[traces.prices.{expected.unpriced[0]}] in journeyman.toml"
             )
         self._guessed = not expected.recorded
-        self._first_ended = asyncio.Event()
+        self._one_ended = asyncio.Event()
         self._limits = {name: most for name in ("cost", "tokens") if (most := getattr(limit, name)) is not None}
         self._likely = {"cost": expected.cost_per_run, "tokens": expected.tokens_per_run}
         """Of a run: the estimate, then the dearest that was made."""
@@ -112,41 +112,42 @@ class Purse:
     async def may_begin(self, task: Task) -> bool:
         """Whether there is room for one more run; if so it is counted as on its way.
 
-        Where the estimate is a guess, one run goes first, and the others are reckoned by it.
+        It waits while runs that are on their way may take less than they hold back. Where the estimate is a guess, one
+        run goes first, and the others are reckoned by it.
         """
-        if self._limits and self._guessed and not self.made:
-            if not self._on_their_way:
-                self._on_their_way.add(task.id)
-                return True
-            await self._first_ended.wait()
-        if self.used_up is None:
-            self.used_up = next((self._lacking(name) for name in self._limits if self._lacking(name)), None)
-        if self.used_up is not None:
+        while (lacking := self._lacking()) is not None and self._on_their_way:
+            await self._one_ended.wait()
+        if lacking is not None:
+            self.used_up = lacking
             return False
         self._on_their_way.add(task.id)
         return True
 
-    def ended(self, episode: Episode) -> bool:
-        """Counts what a run cost that was on its way; False for one that was made before."""
+    def ended(self, episode: Episode) -> None:
+        """Counts what a run cost; one that was made before was never on its way."""
         if episode.task_id not in self._on_their_way:
-            return False
+            return
         self._on_their_way.remove(episode.task_id)
         took = {"cost": episode.cost, "tokens": float(episode.input_tokens + episode.output_tokens)}
         self._likely = {name: max(took[name], self._likely[name] if self.made else 0.0) for name in took}
         self.spent = {name: self.spent[name] + took[name] for name in took}
         self.made += 1
-        self._first_ended.set()
-        return True
+        self._one_ended.set()
+        self._one_ended = asyncio.Event()
 
-    def _lacking(self, name: str) -> str | None:
-        likely, limit = self._likely[name], self._limits[name]
-        if self.spent[name] + likely * (len(self._on_their_way) + 1) <= limit:
-            return None
-        words = {"cost": "money", "tokens": "tokens"}[name]
-        return (
-            f"the budget of {words} is used up: {self.spent[name]:,.6g} of {limit:,.6g} are spent, and a run may take "
-            f"{likely:,.6g}"
-        )
+    def _lacking(self) -> str | None:
+        """Which limit one more run might exceed."""
+        if self._guessed and not self.made:
+            return "the first run has not ended" if self._limits and self._on_their_way else None
+        for name, limit in self._limits.items():
+            spent, likely = self.spent[name], self._likely[name]
+            if spent + likely * (len(self._on_their_way) + 1) > limit:
+                what = "money" if name == "cost" else name
+                return (
+                    f"the budget of {what} is used up: {spent:,.6g} of {limit:,.6g} are spent, and a run may take "
+                    f"{likely:,.6g}"
+                )
+        return None
 
 
 def _usage(input_tokens: float, output_tokens: float) -> Usage:
