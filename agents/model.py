@@ -122,6 +122,7 @@ class ModelTable:
         return policy in self._others
 
     def with_others(self, others: Mapping[str, Model]) -> "ModelTable":
+        """The same with more rows, which count before those of the same policy."""
         return ModelTable(self._default, {**self._others, **others}, self.terms)
 
     async def aclose(self) -> None:

@@ -168,7 +168,7 @@ def _python_model(name: str) -> Model:
     lacking = [part for part in ("provider", "complete", "aclose") if not hasattr(named, part)]
     if lacking:
         raise ConfigError(
-            f"teacher {name!r} is no model: it lacks {', '.join(lacking)}; write a class with `provider`, "
+            f"teacher {name!r} isn't a model, it lacks {', '.join(lacking)}; write a class with `provider`, "
             "`demonstrates`, `async complete(request)` and `async aclose()`"
         )
     return _Declared(cast("Model", named))

@@ -351,7 +351,7 @@ def test_a_student_is_shown_its_own_prompt_whatever_its_teacher_was_shown(
         (["--teacher", "clerk@3"], "there is no adapter clerk@3"),
         (["--teacher", "nowhere:Model"], "teacher 'nowhere:Model' cannot be imported"),
         (["--teacher", "lesson_models:broken"], "can't be made: RuntimeError: no weights"),
-        (["--teacher", "lesson_models:TASKS"], "is no model: it lacks provider, complete, aclose"),
+        (["--teacher", "lesson_models:TASKS"], "isn't a model, it lacks provider, complete, aclose"),
         (["--teacher", "lesson_models:Doubling", "--teacher", "clerk=demonstrations"], "no task of it has"),
         ([], "lesson.jsonl: no task of it has a `demonstration` to teach with: add one to its line"),
         (["--teacher", "big", "--best-of", "3", "--temperature", "0"], "best of 3 at temperature 0"),

@@ -1,5 +1,7 @@
 """What people wrote down is held to the crew, and played as they did it: tools are called, answers said."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +113,18 @@ async def test_calls_at_once_are_written_in_the_form_of_the_agent(form: str) -> 
     shown = task({"calls": [[{"double": {"number": 1}}, {"double": {"number": 3}}]], "answer": "2 and 6"})
     (outcome,) = await played(crew, shown)
     assert (outcome.answer, sorted(asked), outcome.tool_calls) == ("2 and 6", [1, 3], 2)
+
+
+def test_the_form_that_the_page_shows_is_the_one_that_is_read() -> None:
+    page = Path(__file__).parents[3] / "training" / "README.md"
+    (block,) = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    alone, planned = (Task.model_validate_json(line) for line in block.splitlines())
+    query = Tool(lambda query: query, name="orders", parameters={"type": "object"})
+    clerk = ALONE.workers[0].model_copy(update={"tools": ("orders",)})
+    crew = ALONE.model_copy(update={"workers": (clerk,), "tools": {"orders": query}})
+    assert [work.answer for work in read_demonstration(alone, crew).work.values()] == ["3"]
+    done = read_demonstration(planned, CREW).work
+    assert [goal for _, goal in done] == ["Which trees?", "How old is the oak?", "How old is the elm?"]
 
 
 def test_a_demonstrated_plan_is_one_that_the_crew_itself_could_write() -> None:
