@@ -74,7 +74,7 @@ def mine_command(
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
         source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
-        preferred = _preferred(prefer, source)
+        preferred = _preferred(prefer, kind, source)
         source = source if preferred is None else source._replace(left_out=preferred.left_out)
         mining = KINDS[_kind(kind)](source)
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
@@ -100,6 +100,8 @@ def mine_command(
         "turns": mining.turns,
         "refused": mining.refused,
         "edits": mining.edited.model_dump(),
+        "superseded": [pair.model_dump() for pair in mining.superseded],
+        "counts": mining.counts,
     }
     if preferred is not None:
         report["preferred"] = preferred.model_dump(include={"before", "after"})
@@ -134,9 +136,11 @@ def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _preferred(prefer: str | None, source: Source) -> Preferred | None:
+def _preferred(prefer: str | None, kind: str, source: Source) -> Preferred | None:
     if prefer not in (None, "short"):
         raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
+    if prefer is not None and kind != "sft":
+        raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
     return None if prefer is None else prefer_short(source)
 
 
@@ -155,14 +159,16 @@ def _show(dataset: DatasetFile, mining: Mining, preferred: Preferred | None) -> 
             f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
             f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
         )
+    for what, rows in mining.counts.items():
+        out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
     for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
         if reasons:
             table = Table("refused", what, box=None)
             for reason, count in reasons.items():
                 table.add_row(reason, str(count))
             out.print(table)
-    for one in edited.superseded:
+    for one in mining.superseded:
         counts, older = one.counts, one.superseded
         where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")
-        out.print(f"{where}: {counts.source}'s edit counts: {counts.value}", markup=False, soft_wrap=True)
+        out.print(f"{where}: {counts.source}'s {counts.name} counts: {counts.value}", markup=False, soft_wrap=True)
         out.print(f"  superseded, of {older.source}: {older.value}", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from journeyman.runtime.console import Exit
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.errors import ConfigError, ServerError
 from journeyman.traces.messages import Usage
-from journeyman.training.data.samples import read_samples
+from journeyman.training.data.samples import SFTSample, read_samples
 
 TASKS = 6
 CREW = """
@@ -163,7 +163,7 @@ def test_people_s_work_alone_teaches_without_any_model_or_server(
     assert "4 of 4 tasks have an accepted run" in result.stdout and "no demonstration  2" in result.stdout
     assert "clerk by demonstrations" in result.stderr and "4 runs to make, about " in result.stderr
     mined = run.json("mine", "--agent", "clerk", "--purpose", "teach")
-    rows = read_samples(Path(mined["path"]))
+    rows = read_samples(Path(mined["path"]), SFTSample)
     assert (mined["rows"], mined["refused"], {row.policy for row in rows}) == (8, {}, {"teacher"})
     assert rows[0].completion == '{"sum": {"expression": "2 * 1"}}' and rows[0].token_ids is None
     assert teacher.bodies == []
@@ -176,7 +176,7 @@ def test_an_endpoint_that_is_declared_a_teacher_gives_demonstrations_with_its_te
     assert result.exit_code == Exit.OK, result.output
     assert f"models.big: its terms: {TERMS}" in result.stderr
     project(teaches="")  # The record keeps what was so.
-    rows = read_samples(Path(run.json("mine", "--agent", "clerk")["path"]))
+    rows = read_samples(Path(run.json("mine", "--agent", "clerk")["path"]), SFTSample)
     assert (len(rows), {row.policy for row in rows}, {row.token_ids for row in rows}) == (TASKS, {"big"}, {None})
     told = workspace.store.sql(
         """SELECT DISTINCT policy, attributes ->> '$."journeyman.terms"' AS terms FROM spans WHERE operation = 'chat'"""
@@ -336,7 +336,7 @@ def test_a_student_is_shown_its_own_prompt_whatever_its_teacher_was_shown(
     teacher.replies = lambda question, _: write_answer("2")
     run("teach", *lesson, "--teacher", "big", "--min-score", "0")
     assert len(teacher.bodies[0]["messages"]) == 4
-    rows = read_samples(Path(run.json("mine", "--agent", "clerk")["path"]))
+    rows = read_samples(Path(run.json("mine", "--agent", "clerk")["path"]), SFTSample)
     assert {len(row.messages) for row in rows} == {2}
 
 

@@ -113,4 +113,5 @@ def test_mine_says_what_preferring_saves(record: Record, workspace: Workspace) -
     assert (told["rows"], told["preferred"]["before"]["steps"], told["preferred"]["after"]["steps"]) == (1, 3.0, 1.0)
     assert Path(told["path"]).exists()
     assert "short runs preferred: 1 of 2 runs; a run has 1.0 steps and" in mine("--prefer", "short").stdout
+    assert "or mine --kind sft" in str(mine("--prefer", "short", "--kind", "kto").exception)
     assert "--prefer long: runs can't be preferred by that; have short" in str(mine("--prefer", "long").exception)
