@@ -20,6 +20,7 @@ from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
+from journeyman.traces.prices import Price
 from journeyman.traces.trace import LEARNED_FROM, Origin, Purpose, Task, digest_tasks
 from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, known, load_scorer, read_episodes
 from journeyman.training.evaluation.gate import Setup
@@ -51,10 +52,12 @@ class Bench:
         concurrency: int = 8,
         seed: int = 0,
         temperature: float = 0.0,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         """`backend` is asked only where a task is left to run; `conditions` are the crew's and the models', besides
         the tasks, the scorer and the policies. `source` says where the tasks are from, `purpose` what they are run
-        for: an evaluation's episodes count in a gate, but what is learned from is run for that."""
+        for: an evaluation's episodes count in a gate, but what is learned from is run for that. `prices` are by default
+        the workspace's."""
         self.crew = crew
         self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=digest_tasks(tasks), scorer=scorer, seed=seed)
         self._origin = Origin(purpose=purpose, task_set=source or None, task_set_digest=self.setup.tasks_digest)
@@ -67,6 +70,7 @@ class Bench:
         self._concurrency = concurrency
         self._seed = seed
         self._temperature = temperature
+        self._prices = self._config.traces.prices if prices is None else prices
         # How many runs are made at once can change a score. What is learned from is paid for, and not made again.
         made_by = [purpose, temperature] if purpose in LEARNED_FROM else [concurrency]
         self._conditions = [VERSION, *conditions, scorer, seed, *made_by]
@@ -184,7 +188,7 @@ class Bench:
                 tracer=recording.tracer,
                 policies=policies,
                 router=backend.router,
-                prices=self._config.traces.prices,
+                prices=self._prices,
                 base_digest=backend.base_digest,
                 seed=self._seed,
                 temperature=self._temperature,

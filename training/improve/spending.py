@@ -65,9 +65,8 @@ def estimate(
     prices: Mapping[str, Price],
     *,
     runs: int,
-    free: frozenset[str] = frozenset(),
 ) -> Estimate:
-    """Of `runs` runs of the crew under those policies; those that are `free` need no price."""
+    """Of `runs` runs of the crew under those policies."""
     rows = store.sql(USAGE, [crew.name]).to_pylist()
     recorded = rows[0]["runs"] if rows else 0
     if recorded:
@@ -82,7 +81,7 @@ def estimate(
         runs=runs,
         tokens_per_run=sum(used.tokens for used in spent.values()),
         cost_per_run=sum(price.of(used) for name, used in spent.items() if (price := known[name]) is not None),
-        unpriced=tuple(sorted({policy[name] for name, price in known.items() if price is None} - free)),
+        unpriced=tuple(sorted({policy[name] for name, price in known.items() if price is None})),
         recorded=recorded,
     )
 

@@ -14,6 +14,7 @@ from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.prices import Price
 from journeyman.traces.trace import Task
 from journeyman.training.data.accepted import Accepting
 from journeyman.training.data.tasks.heldout import HeldOut
@@ -135,9 +136,8 @@ class Teaching:
             self.teachers.crew,
             self.teachers.tasks,
             self._policies,
-            self._workspace.config.traces.prices,
+            self._prices,
             runs=self._config.best_of * len(self.teachers.tasks) - known,
-            free=frozenset(self.teachers.models),
         )
 
     def teach(self, *, on_run: Callable[[Episode], None] = lambda episode: None) -> Taught:
@@ -204,6 +204,11 @@ class Teaching:
             return f"score below {self._config.min_score:g}"
         return None if run is best else BETTER
 
+    @cached_property
+    def _prices(self) -> Mapping[str, Price]:
+        """What is no server costs nothing, unless it has a price of its own."""
+        return dict.fromkeys(self.teachers.models, Price()) | self._workspace.config.traces.prices
+
     @property
     def _policies(self) -> PolicyTable:
         return self.teachers.policies
@@ -224,6 +229,7 @@ class Teaching:
                 concurrency=self._config.concurrency,
                 seed=self._config.seed + number,
                 temperature=self._config.heat,
+                prices=self._prices,
             )
             for number in range(self._config.best_of)
         ]

@@ -155,13 +155,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_people_s_work_alone_teaches_without_any_model_or_server(
-    run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher
+    run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher, project: Callable[..., None]
 ) -> None:
     written(tmp_path / "lesson.jsonl", demonstrated=4)
-    result = run("teach", *lesson)
+    project("[traces.prices]\ndefault = { input = 1000.0, output = 1000.0 }\n")
+    result = run("teach", *lesson, "--budget", "cost=0.01")
     assert result.exit_code == Exit.OK, result.output
     assert "4 of 4 tasks have an accepted run" in result.stdout and "no demonstration  2" in result.stdout
     assert "clerk by demonstrations" in result.stderr and "4 runs to make, about " in result.stderr
+    assert "tokens and 0 USD now" in result.stdout
     mined = run.json("mine", "--agent", "clerk", "--purpose", "teach")
     rows = read_samples(Path(mined["path"]), SFTSample)
     assert (mined["rows"], mined["refused"], {row.policy for row in rows}) == (8, {}, {"teacher"})
@@ -338,6 +340,25 @@ def test_a_student_is_shown_its_own_prompt_whatever_its_teacher_was_shown(
     assert len(teacher.bodies[0]["messages"]) == 4
     rows = read_samples(Path(run.json("mine", "--agent", "clerk")["path"]), SFTSample)
     assert {len(row.messages) for row in rows} == {2}
+
+
+def test_an_adapter_teaches_its_own_agent_and_its_rows_have_the_tokens_that_were_sampled(
+    run: Any, files: list[str], url: str, peer: Any, make_adapter: Callable[..., Path]
+) -> None:
+    make_adapter("worker@1")
+    told = run.json("teach", *files, "--teacher", "worker@1", "--attach", url)
+    assert (len(told["accepted"]), list(peer.loaded)) == (24, ["worker@1"])
+    (tokens,) = {row.token_ids for row in read_samples(Path(run.json("mine", "--agent", "worker")["path"]), SFTSample)}
+    assert tokens == (1, 2)
+
+
+def test_of_the_base_model_the_best_runs_are_kept_and_half_the_tasks_have_none(
+    run: Any, files: list[str], url: str, peer: Any
+) -> None:
+    result = run("teach", *files, "--teacher", "base", "--best-of", "2", "--attach", url, "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, len(told["accepted"]), told["runs"], len(peer.chats)) == (Exit.PARTIAL, 12, 48, 48)
+    assert told["refused"] == {"score below 1": 24, "another run of the task was better": 12}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What teaching costs: reckoned before it begins, held to a limit while it goes on."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -23,8 +22,8 @@ BIG = PolicyTable(agents={"clerk": "big"})
 PRICES = {"big": Price(input=1e6, output=2e6)}
 
 
-def likely(*, tokens: float = 10.0, cost: float = 1.0, recorded: int = 3, unpriced: tuple[str, ...] = ()) -> Estimate:
-    return Estimate(runs=4, tokens_per_run=tokens, cost_per_run=cost, unpriced=unpriced, recorded=recorded)
+def likely(*, tokens: float = 10.0, cost: float = 1.0, recorded: int = 3) -> Estimate:
+    return Estimate(runs=4, tokens_per_run=tokens, cost_per_run=cost, unpriced=(), recorded=recorded)
 
 
 def episode(task: Task, cost: float = 1.0, tokens: int = 10) -> Episode:
@@ -66,14 +65,12 @@ def test_what_is_recorded_of_the_crew_says_what_a_run_costs(workspace: Workspace
     assert known.cost == 2 * sum(used.input_tokens + 2 * used.output_tokens for used in usage)
 
 
-def test_a_policy_without_a_price_is_named_unless_it_costs_nothing(workspace: Workspace) -> None:
-    def unpriced(**more: Any) -> tuple[str, ...]:
-        return estimate(workspace.store, CREW, TASKS, BIG, {}, runs=4, **more).unpriced
-
-    assert (unpriced(), unpriced(free=frozenset({"big"}))) == (("big",), ())
+def test_a_policy_without_a_price_is_named_and_no_money_can_be_held_to_it(workspace: Workspace) -> None:
+    expected = estimate(workspace.store, CREW, TASKS, BIG, {}, runs=4)
+    assert (expected.unpriced, expected.cost) == (("big",), 0)
     with pytest.raises(ConfigError, match=r"'big', which has no price: set \[traces.prices.big\]"):
-        Purse(Limit(cost=1.0), likely(unpriced=("big",)))
-    Purse(Limit(tokens=1), likely(unpriced=("big",)))
+        Purse(Limit(cost=1.0), expected)
+    Purse(Limit(tokens=1), expected)
 
 
 async def test_runs_at_once_never_begin_beyond_what_is_left() -> None:
