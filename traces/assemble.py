@@ -185,7 +185,8 @@ def _full_rank(span: SpanRecord) -> tuple[int, bool, str]:
 def _origin(root: SpanRecord) -> Origin | None:
     told = {"purpose": a.PURPOSE, "task_set": a.TASK_SET, "task_set_digest": a.TASK_SET_DIGEST}
     values = {field: _text(root, name) for field, name in told.items()}
-    return None if values["purpose"] is None else Origin.model_validate(values)
+    judged = root.attributes.get(a.JUDGED) is True
+    return None if values["purpose"] is None else Origin.model_validate(values | {"judged": judged})
 
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:

@@ -52,6 +52,7 @@ TASK_FAMILY = "journeyman.task.family"
 PURPOSE = "journeyman.purpose"  # on the workflow span: a `trace.Purpose`
 TASK_SET = "journeyman.task.set"  # beside it: the name of the set that the task is from
 TASK_SET_DIGEST = "journeyman.task.set.digest"  # and `trace.digest_tasks` of it
+JUDGED = "journeyman.judged"  # beside them: true where a label `accepted` must say that it may be learned from
 OUTCOME = "journeyman.outcome"  # on the workflow span: the whole outcome as JSON
 ASSIGNMENT_ID = "journeyman.assignment.id"
 GOAL = "journeyman.goal"

@@ -49,6 +49,8 @@ class Origin(Record):
     """The set's name, such as that of its file; None for a task that came alone."""
     task_set_digest: str | None = None
     """`digest_tasks` of the set."""
+    judged: bool = False
+    """Somebody says by a label `accepted` whether it may be learned from; until then nobody may."""
 
 
 class Task(Record):

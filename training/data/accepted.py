@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from journeyman.traces import attributes as a
 from journeyman.traces.labels import Label
 from journeyman.traces.storage.store import TraceStore
 
@@ -9,9 +10,14 @@ ACCEPTED = "accepted"
 SOURCE = "teach"
 """Of the label: the same word of somebody else's is another statement."""
 
-QUERY = f"""
+SAID = f"""
 SELECT trace_id, number, comment, version FROM labels
 WHERE name = '{ACCEPTED}' AND source = '{SOURCE}' AND span_id IS NULL
+"""
+UNACCEPTED = f"""
+SELECT DISTINCT trace_id, coalesce(comment, 'not judged yet') AS reason
+FROM spans LEFT JOIN ({SAID}) AS said USING (trace_id)
+WHERE operation = 'invoke_workflow' AND attributes ->> '$."{a.JUDGED}"' = 'true' AND number IS DISTINCT FROM 1
 """
 
 
@@ -22,13 +28,9 @@ class Accepting:
         self._store = store
         self._said: dict[str, tuple[str | None, int]] = {
             row["trace_id"]: (None if row["number"] else row["comment"], row["version"])
-            for row in store.sql(QUERY).to_pylist()
+            for row in store.sql(SAID).to_pylist()
         }
         """By trace id: why not, and the version of that statement."""
-
-    def __contains__(self, trace_id: object) -> bool:
-        """Whether anything was said of the run."""
-        return trace_id in self._said
 
     def put(self, reasons: Mapping[str, str | None]) -> None:
         """Says of each run why it isn't accepted, or with None that it is; raises `StoreError` if the disk refuses."""
@@ -49,6 +51,6 @@ class Accepting:
 
 
 def not_accepted(store: TraceStore) -> dict[str, str]:
-    """Why runs under a teacher may not be learned from, by trace id; the others are left out."""
-    rows = store.sql(QUERY).to_pylist()
-    return {row["trace_id"]: f"not accepted by teach: {row['comment']}" for row in rows if not row["number"]}
+    """Why runs that are judged may not be learned from, by trace id; the others are left out."""
+    rows = store.sql(UNACCEPTED).to_pylist()
+    return {row["trace_id"]: f"not accepted by teach: {row['reason']}" for row in rows}

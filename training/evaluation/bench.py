@@ -56,11 +56,16 @@ class Bench:
     ) -> None:
         """`backend` is asked only where a task is left to run; `conditions` are the crew's and the models', besides
         the tasks, the scorer and the policies. `source` says where the tasks are from, `purpose` what they are run
-        for: an evaluation's episodes count in a gate, but what is learned from is run for that. `prices` are by default
-        the workspace's."""
+        for: an evaluation's episodes count in a gate, but what is learned from is run for that. What is run to teach is
+        judged afterwards. `prices` are by default the workspace's."""
         self.crew = crew
         self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=digest_tasks(tasks), scorer=scorer, seed=seed)
-        self._origin = Origin(purpose=purpose, task_set=source or None, task_set_digest=self.setup.tasks_digest)
+        self._origin = Origin(
+            purpose=purpose,
+            task_set=source or None,
+            task_set_digest=self.setup.tasks_digest,
+            judged=purpose == "teach",
+        )
         self.tasks = tasks
         self._workspace = workspace
         self._config = workspace.config

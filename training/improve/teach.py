@@ -1,6 +1,6 @@
 """Teaching: a crew works under teachers, and the runs that are good enough become what its agents learn from."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from journeyman.training.rewards import answer_in_text
 SCORER = f"{answer_in_text.__module__}:{answer_in_text.__name__}"
 NO_DEMONSTRATION = "no demonstration"
 BETTER = "another run of the task was better"
+MADE_AGAIN = "it was made again"
 
 
 class TeachConfig(Config):
@@ -143,31 +144,38 @@ class Teaching:
     def teach(self, *, on_run: Callable[[Episode], None] = lambda episode: None) -> Taught:
         """Makes the runs that were not made before, and marks the best of each task as accepted.
 
-        Runs that were made before are not made again, unless `config` wants that. Of several runs of a task each counts
-        as refused until the best is known, so that a kill leaves nothing to be learned from that was not chosen. Raises
-        `ServerError` where a teacher can't be reached; what was made is kept, and the same call goes on.
+        Runs that were made before are not made again, unless `config` wants that. Raises `ServerError` where a teacher
+        can't be reached; what was made is kept and judged, and the same call goes on. What a kill leaves is judged by
+        the next call, and until then nobody learns from it.
         """
-        accepting = Accepting(self._workspace.store)
-        several, again = self._config.best_of > 1, self._config.again
+        accepting, runs = Accepting(self._workspace.store), list[Episode]()
 
         def ended(episode: Episode) -> None:
             self._purse.ended(episode)
-            if several and episode.trace_id not in accepting:
-                accepting.put({episode.trace_id: BETTER})
+            runs.append(episode)
             on_run(episode)
 
-        runs: defaultdict[str, list[Episode]] = defaultdict(list)
-        for bench in self._benches:
-            if again:
-                accepting.put({episode.trace_id: "it was made again" for episode in bench.known(self._policies)})
-            episodes = bench.episodes(self._policies, may_begin=self._purse.may_begin, on_episode=ended, again=again)
-            for episode in episodes:
-                runs[episode.task_id].append(episode)
-        chosen = {id: best for id, made in runs.items() if (best := self._best(made)) is not None}
-        every = [episode for made in runs.values() for episode in made]
-        reasons = {episode.trace_id: self._reason(episode, chosen.get(episode.task_id)) for episode in every}
-        accepting.put(reasons)
-        return self._taught(every, chosen, reasons)
+        try:
+            for bench in self._benches:
+                if self._config.again:
+                    accepting.put({run.trace_id: MADE_AGAIN for run in bench.known(self._policies)})
+                bench.episodes(
+                    self._policies, may_begin=self._purse.may_begin, on_episode=ended, again=self._config.again
+                )
+        finally:
+            position = {task.id: number for number, task in enumerate(self.teachers.tasks)}
+            runs.sort(key=lambda run: position[run.task_id])  # They come as they end.
+            chosen = self._chosen(runs)
+            reasons = {run.trace_id: self._reason(run, chosen.get(run.task_id)) for run in runs}
+            accepting.put(reasons)
+        return self._taught(runs, chosen, reasons)
+
+    def _chosen(self, runs: Sequence[Episode]) -> dict[str, Episode]:
+        """Of each task the good run with the highest score; of equal ones the shortest, by model calls, then tokens."""
+        best: dict[str, Episode] = {}
+        for run in filter(self._good, runs):
+            best[run.task_id] = min(best.get(run.task_id, run), run, key=_rank)
+        return best
 
     def _taught(
         self, runs: Sequence[Episode], chosen: Mapping[str, Episode], reasons: Mapping[str, str | None]
@@ -185,13 +193,6 @@ class Teaching:
             tokens=round(self._purse.spent["tokens"]),
             used_up=self._purse.used_up,
             first_problem=next(problems, None),
-        )
-
-    def _best(self, runs: Sequence[Episode]) -> Episode | None:
-        """The highest score; of equal ones the run with the fewest model calls, then with the fewest tokens."""
-        good = [run for run in runs if self._good(run)]
-        return min(
-            good, key=lambda run: (-run.score, run.model_calls, run.input_tokens + run.output_tokens), default=None
         )
 
     def _good(self, run: Episode) -> bool:
@@ -278,3 +279,7 @@ def _less_held_out(workspace: Workspace, tasks: Sequence[Task], source: str) -> 
             "`journeyman tasks split` sets apart for train"
         )
     return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
+
+
+def _rank(run: Episode) -> tuple[float, int, int]:
+    return -run.score, run.model_calls, run.input_tokens + run.output_tokens

@@ -256,13 +256,28 @@ def test_a_teacher_that_is_down_loses_nothing_and_the_same_call_goes_on(
     assert (told["made"], len(told["accepted"]), teacher.asked["1"], teacher.asked["4"]) == (3, TASKS, 1, 2)
 
 
-def test_a_kill_between_the_runs_of_a_task_leaves_nothing_that_was_not_chosen(
+def test_what_was_made_before_a_teacher_went_down_is_judged(
     run: Any, lesson: tuple[str, ...], teacher: Teacher
 ) -> None:
-    good = teacher.replies
-    teacher.replies = lambda question, time: good(question, time) if time < 2 else 503
-    run.error("teach", *lesson, "--teacher", "big", "--best-of", "2", "--concurrency", "1")
-    assert "not accepted by teach: another run of the task was better (6)" in str(run.error("mine", "--agent", "clerk"))
+    plan = write_call("sum", {"expression": "1 + 1"})
+    # The last question's first turn went well; the run itself says nothing of the teacher, and nobody learns from it.
+    teacher.replies = lambda question, time: write_answer("2") if question < "6" else plan if time == 1 else 503
+    run.error("teach", *lesson, "--teacher", "big", "--concurrency", "1")
+    mined = run.json("mine", "--agent", "clerk")
+    assert (mined["rows"], mined["refused"]["not accepted by teach: score below 1"]) == (1, 4)
+    assert mined["refused"]["not accepted by teach: not judged yet"] == 2
+
+
+def test_what_a_kill_leaves_is_learned_from_by_nobody_until_the_next_call_judged_it(
+    run: Any, lesson: tuple[str, ...], workspace: Workspace
+) -> None:
+    options = ("teach", *lesson, "--teacher", "big")
+    run.json(*options)
+    judged = workspace.labels.read_text()
+    workspace.labels.write_text("".join(line for line in judged.splitlines(True) if '"accepted"' not in line))
+    assert "not accepted by teach: not judged yet (6)" in str(run.error("mine", "--agent", "clerk"))
+    assert run.json(*options)["made"] == 0
+    assert run.json("mine", "--agent", "clerk")["rows"] == TASKS
 
 
 def test_a_teacher_that_answers_nonsense_teaches_nothing_and_says_so(

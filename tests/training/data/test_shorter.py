@@ -18,7 +18,6 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.tools.calculator import calculator
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Origin, Purpose, Task
-from journeyman.training.data.accepted import Accepting
 from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.shorter import LONGER, prefer_short
 from journeyman.training.data.source import MineConfig, Source
@@ -42,7 +41,14 @@ class Record:
         self.workspace, self.store = workspace, workspace.store
 
     def run(
-        self, calls: int, *, score: float | None = 1.0, task: str = "q1", words: int = 1, purpose: Purpose = "teach"
+        self,
+        calls: int,
+        *,
+        score: float | None = 1.0,
+        task: str = "q1",
+        words: int = 1,
+        purpose: Purpose = "teach",
+        judged: bool = False,
     ) -> str:
         """Its trace id."""
         said = iter([*[write_call("sum", {"expression": "1 + 1"})] * calls, write_answer("two " * words)])
@@ -52,7 +58,9 @@ class Record:
 
         with Recording(self.workspace) as recording:
             runtime = Runtime(CREW, model=Shows(reply), tracer=recording.tracer, policies={"clerk": "teacher"})
-            outcome = runtime.run_sync(Task(id=task, prompt=f"Reckon {task}"), origin=Origin(purpose=purpose))
+            outcome = runtime.run_sync(
+                Task(id=task, prompt=f"Reckon {task}"), origin=Origin(purpose=purpose, judged=judged)
+            )
         if score is not None:
             self.store.label(Label(trace_id=outcome.trace_id, name="score", source="tests", value=score))
         return outcome.trace_id
@@ -98,7 +106,7 @@ def test_a_shorter_run_that_nobody_may_learn_from_displaces_nothing(record: Reco
     record.run(2)
     record.run(0, purpose="evaluation")
     record.run(1, purpose="service")
-    Accepting(record.store).put({record.run(0): "another run of the task was better"})
+    record.run(0, judged=True)
     assert record.left_out(purposes=("teach",)) == set()
 
 
