@@ -54,7 +54,7 @@ def train(
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    samples = read_samples(data)
+    samples = read_samples(data, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
     if explain:
         plan = plan_job(samples, settings, base_model)
