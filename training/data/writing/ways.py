@@ -142,7 +142,7 @@ class Writer:
         if attempt.way == "values":
             return []
         # A paraphrase has no other witness of its meaning.
-        times = max(self._checks.agree, attempt.way == "paraphrase")
+        times = self._checks.agree or int(attempt.way == "paraphrase")
         for number in range(1, times + 1):
             if attempt.way == "paraphrase":
                 # The other way round each time: who says yes to what comes first is no witness.

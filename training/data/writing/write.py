@@ -192,18 +192,25 @@ class Writing:
         before is in the file.
         """
         tried = 0
-        for attempt in attempts:
-            if self._is_done or tried == most:
-                break
-            tried += 1
-            if (key := attempt.key(self._conditions)) not in self._file.tried:
-                self._running.append((attempt, key, asyncio.create_task(self._writer.write(attempt, key))))
-            if len(self._running) >= concurrency:
+        try:
+            for attempt in attempts:
+                # No more at once than may all be wanted: each attempt is paid for.
+                while self._running and len(self._running) >= min(concurrency, self._lacking):
+                    await self._settle()
+                    on_settled(len(self._file.tasks))
+                if self._outage or self._over or self._lacking == 0 or tried == most:
+                    break
+                tried += 1
+                if (key := attempt.key(self._conditions)) not in self._file.tried:
+                    self._running.append((attempt, key, asyncio.create_task(self._writer.write(attempt, key))))
+            while self._running:
                 await self._settle()
                 on_settled(len(self._file.tasks))
-        while self._running:
-            await self._settle()
-            on_settled(len(self._file.tasks))
+        finally:
+            left = [running for _, _, running in self._running]
+            for running in left:
+                running.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
         if self._outage is not None:
             raise ServerError(
                 f"{self._outage}; {len(self._file.tasks)} tasks are in {self._file.path}: run the same command again "
@@ -212,15 +219,12 @@ class Writing:
         return self._report(f"{tried} attempts were made" if tried == most else "there is nothing more to write from")
 
     @property
-    def _is_done(self) -> bool:
-        return bool(self._outage or self._over) or len(self._file.tasks) >= self._wanted
+    def _lacking(self) -> int:
+        return max(0, self._wanted - len(self._file.tasks))
 
     async def _settle(self) -> None:
         """The attempt that began first. One that was paid for counts, also after another has ended the work."""
         attempt, key, running = self._running.popleft()
-        if len(self._file.tasks) >= self._wanted:
-            running.cancel()
-            return
         try:
             task = await running
             self._standing.clear(task, attempt.way)
@@ -253,6 +257,6 @@ class Writing:
             without_reference=sum(task.reference is None for task in tasks),
             refused=dict(self._file.refused.most_common()),
             examples=self._file.examples,
-            stopped=None if len(tasks) >= self._wanted else str(self._over or ended),
+            stopped=str(self._over or ended) if self._lacking else None,
             over_budget=self._over is not None,
         )

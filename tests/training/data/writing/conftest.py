@@ -27,8 +27,10 @@ TABLES = """
 CREATE TABLE artist (id INTEGER, name TEXT, land TEXT);
 CREATE TABLE album (artist INTEGER, title TEXT, year INTEGER, price REAL);
 INSERT INTO artist VALUES (1, 'Queen', 'UK'), (2, 'Abba', 'Sweden'), (3, 'The O''Jays', 'US'), (4, 'Nena', 'Germany');
-INSERT INTO album VALUES (1, 'Jazz', 1978, 9.5), (1, 'Hot Space', 1982, 8), (2, 'Arrival', 1976, 9), (4, 'Nena', 1983, 7);
+INSERT INTO album VALUES (1, 'Jazz', 1978, 9.5), (1, 'Hot Space', 1982, 8);
+INSERT INTO album VALUES (2, 'Arrival', 1976, 9), (4, 'Nena', 1983, 7);
 """
+
 
 @pytest.fixture(params=["sqlite", "duckdb"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:

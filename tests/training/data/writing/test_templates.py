@@ -50,7 +50,9 @@ def test_a_number_and_a_name_change_together(shop: Path) -> None:
 
 def test_a_value_that_names_another_slot_is_not_filled_twice(shop: Path) -> None:
     query = "SELECT count(*) FROM artist WHERE name IN ('Queen', 'Abba')"
-    task = Task(id="t", prompt="Queen or Abba?", metadata={"sql": query, "values": {"Queen": ["Abba"], "Abba": ["Nena"]}})
+    task = Task(
+        id="t", prompt="Queen or Abba?", metadata={"sql": query, "values": {"Queen": ["Abba"], "Abba": ["Nena"]}}
+    )
     assert filled(task, SqlGold(shop)) == {"Abba or Nena?": 2}
 
 
@@ -88,7 +90,9 @@ def test_what_is_no_template_says_why(shop: Path, queen: Task, values: dict[str,
 def test_a_text_never_goes_into_a_query_as_code(shop: Path) -> None:
     values: Any = {"1980": ["1 OR 1 = 1", "1982"]}
     metadata: Any = {"sql": "SELECT count(*) FROM album WHERE year = 1980", "values": values}
-    assert filled(Task(id="t", prompt="How many in 1980?", metadata=metadata), SqlGold(shop)) == {"How many in 1982?": 1}
+    assert filled(Task(id="t", prompt="How many in 1980?", metadata=metadata), SqlGold(shop)) == {
+        "How many in 1982?": 1
+    }
     values = {"Queen": ["x' OR '1' = '1", "Nena"]}
     metadata = {"sql": "SELECT count(*) FROM artist WHERE name = 'Queen'", "values": values}
     tasks = filled(Task(id="t", prompt="How many Queen?", metadata=metadata), SqlGold(shop))
