@@ -16,13 +16,11 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
 from journeyman.traces.trace import Task
 from journeyman.training.commands.tasks_write import write_command
-from journeyman.training.data.leaks import Leak, find_leaks
-from journeyman.training.data.split import SHARES, Split, WrittenSplit, write_split
-from journeyman.training.data.tasks import SetSummary, read_set, summarise_set, workspace_sets
+from journeyman.training.data.tasks.leaks import Leak, find_leaks
+from journeyman.training.data.tasks.sets import SetSummary, read_set, summarise_set, workspace_sets
+from journeyman.training.data.tasks.split import SHARES, Split, WrittenSplit, write_split
 
-app = typer.Typer(
-    no_args_is_help=True, help="Split tasks into sets, find leaks between them, show them, and write new ones."
-)
+app = typer.Typer(no_args_is_help=True, help="Split tasks into sets, find leaks between them, show and write tasks.")
 app.command("write")(write_command)
 
 SHOWN = 20

@@ -17,8 +17,8 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
-from journeyman.training.data.heldout import HELD_OUT, HeldOut
-from journeyman.training.data.tasks import read_set, workspace_sets
+from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut
+from journeyman.training.data.tasks.sets import read_set, workspace_sets
 from journeyman.training.data.writing.asking import Asker
 from journeyman.training.data.writing.checks import KNOWN, parse_checks
 from journeyman.training.data.writing.drafts import WAYS, Way, attempts
@@ -52,7 +52,7 @@ def write_command(
     ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIMIT=N", help="What it may spend: tokens, model_calls, seconds or cost; repeatable"),
+        typer.Option(metavar="KEY=NUMBER", help="What it may spend: tokens, model_calls, seconds or cost; repeatable"),
     ] = None,
     tries: Annotated[int, typer.Option(min=1, help="Attempts for each task that is wanted, at most")] = 5,
     near: Annotated[
@@ -132,7 +132,7 @@ def _budget(named: Sequence[str]) -> Budget:
     for text in named:
         name, equals, limit = text.partition("=")
         if not equals:
-            raise ConfigError(f"--budget {text!r}: write LIMIT=N, as in tokens=50000 or model_calls=200")
+            raise ConfigError(f"--budget {text!r}: write KEY=NUMBER, as in tokens=50000 or model_calls=200")
         limits[name] = limit
     return parse_config(Budget, {"reserve": 0.0, **limits}, "--budget")
 

@@ -100,7 +100,7 @@ def test_nothing_written_is_a_failure_with_its_counts(shop: Shop) -> None:
         (["--how", "documents", "--documents", "HERE/none"], "none: cannot be read"),
         (["--check", "agree"], "write how often the model is asked again"),
         (["--check", "well"], "--check 'well' is unknown: have sql:DATABASE"),
-        (["--budget", "50000"], "--budget '50000': write LIMIT=N, as in tokens=50000"),
+        (["--budget", "50000"], "--budget '50000': write KEY=NUMBER, as in tokens=50000"),
         (["--budget", "token=5"], "--budget: unknown key 'token'; did you mean 'tokens'?"),
         (["--budget", "cost=1"], "a budget of `cost` needs prices"),
         (["--against", "none.jsonl"], "none.jsonl: cannot be read"),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from journeyman.training.data.near import plain
+from journeyman.training.data.tasks.near import plain
 from journeyman.training.data.writing.drafts import RefusedError
 
 QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201d]+)\u201d|\u00ab([^\u00bb]+)\u00bb|(?<!\w)\'([^\']+)\'(?!\w)')

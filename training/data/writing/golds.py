@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from journeyman.tools.calculator import calculator
 from journeyman.tools.sql import list_tables, open_database
 from journeyman.traces.errors import ToolError
-from journeyman.training.data.near import plain
+from journeyman.training.data.tasks.near import plain
 from journeyman.training.data.writing.drafts import RefusedError
 
 MOST_ROWS = 50

@@ -9,7 +9,7 @@ from pathlib import Path
 from journeyman.tools.passages import read_passages
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.heldout import HeldOut
+from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.data.writing.drafts import RefusedError, Way
 from journeyman.training.data.writing.golds import Gold
 from journeyman.training.data.writing.templates import Template

@@ -9,7 +9,7 @@ from math import prod
 from pydantic import JsonValue
 
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import SUB_QUESTIONS
+from journeyman.training.data.tasks.leaks import SUB_QUESTIONS
 from journeyman.training.data.writing.drafts import RefusedError
 from journeyman.training.data.writing.golds import Gold, same
 

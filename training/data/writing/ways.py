@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from journeyman.traces.trace import Task
-from journeyman.training.data.near import plain
+from journeyman.training.data.tasks.near import plain
 from journeyman.training.data.writing.anchors import check_kept
 from journeyman.training.data.writing.asking import TEXT, YES_NO, Asker
 from journeyman.training.data.writing.checks import Checks, check_others

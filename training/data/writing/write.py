@@ -15,8 +15,8 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, ModelError, OverBudgetError, ServerError, StoreError
 from journeyman.traces.files import RowFile, append_rows, is_torn, make_folder, try_lock
 from journeyman.traces.trace import Task
-from journeyman.training.data.heldout import HeldOut
-from journeyman.training.data.near import Texts, plain, shingles
+from journeyman.training.data.tasks.heldout import HeldOut
+from journeyman.training.data.tasks.near import Texts, plain, shingles
 from journeyman.training.data.writing.drafts import ORIGIN, Attempt, RefusedError, TaskOrigin, Way, written_by
 from journeyman.training.data.writing.ways import Writer
 

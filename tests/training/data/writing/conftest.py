@@ -15,7 +15,7 @@ from journeyman.agents.model import ModelRequest
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.run.ledger import Ledger
 from journeyman.traces.trace import Task
-from journeyman.training.data.heldout import NOTHING, HeldOut
+from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 from journeyman.training.data.writing.asking import Asker
 from journeyman.training.data.writing.checks import parse_checks
 from journeyman.training.data.writing.drafts import Way, attempts

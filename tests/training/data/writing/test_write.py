@@ -17,10 +17,10 @@ from journeyman.agents.budget import Budget
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.traces.errors import ConfigError, ModelError, ServerError, StoreError
 from journeyman.traces.trace import Task
-from journeyman.training.data.heldout import HeldOut
-from journeyman.training.data.leaks import Ties
-from journeyman.training.data.near import Texts, plain
-from journeyman.training.data.tasks import read_set
+from journeyman.training.data.tasks.heldout import HeldOut
+from journeyman.training.data.tasks.leaks import Ties
+from journeyman.training.data.tasks.near import Texts, plain
+from journeyman.training.data.tasks.sets import read_set
 from journeyman.training.data.writing.write import open_tasks
 
 Write = Any
