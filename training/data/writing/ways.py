@@ -67,12 +67,12 @@ class Writer:
         if gives_away(draft.prompt, draft.reference) and not told_before:
             raise RefusedError("its prompt gives its reference away", str(draft.reference))
         passed += await self._opinions(attempt, draft, key)
-        asked = attempt.way != "values" and self._asker is not None
+        asker = None if attempt.way == "values" else self._asker
         origin = TaskOrigin(
             way=attempt.way,
             sources=(attempt.source.id,),
-            policy=self._asker.policy if asked and self._asker else None,
-            terms=self._terms if asked else None,
+            policy=asker and asker.policy,
+            terms=asker and self._terms,
             checks=tuple(passed),
             attempt=key,
         )
@@ -106,7 +106,9 @@ class Writer:
                 _check_quoted(reference, source.prompt)
                 passed.append("in the text")
         elif gold and isinstance(written := source.metadata.get(gold.key), str):
-            _check_harder(*((written, said[gold.key]) if attempt.way == "harder" else (said[gold.key], written)))
+            easier, harder = (written, said[gold.key]) if attempt.way == "harder" else (said[gold.key], written)
+            if _words(harder) <= _words(easier):
+                raise RefusedError(f"it isn't {attempt.way} by its {gold.key}", f"{said[gold.key]}, beside {written}")
             passed.append(f"{attempt.way} by its {gold.key}")
         if gold and gold.key == "calculation":
             _check_numbers(draft.prompt, said[gold.key])
@@ -177,13 +179,8 @@ def _check_quoted(reference: JsonValue, passage: str) -> None:
         raise RefusedError("its answer doesn't stand in the text", str(reference))
 
 
-def _check_harder(easier: str, harder: str) -> None:
-    """By what has to be written to compute the answer."""
-    if _words(harder) <= _words(easier):
-        raise RefusedError("it isn't harder, or easier, by what computes its answer", f"{harder}, beside {easier}")
-
-
 def _words(gold: str) -> int:
+    """How much has to be written to compute an answer."""
     return len(re.findall(r"'(?:[^']|'')*'|[\w.]+|[^\w\s]", gold))
 
 

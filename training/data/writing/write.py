@@ -101,8 +101,8 @@ class TaskFile:
         self.refusals_path = path.with_name(f"{path.stem}.refused.jsonl")
         self._file = file
         self._refusals = RowFile(self.refusals_path)
-        self.tasks = [*_read(path, Task)]
-        refusals = [*_read(self.refusals_path, Refusal)]
+        self.tasks = [*_read(path, Task, b'{"id":')]
+        refusals = [*_read(self.refusals_path, Refusal, b'{"attempt":')]
         self.refused = Counter(refusal.reason for refusal in refusals)
         self.examples = {refusal.reason: refusal.detail for refusal in reversed(refusals)}
         self.tried = {refusal.attempt for refusal in refusals} | {_origin(path, task).attempt for task in self.tasks}
@@ -138,12 +138,13 @@ def open_tasks(path: Path) -> Iterator[TaskFile]:
         yield TaskFile(path, file)
 
 
-def _read(path: Path, kind: type[R]) -> Iterator[R]:
+def _read(path: Path, kind: type[R], beginning: bytes) -> Iterator[R]:
+    """Its rows, which begin so; a line that a crash cut short is none, and the next one takes its place."""
     for line in RowFile(path):
         try:
             yield kind.model_validate_json(line)
         except ValidationError:
-            if not is_torn(line):  # A line that a crash cut short; the next one takes its place.
+            if not (is_torn(line) and line.startswith(beginning[: len(line)])):
                 raise _foreign(path) from None
 
 
@@ -216,7 +217,8 @@ class Writing:
                 f"{self._outage}; {len(self._file.tasks)} tasks are in {self._file.path}: run the same command again "
                 "to go on"
             ) from self._outage
-        return self._report(f"{tried} attempts were made" if tried == most else "there is nothing more to write from")
+        made = f"{tried} attempts were made, as many as were to be"
+        return self._report(made if tried == most else "there is nothing more to write from")
 
     @property
     def _lacking(self) -> int:

@@ -86,23 +86,34 @@ async def test_what_is_no_paraphrase_is_counted_and_shown(
     written = await write(["paraphrase"], LIKE, model_of(answer), most=10)
     ((told, times),) = written.refused.items()
     assert told.startswith(reason) and times == 10
-    assert (written.tasks, written.stopped, write.path.read_bytes()) == (0, "10 attempts were made", b"")
+    assert (written.tasks, written.stopped, write.path.read_bytes()) == (
+        0,
+        "10 attempts were made, as many as were to be",
+        b"",
+    )
     rows = [json.loads(row) for row in written.refusals.read_text().splitlines()]
     assert len(rows) == 10 and {row["detail"] for row in rows} >= {written.examples[told]}
 
 
-WORDS = st.lists(st.sampled_from(["what", "year", "is", "it", "that", "the", "shops", "sold", "in"]), max_size=12)
-MADE = st.lists(st.tuples(WORDS, st.booleans()), min_size=12, max_size=12)
+BEGUN = st.sampled_from(
+    ["Which year was it in that the shops first sold", "Who can tell us when we came by", "When was"]
+)
+MADE = st.lists(
+    st.tuples(BEGUN, st.lists(st.sampled_from(["here", "there", "now", "ever"]), max_size=3), st.booleans()),
+    min_size=12,
+    max_size=12,
+)
+"""How a prompt begins, what else it says, and whether it is held out."""
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MADE, st.permutations(range(12)), st.sampled_from([1, 5]))
 def test_no_written_task_is_tied_to_one_that_is_held_out(
-    write: Write, model_of: ModelOf, made: list[tuple[list[str], bool]], order: list[int], concurrency: int
+    write: Write, model_of: ModelOf, made: list[tuple[str, list[str], bool]], order: list[int], concurrency: int
 ) -> None:
     """The model proposes held-out tasks, near ones and others; in any order no tied one gets in, nor two near ones."""
-    prompts = [f"{' '.join(words)} {TITLES[number % 10]}?" for number, (words, _) in enumerate(made)]
-    held = [Task(id=f"h{n}", prompt=prompts[n]) for n, (_, is_held) in enumerate(made) if is_held]
+    prompts = [f"{begun} {TITLES[number % 3]} {' '.join(words)}?" for number, (begun, words, _) in enumerate(made)]
+    held = [Task(id=f"h{n}", prompt=prompts[n]) for n, (*_, is_held) in enumerate(made) if is_held]
     proposed = (prompts[number] for number in order)
     like = [Task(id=f"s{n}", prompt=f"{'x' * n} something else altogether?") for n in range(3)]
     write.path.unlink(missing_ok=True)
@@ -169,11 +180,11 @@ async def test_a_reference_is_what_the_models_query_gives(
         ("harder", "DROP TABLE album", "its query fails"),
         ("harder", "SELECT title FROM album WHERE year = 1", "its query gives nothing"),
         ("harder", "SELECT a.title FROM album a, album b, album c, album d", "its query gives more than 50 rows"),
-        ("harder", "SELECT count(*) FROM album", "it isn't harder, or easier, by what computes its answer"),
+        ("harder", "SELECT count(*) FROM album", "it isn't harder by its sql"),
         (
             "easier",
             "SELECT 1 AS a, 2 AS b, 3 AS c, 4 AS d, 5 AS e, 6 AS f, 7 AS g, 8 AS h",
-            "it isn't harder, or easier",
+            "it isn't easier by its sql",
         ),
     ],
 )
@@ -302,15 +313,16 @@ async def test_a_request_that_is_refused_costs_that_attempt_alone(write: Write, 
 
 
 @pytest.mark.parametrize(
-    "row", ['{"id": "q", "prompt": "Mine?"}', "[1]", '{"id": "q", "prompt": "x", "metadata": {"origin": 1}}']
+    "row", ['{"id": "q", "prompt": "Mine?"}', "[1]", "notes", '{"id": "q", "prompt": "x", "metadata": {"origin": 1}}']
 )
-async def test_a_file_of_somebody_else_is_left_alone(write: Write, model_of: ModelOf, row: str) -> None:
-    write.path.write_text(row + "\n")
+@pytest.mark.parametrize("end", ["\n", ""])
+async def test_a_file_of_somebody_else_is_left_alone(write: Write, model_of: ModelOf, row: str, end: str) -> None:
+    write.path.write_text(row + end)
     with pytest.raises(
         ConfigError, match="holds something other than what `journeyman tasks write` wrote: name another"
     ):
         await write(["paraphrase"], LIKE, model_of(reworded))
-    assert write.path.read_text() == row + "\n"
+    assert write.path.read_text() == row + end
 
 
 async def test_two_processes_never_write_one_file(write: Write, model_of: ModelOf) -> None:
