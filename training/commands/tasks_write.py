@@ -34,7 +34,8 @@ def write_command(
     like: Annotated[Path, typer.Option(metavar="FILE", help="Tasks to write from: a file, or a set's name")],
     to: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the tasks go; a file of their own")],
     policy: Annotated[
-        str, typer.Option("--with", metavar="POLICY", help="Who writes: base, an adapter, or one of [models]")
+        str,
+        typer.Option("--with", metavar="POLICY", help="Who writes: base, an adapter, or an endpoint of the project's"),
     ] = BASE,
     number: Annotated[int, typer.Option("-n", min=1, help="How many tasks the file is to have")] = 50,
     how: Annotated[
@@ -48,7 +49,7 @@ def write_command(
         Path | None, typer.Option(metavar="PATH", help="What the way documents writes from: a folder or a file")
     ] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Held-out tasks besides those of [tasks]; repeatable")
+        list[Path] | None, typer.Option(metavar="FILE", help="Held-out tasks besides the workspace's own; repeatable")
     ] = None,
     budget: Annotated[
         list[str] | None,
@@ -57,7 +58,9 @@ def write_command(
     tries: Annotated[int, typer.Option(min=1, help="Attempts for each task that is wanted, at most")] = 5,
     near: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1.0, help="Similarity from which there is such a task (default: [tasks] near)"),
+        typer.Option(
+            min=0.01, max=1.0, help="Similarity from which there is such a task already (default: the workspace's)"
+        ),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at once")] = 8,
     seed: Annotated[int, typer.Option(help="Another seed writes other tasks")] = 0,
@@ -67,8 +70,8 @@ def write_command(
 ) -> None:
     """Write new tasks to learn from, each checked by code or by asking again, and say what was refused.
 
-    What is near a task of gate, test or vault is refused; so is what is near a task that there is. Run it again to go
-    on: tasks in the file stay, and nothing is tried twice.
+    What is near a task of gate, test or vault is refused; so is what is near a task that there is.
+    Run it again to go on: tasks in the file stay, and nothing is tried twice.
 
     Example: journeyman tasks write --like train --how values --check sql:shop.db -n 200 --out written.jsonl
     """
