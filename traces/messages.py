@@ -62,11 +62,6 @@ class Usage(Record):
         )
 
 
-def message_attributes(prompt: Sequence[Message], reply: Message, finish_reason: str | None = None) -> dict[str, str]:
-    """Attributes of a span for the messages of a model call that was answered, as JSON text."""
-    return {**prompt_attributes(prompt), a.OUTPUT_MESSAGES: reply_attribute(reply, finish_reason)}
-
-
 def prompt_attributes(prompt: Sequence[Message]) -> dict[str, str]:
     """Attributes for what was sent: the system message that it begins with, and the others."""
     apart = instructions_attribute(prompt)

@@ -186,6 +186,7 @@ class ModelCalls:
             **self._agent_run.attributes,
             **_request_attributes(request, run.setting.models[request.policy]),
             **self._sent.messages(request.messages),
+            a.PROMPT_DIGEST: self._sent.digest,
             a.ADAPTER_DIGEST: run.record.policies.digests.get(request.policy),
             a.BASE_DIGEST: None if elsewhere else run.setting.base_digest,
             a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),

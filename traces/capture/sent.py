@@ -20,7 +20,7 @@ class Sent:
         self._ids = GrowingList()
 
     def messages(self, prompt: tuple[Message, ...]) -> dict[str, str]:
-        """Attributes for the messages, and the digest of them as they are recorded."""
+        """What `prompt_attributes` gives."""
         apart = instructions_attribute(prompt)
         known = len(self._prompt)
         # Not whether they are equal: equal arguments of a call may be written otherwise, such as 1 and 1.0.
@@ -29,9 +29,14 @@ class Sent:
             self._hash.update(_encoded("".join([f"{text}\n" for text in apart.values()]) + "["))
         self._prompt = prompt
         self._hash.update(_encoded(self._messages.add(",".join(map(write_message, prompt[known:])))))
+        return {**apart, a.INPUT_MESSAGES: self._messages.text()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the last messages as they are recorded, a line for each attribute."""
         digest = self._hash.copy()
         digest.update(b"]")
-        return {**apart, a.INPUT_MESSAGES: self._messages.text(), a.PROMPT_DIGEST: digest.hexdigest()}
+        return digest.hexdigest()
 
     def token_ids(self, ids: tuple[int, ...]) -> str:
         """The attribute for the prompt as the server's tokens."""

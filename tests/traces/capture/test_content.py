@@ -13,7 +13,7 @@ from journeyman.traces.assemble import assemble, refusal, withheld
 from journeyman.traces.capture.content import IDS, METADATA, TOKENS, Content, ContentPolicy
 from journeyman.traces.capture.log import SpanLog, SpanRecord, read_spans
 from journeyman.traces.capture.tracer import Tracer
-from journeyman.traces.messages import Message, message_attributes
+from journeyman.traces.messages import Message, prompt_attributes, reply_attribute
 from journeyman.traces.trace import Outcome, Task
 
 MAIL = "ann@example.com"
@@ -60,7 +60,8 @@ def chat(text: str = "Which films?", reply: str = "Alien", **attributes: JsonVal
             a.PROMPT_TOKEN_IDS: "[1, 2, 3]",
             a.TOKEN_IDS: "[4]",
             a.LOGPROBS: "[-0.5]",
-            **message_attributes(prompt, Message(role="assistant", content=reply), "stop"),
+            **prompt_attributes(prompt),
+            a.OUTPUT_MESSAGES: reply_attribute(Message(role="assistant", content=reply), "stop"),
             **attributes,
         },
     )
