@@ -259,3 +259,20 @@ def test_a_tracer_that_nobody_told_anything_keeps_no_keys(tmp_path: Path) -> Non
         span.set({"said": f"{MAIL} has {KEY}"})
     spans: Sequence[SpanRecord] = list(read_spans(tmp_path))
     assert spans[0].attributes["said"] == f"{MAIL} has [redacted:key]"
+
+
+LONG = [Message(role="user", content=f"page {number} {'word ' * 300}") for number in range(6)]
+
+
+@pytest.mark.parametrize("place", [0, 3, 6], ids=["first", "middle", "last"])
+def test_a_secret_that_is_whole_only_now_is_seen_wherever_a_long_prompt_changed(place: int) -> None:
+    policy = ContentPolicy()
+
+    def said(text: str, number: int) -> str:
+        prompt = [*LONG[:place], Message(role="user", content=f"use {text}"), *LONG[place:]]
+        span = chat(**prompt_attributes(prompt)).model_copy(update={"span_id": f"{number:016x}"})
+        return str(policy.apply(span).attributes[a.INPUT_MESSAGES])
+
+    assert said(KEY[:16], 1).count(KEY[:16]) == 1
+    for number in (2, 3):
+        assert KEY[:16] not in said(KEY, number)
