@@ -127,6 +127,9 @@ class ModelCalls:
             seed=run.record.seed,
             timeout_s=agent.limits.seconds,
             traceparent=span.traceparent,
+            task_id=run.task.id,
+            agent=agent.name,
+            assignment=self._agent_run.work,
         )
 
     async def _reserved(self, asked: "_Asked[T]", policy: str) -> Reservation:
@@ -190,6 +193,7 @@ class ModelCalls:
             a.ADAPTER_DIGEST: run.record.policies.digests.get(request.policy),
             a.BASE_DIGEST: None if elsewhere else run.setting.base_digest,
             a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),
+            a.TERMS: run.setting.models.terms.get(request.policy),
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
         }

@@ -49,7 +49,13 @@ SETS = [
 ]
 WORK = [
     *(["run", *CREW, "How many?"], ["run", *TASKS, "--out", "outcomes2.jsonl"], ["replay", "55", *CREW]),
-    *(["evaluate", *TASKS], ["gate", "clerk@2", *TASKS], ["mcp", *CREW, "--http", "BUSY"]),
+    *(
+        ["evaluate", *TASKS],
+        ["teach", *TASKS],
+        ["teach", *TASKS, "--teacher", "far"],
+        ["gate", "clerk@2", *TASKS],
+        ["mcp", *CREW, "--http", "BUSY"],
+    ),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [
