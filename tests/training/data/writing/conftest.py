@@ -91,11 +91,12 @@ class Desk:
         budget: Budget | None = None,
         concurrency: int = 4,
         seed: int = 0,
+        terms: str | None = None,
     ) -> WrittenTasks:
         parsed, standing = parse_checks(checks), Standing(held_out, like, 0.7)
         sources = find_sources(ways, like, held_out, gold=parsed.gold, documents=documents, seed=seed)
         asker = None if model is None else Asker(model, "base", Ledger(budget or Budget()))
-        writer = Writer(parsed, standing.clear, asker=asker, templates=sources.templates)
+        writer = Writer(parsed, standing.clear, asker=asker, terms=terms, templates=sources.templates)
         with open_tasks(self.path) as file:
             writing = Writing(file, writer, standing, wanted=wanted, conditions=[str(seed), *checks])
             return await writing.go_on(attempts(sources.of), most, concurrency=concurrency)

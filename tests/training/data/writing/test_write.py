@@ -55,6 +55,13 @@ async def test_a_paraphrase_keeps_reference_and_metadata_and_says_where_it_comes
     assert len(read_set(write.path)) == 4
 
 
+async def test_what_a_provider_says_of_learning_from_its_output_goes_with_each_task(
+    write: Write, model_of: ModelOf
+) -> None:
+    await write(["paraphrase"], LIKE, model_of(reworded), wanted=2, terms="not for training")
+    assert [task.metadata["origin"]["terms"] for task in write.tasks] == ["not for training"] * 2
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
