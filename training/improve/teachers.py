@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from journeyman.agents.agent import Crew
+from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.judge import judge_of
 from journeyman.agents.model import BASE, Model, ModelReply, ModelRequest, ModelTable
 from journeyman.runtime.adapters.adapter import find_adapter, split_policy
@@ -48,8 +48,7 @@ class Teachers:
     @property
     def asked(self) -> frozenset[str]:
         """All policies that may be asked."""
-        agents = (self.policies.chain(agent) for agent in self.crew.agents)
-        return frozenset(policy for chain in agents for policy in chain)
+        return frozenset(policy for agent in _agents(self.crew) for policy in self.policies.chain(agent))
 
     def backend(self, workspace: Workspace) -> "Backend":
         """The teachers, and behind them the workspace's server where anybody needs it; raises `ServerError`."""
@@ -69,7 +68,7 @@ def find_teachers(workspace: Workspace, crew: Crew, tasks: Sequence[Task], named
     A teacher is an endpoint that is declared one, `base`, an adapter, which is its own agent's, a Python model as
     `module:attribute`, or `demonstrations`: what the tasks hold.
     """
-    names = [agent.name for agent in crew.agents]
+    names = [agent.name for agent in _agents(crew)]
     if unknown := sorted(set(named) - {*names, EVERYBODY}):
         raise ConfigError(f"crew {crew.name!r} has no agent {unknown[0]!r} to teach; it has: {', '.join(names)}")
     taught = _by_agent(crew, names, named)
@@ -89,6 +88,12 @@ def find_teachers(workspace: Workspace, crew: Crew, tasks: Sequence[Task], named
     )
 
 
+def _agents(crew: Crew) -> tuple[Agent, ...]:
+    """All that are asked, the judge too."""
+    judge = judge_of(crew)
+    return crew.agents if judge is None else (*crew.agents, judge)
+
+
 def _by_agent(crew: Crew, names: Sequence[str], named: Mapping[str, str]) -> dict[str, str]:
     everybody = named.get(EVERYBODY)
     own = {agent: name for agent, name in named.items() if agent != EVERYBODY}
@@ -99,8 +104,7 @@ def _by_agent(crew: Crew, names: Sequence[str], named: Mapping[str, str]) -> dic
         if agent not in names:
             raise ConfigError(f"{everybody} is an adapter of {agent!r}; crew {crew.name!r} has: {', '.join(names)}")
         return {agent: everybody, **own}
-    judge = [] if (judging := judge_of(crew)) is None else [judging.name]
-    return {agent: named.get(agent, everybody) for agent in (*names, *judge)}
+    return {agent: named.get(agent, everybody) for agent in names}
 
 
 def _check(workspace: Workspace, agent: str, teacher: str) -> None:
@@ -140,7 +144,7 @@ def _shown(
 def _without_models(crew: Crew, policies: Mapping[str, str]) -> Crew:
     """What a crew names as its models, and what stands in for them, would keep a teacher from being asked."""
 
-    def free(agent: Any) -> Any:
+    def free(agent: Agent) -> Agent:
         return agent.model_copy(update={"model": None, "fallback": ()}) if agent.name in policies else agent
 
     orchestrator = None if crew.orchestrator is None else free(crew.orchestrator)
