@@ -1,8 +1,8 @@
 """Claim: what a long run leaves is in proportion to what was new in it, and reading it back stays small and quick.
 
 A coding agent of 400 turns, each with a tool's result of 4 kB: once live, with the token ids that a server gives, and
-once imported from a chat log. A prompt of turn n holds the n - 1 turns before it. `append` is the time from the end of a
-model call's span until it is in the log, `turn` all that a turn takes of ours, from a reply to the next request.
+once imported from a chat log. A prompt of turn n holds the n - 1 turns before it. `append` is the time from the end of
+a model call's span until it is in the log, `turn` all that a turn takes of ours, from a reply to the next request.
 """
 
 import argparse
