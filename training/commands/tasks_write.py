@@ -104,6 +104,7 @@ def write_command(
                 asker=asker,
                 templates=sources.templates,
                 examples=[task.prompt for task in tasks if held_out.task(task) is None],
+                terms=None if backend is None else backend.models.terms.get(policy),
             )
             conditions = [str(seed), policy, *sorted(check or [])]
             writing = Writing(file, writer, standing, wanted=number, conditions=conditions)

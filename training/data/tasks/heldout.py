@@ -54,10 +54,6 @@ class HeldOut:
         reasons = ((row["trace_id"], self._of_run(row["named"], row["prompt"])) for row in rows)
         return {trace_id: reason for trace_id, reason in reasons if reason is not None}
 
-    def task(self, task: Task) -> str | None:
-        """Why runs of a task may not be learned from."""
-        return self._of_run(task.id, task.prompt) if self else None
-
     def _of_run(self, task_id: str | None, prompt: str | None) -> str | None:
         if prompt is None:
             return f"a task of {self._ids[task_id]}" if task_id in self._ids else None
