@@ -39,7 +39,7 @@ app = typer.Typer(
     name="journeyman",
     cls=Map,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A crew of agents that learns from its own work: run tasks, record every step, mine the record, "
     "train an adapter for each agent, prove that it is better, and swap it into the live server.",
