@@ -1,10 +1,10 @@
 """Replies: what an agent said, each in the prompt that the agent is shown now, or why nobody may learn from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from journeyman.traces.messages import NotForTrainingError
 from journeyman.training.data.admission import Admission
@@ -38,6 +38,17 @@ class Reply(NamedTuple):
         """Equal for turns that were shown the same; of what a server sampled, in its own tokens too."""
         return digest_texts((*(self.turn.ids or ("",))[:1], *self.asked))
 
+    @property
+    def misformed(self) -> str | None:
+        """Why nobody may imitate it, whatever came of it: JSON was asked for."""
+        if self.turn.output_type != "json" or self.tool_calls:
+            return None
+        try:
+            from_json(self.content)
+        except ValueError:
+            return "a reply that isn't the JSON that was asked for"
+        return None
+
 
 class Replies:
     """The turns of one agent, one pass over the record.
@@ -58,8 +69,8 @@ class Replies:
         """Digest of the prompt form that the student is shown."""
         return self._student.digest
 
-    def turns(self, policy: str | None) -> Iterator[MinedTurn]:
-        """In the order in which the calls began; `policy` is the one that was asked, None for any."""
+    def turns(self, policy: Sequence[str] | None) -> Iterator[MinedTurn]:
+        """In the order in which the calls began; `policy` are those of which one was asked, None for any."""
         for values in self._source.store.turns(MinedTurn._fields, **self._source.wanted(policy)):
             yield MinedTurn._make(values)
 
