@@ -32,7 +32,7 @@ def tried(source: Source, runs: Mapping[str, RunOf]) -> tuple[Counter[str | None
 
     A run succeeded where its label is at least `min_score`, by default 1; one without that label where it ended `ok`.
     """
-    scores, least = source.scores(), 1.0 if source.config.min_score is None else source.config.min_score
+    scores, least = source.scores(), source.threshold
     counted, succeeded = Counter[str | None](), Counter[str | None]()
     for trace_id, run in runs.items():
         if run.task is None or run.taught or not run.over:

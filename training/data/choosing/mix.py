@@ -6,13 +6,15 @@ from typing import Literal, get_args
 
 from journeyman.traces.errors import ConfigError
 from journeyman.training.data.choosing.entries import Decision, Entry, Factor
+from journeyman.training.data.samples import DocumentOrigin, KTOOrigin, PreferenceOrigin, PromptOrigin, SFTOrigin
 
 OWN = "own"
 """Rows whose reply the agent's own policies sampled: those with the server's tokens."""
 
-ORIGINS = (
-    *("service", "teacher", "rollout", "person", "unknown", "sampled", "complaint", "fork", "policies", "judge"),
-    *("thumbs", "outcome", "task", "recorded", "folder", "corpus"),
+ORIGINS = frozenset(
+    origin
+    for origins in (SFTOrigin, PreferenceOrigin, KTOOrigin, PromptOrigin, DocumentOrigin)
+    for origin in get_args(origins)
 )
 """All that rows say of why they are there."""
 

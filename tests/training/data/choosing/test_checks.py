@@ -54,4 +54,7 @@ def test_what_is_held_out_is_known_by_any_text_that_is_to_be_read(workspace: Wor
     check = HeldOutCheck(Source(workspace.store, "worker", MineConfig(), held_out=held_out))
     assert check(row(asked="who painted this?")) is None
     assert check(row()) == "a task of gate"
-    assert check(row(asked="and?", text="A quiz on the planets asked me this: how many moons has Mars?")) == "shares a question with gate"
+    assert (
+        check(row(asked="and?", text="A quiz on the planets asked me this: how many moons has Mars?"))
+        == "shares a question with gate"
+    )

@@ -19,7 +19,14 @@ ORIGINS = ("service", "teacher", "person")
 
 
 def entry(number: int, **values: Any) -> Entry:
-    whole = {"origin": "service", "policy": "base", "sampled": True, "trace_id": None, "run": RunOf(), "score": None}
+    whole: dict[str, Any] = {
+        "origin": "service",
+        "policy": "base",
+        "sampled": True,
+        "trace_id": None,
+        "run": RunOf(),
+        "score": None,
+    }
     return Entry(number=number, order=Random(number).randbytes(8), **whole | values)
 
 
