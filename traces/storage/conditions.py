@@ -20,7 +20,7 @@ class Conditions(TypedDict, total=False):
     session: str | None
     user: str | None
     crew: str | None
-    """The name of the crew that worked, and below of the set that the task is from. Both are told as a run ends."""
+    """The name of the crew that worked, and below of the file that the task is from. Both are told as a run ends."""
     task_set: str | None
     purpose: Purpose | None
     """It was made for that."""

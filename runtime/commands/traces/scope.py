@@ -21,7 +21,9 @@ PurposeOption = Annotated[Purpose | None, typer.Option(help="Only runs that were
 SessionOption = Annotated[str | None, typer.Option(help="Only runs of this session")]
 UserOption = Annotated[str | None, typer.Option(help="Only runs of this user")]
 CrewOption = Annotated[str | None, typer.Option("--of-crew", metavar="NAME", help="Only runs of the crew of this name")]
-TaskSetOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of tasks from this set, e.g. train")]
+TaskSetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only runs of tasks from the file of this name: tasks.train.jsonl")
+]
 LabelOption = Annotated[
     str | None, typer.Option(metavar="NAME[=VALUE]", help="Only runs labelled so: score, thumbs=true, 'score>=0.5'")
 ]
