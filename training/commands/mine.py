@@ -45,6 +45,7 @@ from journeyman.training.data.choosing.choose import Choosing, Chosen
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
@@ -85,6 +86,10 @@ def mine_command(
     crew: Annotated[
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
     ] = None,
     near: NearOption = None,
     max_tokens: MaxTokensOption = None,
@@ -145,6 +150,8 @@ def mine_command(
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form)
+    preferred = _preferred(prefer, kind, source)
+    source = source if preferred is None else source._replace(left_out=preferred.left_out)
     with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
         source = source._replace(on_turn=tell)
         mining, choosing = KINDS[_kind(kind)](source), Choosing(source, choice)
@@ -176,7 +183,9 @@ def mine_command(
         "counts": mining.counts,
         **chosen.model_dump(exclude={"rows"}),
     }
-    emit(report, as_json, lambda: _show(dataset, mining, chosen))
+    if preferred is not None:
+        report["preferred"] = preferred.model_dump(include={"before", "after"})
+    emit(report, as_json, lambda: _show(dataset, mining, chosen, preferred))
 
 
 def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tuple[Learnable, ...]) -> MineConfig:
@@ -215,7 +224,15 @@ def _nothing(agent: str, mining: Mining, chosen: Chosen, workspace: Workspace) -
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen) -> None:
+def _preferred(prefer: str | None, kind: str, source: Source) -> Preferred | None:
+    if prefer not in (None, "short"):
+        raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
+    if prefer is not None and kind != "sft":
+        raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
+    return None if prefer is None else prefer_short(source)
+
+
+def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Preferred | None) -> None:
     refused, edited, left_out = sum(mining.refused.values()), mining.edited, sum(chosen.left_out.values())
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(
@@ -226,6 +243,12 @@ def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen) -> None:
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
+        )
+    if preferred is not None and preferred.before is not None and preferred.after is not None:
+        before, after = preferred.before, preferred.after
+        out.print(
+            f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
+            f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")

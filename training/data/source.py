@@ -1,6 +1,7 @@
 """The source of rows: whose turns are wanted, of which runs, and what may not be learned from."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 from pydantic import Field
@@ -86,6 +87,8 @@ class Source(NamedTuple):
     """How the agent is addressed now; by default, as in its newest run that may be learned from."""
     on_turn: Callable[[str], None] = lambda trace_id: None
     """Is told the trace of each turn that is looked at."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """By trace id, runs whose replies are not to be imitated, in rows of SFT, and why."""
 
     def wanted(self, policy: Sequence[str] | None) -> Conditions:
         """Of the turns that are looked at, `policy` being those of which one was asked."""
