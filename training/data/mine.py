@@ -2,10 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from journeyman.traces.base import Record
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
 from journeyman.training.data.prompts import PromptMining
@@ -75,11 +77,16 @@ def mine_sft(source: Source) -> Mined:
     return Mined(samples=samples, refused=mining.refused, edited=mining.edited)
 
 
-def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
-    """Rows in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
+def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str], choosing: Choosing) -> DatasetFile | None:
+    """Those rows that are chosen, in bounded memory, into a file of `folder` that is named for its digest; None where
+    there is no row. What was left out, `choosing.chosen` says."""
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as lines:
         lines.writelines(mining)
-        if not mining.turns:
-            return None
-        lines.seek(0)
-        return write_lines(mining.finished(iter(lines)), folder, name)
+
+        def finished() -> Iterator[bytes]:
+            lines.seek(0)
+            return mining.finished(iter(lines))
+
+        chosen = choosing.over(finished)
+        first = next(chosen, None)
+        return None if first is None else write_lines(chain([first], chosen), folder, name)
