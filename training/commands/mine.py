@@ -13,6 +13,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
+from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile, Kind
@@ -67,10 +68,13 @@ def mine_command(
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
+    options = {"agent": agent, "kind": kind, **config.model_dump(mode="json")}
+    files = {"tasks": tasks and str(tasks), "crew": crew and str(crew)}
+    made = Provenance.now(workspace, options | files)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
         source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
         mining = KINDS[_kind(kind)](source)
-        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
+        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl", made)
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in (*mining.refused, *mining.edited.refused):

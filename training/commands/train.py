@@ -11,6 +11,7 @@ from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, train_adapter
@@ -19,7 +20,9 @@ from journeyman.training.methods.recipe import Recipe, read_override
 
 def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="The dataset that `journeyman mine` wrote")],
+    data: Annotated[
+        str, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
@@ -39,14 +42,21 @@ def train(
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    samples = read_samples(data)
+    dataset = open_dataset(workspace, data)
+    samples = read_samples(dataset.path)
     base_model = pull_model(model or workspace.config.server.model)
-    adapter = _train(samples, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
+    adapter = _train(samples, dataset, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
     emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
-    samples: list[SFTSample], agent: str, recipe: Recipe, base_model: Path, workspace: Workspace, mlflow_uri: str
+    samples: list[SFTSample],
+    dataset: KnownDataset,
+    agent: str,
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    mlflow_uri: str,
 ) -> Adapter:
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
     parent = Journal(workspace.journal).in_service(agent)
@@ -66,6 +76,7 @@ def _train(
             base_model=base_model,
             workspace=workspace,
             parent=parent,
+            dataset=dataset,
             mlflow_uri=mlflow_uri,
             on_start=tell,
             on_step=show,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from journeyman.traces.base import Record
+from journeyman.training.data.datasets.card import Profile, Provenance, write_card
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, Kind, SFTSample, write_lines
 from journeyman.training.data.sft import SFTMining
@@ -60,11 +61,24 @@ def mine_sft(source: Source) -> Mined:
     return Mined(samples=samples, refused=mining.refused, edited=mining.edited)
 
 
-def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
-    """Rows in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
+def mine_to_file(
+    mining: Mining, folder: Path, name: Callable[[str], str], made: Provenance | None = None
+) -> DatasetFile | None:
+    """Rows in bounded memory, into a file of `folder` that is named for its digest; None where there is no row.
+
+    With `made` a card is written beside it.
+    """
+    profile = Profile()
+
+    def write_its_card(file: DatasetFile) -> None:
+        if made is not None:
+            refused = mining.refused | mining.edited.refused
+            write_card(profile.card(file.digest, made, turns=mining.turns, refused=refused), file.path)
+
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as lines:
         lines.writelines(mining)
         if not mining.turns:
             return None
         lines.seek(0)
-        return write_lines(mining.finished(iter(lines)), folder, name)
+        rows = mining.finished(iter(lines))
+        return write_lines(rows if made is None else profile.over(rows), folder, name, write_its_card)

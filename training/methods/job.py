@@ -28,10 +28,12 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
+from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import SFTSample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
 METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
@@ -101,11 +103,14 @@ def train_adapter(
     workspace: Workspace,
     parent: str = BASE,
     number: int | None = None,
+    dataset: KnownDataset | None = None,
     mlflow_uri: str | None = None,
     on_start: OnStart = lambda checkpoint: None,
     on_step: OnStep | None = None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
+
+    `dataset` is the file that the samples are from, by whose digest lineage finds them.
 
     Training starts from the base model, whatever `parent` is. A run that was killed goes on from its last checkpoint
     when it is called again. Raises `ConfigError` for a recipe
@@ -116,7 +121,7 @@ def train_adapter(
         agent=agent,
         parent=parent,
         base_digest=model_digest(base_model),
-        dataset_digest=digest_samples(samples),
+        dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
@@ -132,6 +137,8 @@ def train_adapter(
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
         with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
+            if dataset is not None:
+                run.learns_from(dataset, dataset_name(job.agent, job.method))
             adapter = _fitted(samples, recipe, base_model, partial, policy, job, checkpoint, _told(run, on_step))
             publish(partial / "adapter", workspace.adapters / policy)
             run.finish(adapter)
