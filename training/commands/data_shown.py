@@ -51,8 +51,12 @@ def show_row(whole: WholeRow) -> None:
     texts = ("messages", "completion", "tool_calls", "tools", "chosen", "rejected", "text")
     ids = ("prompt_token_ids", "token_ids")
     for name, value in whole.values.items():
+        if name == "tools" and isinstance(value, list):
+            out.print(Text("tools: ").append(line(", ".join(str(tool.get("name")) for tool in value))), soft_wrap=True)
         if name not in (*texts, *ids):
             out.print(Text(f"{name}: ").append(visible(str(value))), soft_wrap=True)
+    if whole.without_tokens is not None:
+        out.print(whole.without_tokens, style="yellow", markup=False, soft_wrap=True)
     for masked in whole.masked:
         out.print()
         out.print(_head(masked), style="bold")
@@ -133,7 +137,7 @@ def _names(card: Card) -> tuple[str, str]:
 
 def _head(masked: MaskedReply) -> str:
     tokens = any(piece.token_id is not None for piece in masked.pieces)
-    what = f"{masked.learned:,} of {count(len(masked.pieces), 'token')} learned" if tokens else "no tokenizer at hand"
+    what = f"{masked.learned:,} of {count(len(masked.pieces), 'token')} learned" if tokens else "as text"
     return f"{masked.side} ({what}; what is learned stands between » and «)"
 
 

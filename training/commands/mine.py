@@ -16,7 +16,7 @@ from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
@@ -74,7 +74,7 @@ def mine_command(
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
         source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
         mining = KINDS[_kind(kind)](source)
-        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl", made)
+        dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), made)
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in (*mining.refused, *mining.edited.refused):

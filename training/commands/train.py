@@ -11,7 +11,7 @@ from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
-from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
+from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, train_adapter
@@ -42,7 +42,7 @@ def train(
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    dataset = open_dataset(workspace, data)
+    dataset = shelve(workspace, open_dataset(workspace, data), agent)
     samples = read_samples(dataset.path)
     base_model = pull_model(model or workspace.config.server.model)
     adapter = _train(samples, dataset, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)

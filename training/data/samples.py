@@ -114,6 +114,11 @@ def write_lines(
     return dataset
 
 
+def dataset_file_name(agent: str, digest: str) -> str:
+    """In the workspace."""
+    return f"{agent}-{digest[:12]}.jsonl"
+
+
 def _check_new(dataset: DatasetFile) -> None:
     if dataset.path.exists() and digest_file(dataset.path) != dataset.digest:
         raise TrainingError(

@@ -23,7 +23,7 @@ from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.mine import mine_to_file
-from journeyman.training.data.samples import read_samples
+from journeyman.training.data.samples import dataset_file_name, read_samples
 from journeyman.training.data.sft import SFTMining
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.teach import TEACHER, Teacher
@@ -284,9 +284,8 @@ class Demo:
     def _mined(self, agent: str, source: Source) -> KnownDataset:
         """What may be learned from the source, as `journeyman mine` would write it."""
         made = Provenance.now(self._workspace, {"agent": agent, "kind": "sft", **source.config.model_dump(mode="json")})
-        file = mine_to_file(
-            SFTMining(source), self._workspace.datasets, lambda digest: f"{agent}-{digest[:12]}.jsonl", made
-        )
+        folder = self._workspace.datasets
+        file = mine_to_file(SFTMining(source), folder, lambda digest: dataset_file_name(agent, digest), made)
         if file is None:
             raise TrainingError(f"the teacher's runs gave no row for {agent}: take more train tasks")
         return open_dataset(self._workspace, file.path)

@@ -7,8 +7,10 @@ from journeyman.runtime.adapters.datasets import dataset_files, digest_file, fin
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
-from journeyman.training.data.datasets.card import Card, Profile, Provenance, card_path, read_card
+from journeyman.traces.files import regular
+from journeyman.training.data.datasets.card import Card, Profile, Provenance, card_path, read_card, write_card
 from journeyman.training.data.datasets.rows import read_rows
+from journeyman.training.data.samples import dataset_file_name, write_lines
 
 State = Literal["whole", "no card", "changed", "damaged"]
 """`no card`: from before there were cards, or from elsewhere. `changed`: the file isn't what its card is of. `damaged`:
@@ -54,6 +56,21 @@ def open_dataset(workspace: Workspace, name: str | Path) -> KnownDataset:
     if card.form is not None:
         raise ConfigError(f"{path} is an export for {card.form}: name the dataset, {str(card.exported_from)[:12]}")
     return KnownDataset(path=path, digest=digest, card=card)
+
+
+def shelve(workspace: Workspace, dataset: KnownDataset, agent: str) -> KnownDataset:
+    """The dataset as the workspace has it: a file from elsewhere is copied, so that lineage and deletions find it."""
+    for path in dataset_files(workspace.datasets):
+        if digest_file(path) == dataset.digest:
+            return dataset.model_copy(update={"path": path})
+    with regular(dataset.path).open("rb") as lines:
+        copy = write_lines(
+            lines,
+            workspace.datasets,
+            lambda digest: dataset_file_name(agent, digest),
+            lambda file: write_card(dataset.card, file.path) if dataset.state == "whole" else None,
+        )
+    return dataset.model_copy(update={"path": copy.path})
 
 
 def list_datasets(workspace: Workspace) -> list[Listed]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.traces.base import Record
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import as_json
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.datasets.rows import DatasetRow, Part, read_rows
@@ -69,6 +69,8 @@ class WholeRow(Record):
     values: dict[str, Any]
     """The row as it stands in the file."""
     masked: tuple[MaskedReply, ...]
+    without_tokens: str | None = None
+    """Why it isn't in the model's tokens, where a renderer was given."""
 
 
 def row_lines(dataset: Path, wanted: RowFilter, store: TraceStore) -> Iterator[RowLine]:
@@ -86,8 +88,17 @@ def whole_row(dataset: Path, number: int, renderer: "Renderer | None") -> WholeR
     for row in read_rows(dataset):
         last = row.number
         if row.number == number:
-            return WholeRow(number=number, values=row.values, masked=tuple(_masked(row, renderer)))
+            return _whole(row, renderer)
     raise ConfigError(f"{dataset.name} has no row {number}: its last row is {last}")
+
+
+def _whole(row: DatasetRow, renderer: "Renderer | None") -> WholeRow:
+    without = None
+    try:
+        masked = tuple(_masked(row, renderer))
+    except TrainingError as error:
+        masked, without = tuple(_masked(row, None)), str(error)
+    return WholeRow(number=row.number, values=row.values, masked=masked, without_tokens=without)
 
 
 def _is_wanted(row: DatasetRow, wanted: RowFilter, families: Mapping[str, str]) -> bool:
