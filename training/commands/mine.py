@@ -97,6 +97,8 @@ def mine_command(
         "turns": mining.turns,
         "refused": mining.refused,
         "edits": mining.edited.model_dump(),
+        "superseded": [pair.model_dump() for pair in mining.superseded],
+        "counts": mining.counts,
     }
     emit(report, as_json, lambda: _show(dataset, mining))
 
@@ -138,14 +140,16 @@ def _show(dataset: DatasetFile, mining: Mining) -> None:
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
         )
+    for what, rows in mining.counts.items():
+        out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
     for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
         if reasons:
             table = Table("refused", what, box=None)
             for reason, count in reasons.items():
                 table.add_row(reason, str(count))
             out.print(table)
-    for one in edited.superseded:
+    for one in mining.superseded:
         counts, older = one.counts, one.superseded
         where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")
-        out.print(f"{where}: {counts.source}'s edit counts: {counts.value}", markup=False, soft_wrap=True)
+        out.print(f"{where}: {counts.source}'s {counts.name} counts: {counts.value}", markup=False, soft_wrap=True)
         out.print(f"  superseded, of {older.source}: {older.value}", markup=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def train(
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     dataset = shelve(workspace, open_dataset(workspace, data), agent)
-    samples = read_samples(dataset.path)
+    samples = read_samples(dataset.path, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
     adapter = _train(samples, dataset, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
     emit(adapter, as_json, lambda: _show(adapter, workspace))

@@ -23,7 +23,7 @@ from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.mine import mine_to_file
-from journeyman.training.data.samples import dataset_file_name, read_samples
+from journeyman.training.data.samples import SFTSample, dataset_file_name, read_samples
 from journeyman.training.data.sft import SFTMining
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.teach import TEACHER, Teacher
@@ -270,7 +270,7 @@ class Demo:
         ids = {episode.trace_id for episode in taught}
         dataset = self._mined(agent, Source(self._store, agent, MineConfig(min_score=0.5), ids=ids))
         return train_adapter(
-            read_samples(dataset.path),
+            read_samples(dataset.path, SFTSample),
             agent=agent,
             recipe=load_recipe("sft", {"trl.max_steps": steps, "trl.per_device_train_batch_size": self._config.batch}),
             base_model=self._base_model,

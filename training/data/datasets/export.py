@@ -76,6 +76,8 @@ def _trl(row: DatasetRow) -> dict[str, Any]:
         values[key] = [_message(_replied(part), parsed=True)]
     if row.kind == "kto":
         values["label"] = row.values["label"]
+    if (task := row.values.get("task")) is not None:
+        values["reference"] = as_json(task.get("reference"))  # For the reward function.
     if row.values.get("tools"):
         values["tools"] = as_json(_tools(row))
     return values
