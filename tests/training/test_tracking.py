@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.messages import Message
 from journeyman.training.data.datasets.shelf import open_dataset
@@ -32,8 +31,11 @@ def test_a_dataset_is_an_input_of_the_run_that_learns_from_it(workspace: Workspa
         with track(workspace.mlflow_uri, partial, policy="worker@1", job=job, recipe={}) as run:
             run.learns_from(dataset, dataset_name("worker", "sft"))
     with _client(workspace.mlflow_uri) as client:
-        (given,) = client.get_run((partial / RUN).read_text()).inputs.dataset_inputs
+        inputs = client.get_run((partial / RUN).read_text()).inputs
+    assert inputs is not None
+    (given,) = inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("worker-sft", dataset.digest[:36])
+    assert given.dataset.profile is not None
     assert json.loads(given.dataset.source) == {"uri": str(path)}
     profile = json.loads(given.dataset.profile)
     assert (profile["digest"], profile["rows"], profile["kind"]) == (dataset.digest, 1, "sft")

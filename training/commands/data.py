@@ -9,12 +9,12 @@ from journeyman.runtime.console import Exit, JsonOption, WorkspaceOption, emit, 
 from journeyman.runtime.workspace import find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.training.commands import data_shown as shown
-from journeyman.training.data.datasets.at_hand import renderer_of
 from journeyman.training.data.datasets.check import RowChecks, check
 from journeyman.training.data.datasets.diff import diff
 from journeyman.training.data.datasets.export import FORMS, export
 from journeyman.training.data.datasets.shelf import list_datasets, open_dataset
 from journeyman.training.data.datasets.shown import RowFilter, row_lines, whole_row
+from journeyman.training.methods.renderer import renderer_of
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A file, or its name or digest's start")]
 ModelOption = Annotated[

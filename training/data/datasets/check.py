@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -14,12 +14,9 @@ from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.capture.redact import Redactor
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.messages import as_json
-from journeyman.training.data.datasets.rows import DatasetRow, Part, read_rows
+from journeyman.training.data.datasets.rows import DatasetRow, Part, Renderer, read_rows
 from journeyman.training.data.samples import RECORDS
 from journeyman.training.data.tasks.heldout import HeldOut
-
-if TYPE_CHECKING:
-    from journeyman.training.data.datasets.rendering import Renderer
 
 Fault = Literal[
     "no row", "held out", "secret", "injection", "unclosed turn", "empty mask", "no end of turn", "drift", "unwritable"
@@ -52,7 +49,7 @@ class Checked(Record):
 class RowChecks:
     """What is looked for in each row."""
 
-    def __init__(self, workspace: Workspace, renderer: "Renderer | None") -> None:
+    def __init__(self, workspace: Workspace, renderer: Renderer | None) -> None:
         self._held_out = HeldOut.of(workspace)
         self._runs = self._held_out.runs(workspace.store)
         self._redactor = Redactor(dict.fromkeys(("keys", *workspace.config.traces.redact)))
@@ -150,7 +147,7 @@ def _unclosed(row: DatasetRow) -> str | None:
     return "the prompt ends with a reply" if row.messages and row.messages[-1]["role"] == "assistant" else None
 
 
-def _of_tokens(row: DatasetRow, part: Part, renderer: "Renderer") -> Iterator[tuple[Fault, str]]:
+def _of_tokens(row: DatasetRow, part: Part, renderer: Renderer) -> Iterator[tuple[Fault, str]]:
     try:
         again = renderer.again(row, part)
     except TrainingError as error:

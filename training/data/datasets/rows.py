@@ -1,8 +1,8 @@
 """Rows of a dataset of any kind, as plain values: what they show the model, what is learned of them, whose they are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
@@ -96,6 +96,23 @@ class DatasetRow(NamedTuple):
         return " | ".join(
             " ".join([part.text, *(f"{call.get('name')}(…)" for call in part.calls)]) for part in self.parts
         )
+
+
+class Renderer(Protocol):
+    """A base model's way to write rows; `methods/renderer.py` has it."""
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The tokens at which a server of the model ends a reply."""
+
+    def tokens(self, row: DatasetRow, part: Part) -> tuple[list[int], list[int]]:
+        """Prompt and reply as training shows them: in the server's tokens where it sampled them, else as `again`."""
+
+    def again(self, row: DatasetRow, part: Part) -> tuple[list[int], list[int]]:
+        """The texts of both as tokens; raises `TrainingError` where the model's template can't write them."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the tokens say."""
 
 
 def read_rows(path: Path) -> Iterator[DatasetRow]:

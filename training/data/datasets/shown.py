@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import as_json
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.datasets.rows import DatasetRow, Part, read_rows
-
-if TYPE_CHECKING:
-    from journeyman.training.data.datasets.rendering import Renderer
+from journeyman.training.data.datasets.rows import DatasetRow, Part, Renderer, read_rows
 
 
 class RowFilter(Record):
@@ -82,7 +79,7 @@ def row_lines(dataset: Path, wanted: RowFilter, store: TraceStore) -> Iterator[R
             yield _line(row, families)
 
 
-def whole_row(dataset: Path, number: int, renderer: "Renderer | None") -> WholeRow:
+def whole_row(dataset: Path, number: int, renderer: Renderer | None) -> WholeRow:
     """A row in full, in the model's tokens where a renderer is given; raises `ConfigError` where there is none."""
     last = 0
     for row in read_rows(dataset):
@@ -92,7 +89,7 @@ def whole_row(dataset: Path, number: int, renderer: "Renderer | None") -> WholeR
     raise ConfigError(f"{dataset.name} has no row {number}: its last row is {last}")
 
 
-def _whole(row: DatasetRow, renderer: "Renderer | None") -> WholeRow:
+def _whole(row: DatasetRow, renderer: Renderer | None) -> WholeRow:
     without = None
     try:
         masked = tuple(_masked(row, renderer))
@@ -130,7 +127,7 @@ def _line(row: DatasetRow, families: Mapping[str, str]) -> RowLine:
     )
 
 
-def _masked(row: DatasetRow, renderer: "Renderer | None") -> Iterator[MaskedReply]:
+def _masked(row: DatasetRow, renderer: Renderer | None) -> Iterator[MaskedReply]:
     for part in row.parts:
         yield MaskedReply(side=part.side, pieces=tuple(_pieces(row, part, renderer)))
     if not row.parts:
@@ -139,7 +136,7 @@ def _masked(row: DatasetRow, renderer: "Renderer | None") -> Iterator[MaskedRepl
         yield MaskedReply(side="document" if row.text else "prompt", pieces=(*shown, *text))
 
 
-def _pieces(row: DatasetRow, part: Part, renderer: "Renderer | None") -> Iterator[Piece]:
+def _pieces(row: DatasetRow, part: Part, renderer: Renderer | None) -> Iterator[Piece]:
     if renderer is not None:
         for ids, learned in zip(renderer.tokens(row, part), (False, True), strict=True):
             yield from (Piece(text=renderer.text([token]), learned=learned, token_id=token) for token in ids)

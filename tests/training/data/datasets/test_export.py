@@ -46,17 +46,19 @@ def test_trl_reads_each_kind_as_the_type_it_is_for(workspace: Workspace, write_r
 def test_trl_renders_an_export_to_the_tokens_that_we_train_on(
     workspace: Workspace, write_rows: WriteRows, embedded_model: Path
 ) -> None:
-    from trl import apply_chat_template
+    from trl.data_utils import apply_chat_template
 
-    from journeyman.training.data.datasets.rendering import load_tokenizer
-    from journeyman.training.data.datasets.rendering import write_rows as write
+    from journeyman.training.methods.rows import read_tokenizer, stops_of
+    from journeyman.training.methods.rows import write_rows as write
 
-    tokenizer, stops = load_tokenizer(embedded_model)
+    tokenizer = read_tokenizer(embedded_model)
     (row,) = loaded(exported(workspace, write_rows("sft.jsonl", sft(1)), "trl"))
     theirs = apply_chat_template(row, tokenizer)
-    (ours,) = write([sft(1)], tokenizer, stops)
+    (ours,) = write([sft(1)], tokenizer, stops_of(embedded_model, tokenizer))
     text = tokenizer.decode(ours["input_ids"])
-    assert theirs["prompt"] + theirs["completion"] == text + "\n", "after the end of the turn, which no server sends"
+    assert f"{theirs['prompt']}{theirs['completion']}" == text + "\n", (
+        "after the end of the turn, which no server sends"
+    )
 
 
 def test_calls_whose_arguments_differ_come_back_as_they_were(workspace: Workspace, write_rows: WriteRows) -> None:

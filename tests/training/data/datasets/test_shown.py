@@ -8,8 +8,8 @@ from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.errors import ConfigError
-from journeyman.training.data.datasets.rendering import Renderer
 from journeyman.training.data.datasets.shown import RowFilter, row_lines, whole_row
+from journeyman.training.methods.renderer import ModelRenderer
 
 from .conftest import DOCUMENT, EACH, PAIR, PROMPT, WriteRows, sft
 
@@ -63,16 +63,17 @@ def test_a_row_in_full_marks_what_is_learned(write_rows: WriteRows) -> None:
 
 
 def test_a_row_is_shown_in_the_tokens_that_training_shows(write_rows: WriteRows, embedded_model: Path) -> None:
-    from journeyman.training.data.datasets.rendering import load_tokenizer
-    from journeyman.training.data.datasets.rendering import write_rows as write
+    from journeyman.training.methods.rows import read_tokenizer, stops_of
+    from journeyman.training.methods.rows import write_rows as write
 
     path = write_rows("rows.jsonl", sft(1), EACH["sft"], PROMPT)
-    whole = whole_row(path, 1, Renderer(embedded_model))
+    whole = whole_row(path, 1, ModelRenderer(embedded_model))
     (masked,) = whole.masked
-    (trained,) = write([sft(1)], *load_tokenizer(embedded_model))
+    tokenizer = read_tokenizer(embedded_model)
+    (trained,) = write([sft(1)], tokenizer, stops_of(embedded_model, tokenizer))
     assert [piece.token_id for piece in masked.pieces] == trained["input_ids"]
     assert [int(piece.learned) for piece in masked.pieces] == trained["completion_mask"]
     assert "".join(piece.text for piece in masked.pieces if piece.learned).startswith("Answer 1")
-    unwritable = whole_row(path, 2, Renderer(embedded_model))
+    unwritable = whole_row(path, 2, ModelRenderer(embedded_model))
     assert "leaves tool calls out" in (unwritable.without_tokens or "")
     assert unwritable.masked[0].learned == 1

@@ -1,7 +1,4 @@
-"""Rendering: a sample as the tokens that training shows the model, as a server of the model would write them.
-
-It imports transformers, so import it where tokens are asked for.
-"""
+"""Rows: samples as tokens, prompts as a server of the model would see them and replies to the end of their turn."""
 
 import json
 from collections import Counter
@@ -10,23 +7,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from jinja2 import TemplateError
-from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from journeyman.traces.base import first_mistake
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message, chat_message, chat_tool
-from journeyman.training.data.datasets.rows import DatasetRow, Part
 from journeyman.training.data.samples import SFTSample
 
 MARK = "journeyman's reply"
 """Stands for a reply where it is asked what a template writes around one."""
 
 
-def load_tokenizer(base_model: Path) -> tuple[PreTrainedTokenizerBase, frozenset[int]]:
-    """The model's tokenizer, and the tokens at which a server of the model ends a reply."""
+def read_tokenizer(base_model: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
-    return tokenizer, _stops(base_model, tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return cast(PreTrainedTokenizerBase, tokenizer)
 
 
 def write_rows(
@@ -37,11 +32,11 @@ def write_rows(
     Raises `TrainingError` where the model's template can't write a sample as a server would.
     """
     rows, unwritable = [], Counter[str]()
-    frame = frame_of(tokenizer, stops)
+    frame = _frame(tokenizer, stops)
     for sample in samples:
         try:
             rows.append(_row(sample, tokenizer, frame))
-        except (TemplateError, UnwritableError) as error:
+        except (TemplateError, _UnwritableError) as error:
             unwritable[str(error).splitlines()[0]] += 1
     if unwritable:
         reason, count = unwritable.most_common(1)[0]
@@ -52,7 +47,7 @@ def write_rows(
     return rows
 
 
-class Frame(NamedTuple):
+class _Frame(NamedTuple):
     """What a template writes around the text of a reply."""
 
     before: str
@@ -62,7 +57,7 @@ class Frame(NamedTuple):
     stops: frozenset[int]
 
 
-def _stops(base_model: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def stops_of(base_model: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens at which vLLM ends a reply of the model: the tokenizer's own, and those of its generation config."""
     path = base_model / "generation_config.json"
     named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
@@ -70,8 +65,8 @@ def _stops(base_model: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[in
     return frozenset(token for token in (tokenizer.eos_token_id, *more) if isinstance(token, int))
 
 
-def frame_of(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> Frame:
-    bare = Frame("", cast(int, tokenizer.eos_token_id), stops)
+def _frame(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> _Frame:
+    bare = _Frame("", cast(int, tokenizer.eos_token_id), stops)
     if tokenizer.chat_template is None:
         return bare
     asked = Message(role="user", content="question")
@@ -84,20 +79,20 @@ def frame_of(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> Frame
     if not mark or not whole.startswith(prompt):
         return bare
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    return Frame(before, next((token for token in ids if token in stops), bare.end), stops)
+    return _Frame(before, next((token for token in ids if token in stops), bare.end), stops)
 
 
-class UnwritableError(Exception):
+class _UnwritableError(Exception):
     """Why a template can't write a demonstration."""
 
 
-def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> dict[str, Any]:
+def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> dict[str, Any]:
     """Token ids, a mask that is 1 on what is learned, and the weight; the server's own ids are taken as they are."""
     if sample.prompt_token_ids and sample.token_ids:
         prompt, completion = list(sample.prompt_token_ids), list(sample.token_ids)
     else:
         prompt = write_prompt(sample, tokenizer)
-        completion = write_reply(sample, tokenizer, frame)
+        completion = (_called if sample.tool_calls else _said)(sample, tokenizer, frame)
     return {
         "input_ids": prompt + completion,
         "completion_mask": [0] * len(prompt) + [1] * len(completion),
@@ -105,28 +100,23 @@ def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: Frame) ->
     }
 
 
-def write_reply(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
-    """The tokens of a demonstration's reply, to the end of the turn; raises like `write_rows` for a single sample."""
-    return (_called if sample.tool_calls else _said)(sample, tokenizer, frame)
-
-
-def _said(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
+def _said(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
     return [*tokenizer(sample.completion, add_special_tokens=False)["input_ids"], frame.end]
 
 
-def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
+def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
     """What the template writes for a reply with calls, to the end of the turn."""
     reply = Message(role="assistant", content=sample.completion, tool_calls=sample.tool_calls or ())
     mute = reply.model_copy(update={"tool_calls": ()})
     prompt = _shown(tokenizer, sample.messages, sample.tools, True)
     whole, without = (_shown(tokenizer, (*sample.messages, one), sample.tools, False) for one in (reply, mute))
     if whole == without:
-        raise UnwritableError("it leaves tool calls out")
+        raise _UnwritableError("it leaves tool calls out")
     written = whole.removeprefix(prompt).removeprefix(frame.before)
     ids: list[int] = tokenizer(written, add_special_tokens=False)["input_ids"]
     ends = [place for place, token in enumerate(ids) if token in frame.stops]
     if not whole.startswith(prompt) or not ends:
-        raise UnwritableError("a reply with calls doesn't follow on the prompt")
+        raise _UnwritableError("a reply with calls doesn't follow on the prompt")
     return ids[: ends[-1] + 1]
 
 
@@ -157,38 +147,3 @@ def _chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _functions(tools: Sequence[Mapping[str, Any]] | None) -> list[Any] | None:
     return None if tools is None else [chat_tool(tool) for tool in tools]
-
-
-class Renderer:
-    """A base model's way to write rows of any kind."""
-
-    def __init__(self, base_model: Path) -> None:
-        self._tokenizer, self.stops = load_tokenizer(base_model)
-        self._frame = frame_of(self._tokenizer, self.stops)
-
-    def tokens(self, row: DatasetRow, part: Part) -> tuple[list[int], list[int]]:
-        """Prompt and reply as training shows them: in the server's tokens where it sampled them, else as `again`."""
-        if row.prompt_token_ids and part.token_ids:
-            return list(row.prompt_token_ids), list(part.token_ids)
-        return self.again(row, part)
-
-    def again(self, row: DatasetRow, part: Part) -> tuple[list[int], list[int]]:
-        """The texts of both as tokens; raises `TrainingError` where the template can't write them."""
-        sample = _as_text(row, part)
-        try:
-            return write_prompt(sample, self._tokenizer), write_reply(sample, self._tokenizer, self._frame)
-        except (TemplateError, UnwritableError) as error:
-            reason = str(error).splitlines()[0]
-            raise TrainingError(f"the base model's chat template can't write row {row.number}: {reason}") from None
-
-    def text(self, ids: Sequence[int]) -> str:
-        return cast(str, self._tokenizer.decode(list(ids)))
-
-
-def _as_text(row: DatasetRow, part: Part) -> SFTSample:
-    values = {**row.values, **part.values}
-    wanted = ("agent", "policy", "trace_id", "span_ids", "messages", "completion", "tool_calls", "tools")
-    try:
-        return SFTSample.model_validate({name: values[name] for name in wanted if values.get(name) is not None})
-    except ValidationError as error:
-        raise TrainingError(f"row {row.number} can't be read: {first_mistake(error, SFTSample)}") from None
