@@ -177,13 +177,11 @@ def test_a_row_leads_to_its_spans_and_adapters_and_they_lead_back(farm: Farm) ->
 
 def test_both_sides_of_a_pair_lead_to_their_spans_and_taint_what_learned_from_them(farm: Farm) -> None:
     (one, chosen), (two, rejected) = farm.run(), farm.run(policy="worker@1")
-    sides = {
-        "chosen": {"trace_id": one, "span_ids": chosen, "policy": "person"},
-        "rejected": {"trace_id": two, "span_ids": rejected, "policy": "worker@1", "token_ids": [1]},
-    }
-    pair = {"kind": "preference", "prompt_token_ids": [1], **sides}
+    better = {"trace_id": one, "span_ids": chosen, "policy": "person"}
+    worse = {"trace_id": two, "span_ids": rejected, "policy": "worker@1", "token_ids": [1]}
     farm.adapter("worker@1", farm.dataset("first.jsonl", farm.run()))
-    digest = farm.dataset("pairs.jsonl", (one, [*chosen, *rejected]), **pair)
+    spans = [*chosen, *rejected]
+    digest = farm.dataset("pairs.jsonl", (one, spans), kind="preference", chosen=better, rejected=worse)
     farm.adapter("worker@2", digest)
     found = farm.of_adapter("worker@2")
     assert [(source.trace_id, source.span_ids, source.demonstrations) for source in found.sources] == [

@@ -32,7 +32,7 @@ def exported(workspace: Workspace, path: Path, form: Form) -> Path:
 
 
 def test_trl_reads_each_kind_as_the_type_it_is_for(workspace: Workspace, write_rows: WriteRows) -> None:
-    from trl import is_conversational
+    from trl.data_utils import is_conversational
 
     shapes = {"sft": {"prompt", "completion", "tools"}, "preference": {"prompt", "chosen", "rejected"}}
     shapes |= {"kto": {"prompt", "completion", "label"}, "prompts": {"prompt"}}
@@ -55,7 +55,7 @@ def test_trl_renders_an_export_to_the_tokens_that_we_train_on(
     (row,) = loaded(exported(workspace, write_rows("sft.jsonl", sft(1)), "trl"))
     theirs = apply_chat_template(row, tokenizer)
     (ours,) = write([sft(1)], tokenizer, stops_of(embedded_model, tokenizer))
-    text = tokenizer.decode(ours["input_ids"])
+    text = str(tokenizer.decode(ours["input_ids"]))
     assert f"{theirs['prompt']}{theirs['completion']}" == text + "\n", (
         "after the end of the turn, which no server sends"
     )
