@@ -45,7 +45,7 @@ def test_datasets_are_listed_with_what_is_in_them(data: Data, workspace: Workspa
     (workspace.datasets / "c.jsonl").write_text("[]\n")
     listed = data("list")
     assert "a.jsonl" in listed.stdout and "teacher 2" in listed.stdout and "no card" in listed.stdout
-    assert "c.jsonl: line 1 is no JSON object: take it out" in listed.stdout
+    assert "c.jsonl: line 1 isn't a JSON object: take it out" in listed.stdout
     rows = json.loads(data("list", "--json").stdout)
     states = {Path(row["path"]).name: row["state"] for row in rows}
     assert states == {"a.jsonl": "no card", "b.jsonl": "no card", "c.jsonl": "damaged"}

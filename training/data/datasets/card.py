@@ -198,7 +198,7 @@ def read_card(dataset: Path) -> Card | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        raise StoreError(f"{path} is no card: remove it, and the dataset has none") from None
+        raise StoreError(f"{path} isn't a card: remove it, and the dataset has none") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}; remove it, and the dataset has none") from None
 

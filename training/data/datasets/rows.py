@@ -129,5 +129,5 @@ def _values(line: bytes, number: int, path: Path) -> dict[str, Any]:
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise TrainingError(f"{path}: line {number} is no JSON object: take it out, or mine the dataset again")
+        raise TrainingError(f"{path}: line {number} isn't a JSON object: take it out, or mine the dataset again")
     return values

@@ -97,6 +97,6 @@ def _from_rows(path: Path, digest: str, workspace: Workspace) -> Card:
             profile.add(row)
         except (TypeError, ValueError, AttributeError, KeyError):
             raise TrainingError(
-                f"{path}: line {row.number} is no row: take it out, or mine the dataset again"
+                f"{path}: line {row.number} isn't a row: take it out, or mine the dataset again"
             ) from None
     return profile.card(digest, Provenance(workspace.store), turns=None, refused={})

@@ -85,5 +85,5 @@ def test_another_dataset_never_takes_the_name_of_one(tmp_path: Path) -> None:
 def test_a_file_that_is_no_card_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     card_path(path).write_text("[]")
-    with pytest.raises(StoreError, match=r"rows\.jsonl\.card\.json is no card: remove it"):
+    with pytest.raises(StoreError, match=r"rows\.jsonl\.card\.json isn't a card: remove it"):
         read_card(path)
