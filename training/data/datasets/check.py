@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,9 @@ Fault = Literal[
 `drift`: the recorded tokens aren't those of the text. `unwritable`: the model's template can't write it."""
 
 THOUGHT = ("<think>", "</think>")
+
+_injection = lru_cache(maxsize=4096)(injection)
+"""Rows of one run share their first messages, and this is the slowest check."""
 
 
 class Finding(Record):
@@ -74,7 +78,7 @@ class RowChecks:
             if self._redactor.suspects(text):
                 self._redactor.redact(text, found)
             yield from (("secret", f"{kind} in {where}") for kind in sorted(found))
-            if where != "instructions" and (does := injection(text)) is not None:
+            if where != "instructions" and (does := _injection(text)) is not None:
                 yield "injection", f"{where} {does}"
 
     def _contamination(self, row: DatasetRow) -> str | None:

@@ -1,6 +1,8 @@
 """What tells two datasets apart: rows that came, that went, and that changed."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,9 @@ class Difference(Record):
 
 def diff(first: Path, second: Path) -> Difference:
     """Rows are the same where they are equal, wherever they stand; changed where they begin at the same spans."""
-    older, newer = list(read_rows(first)), list(read_rows(second))
-    counts = Counter(map(_contents, newer))
-    left = _without(older, counts)
-    new = _without(newer, Counter(map(_contents, older)))
+    older, newer = (Counter(map(_digest, read_rows(path))) for path in (first, second))
+    rows = older.total()
+    left, new = _without(read_rows(first), newer), _without(read_rows(second), older)
     waiting: defaultdict[Key, list[DatasetRow]] = defaultdict(list)
     for row in new:
         waiting[_key(row)].append(row)
@@ -47,22 +48,22 @@ def diff(first: Path, second: Path) -> Difference:
         else:
             went.append(row.number)
     came = sorted(row.number for rows in waiting.values() for row in rows)
-    return Difference(same=len(older) - len(left), came=tuple(came), went=tuple(went), changed=tuple(changed))
+    return Difference(same=rows - len(left), came=tuple(came), went=tuple(went), changed=tuple(changed))
 
 
-def _without(rows: list[DatasetRow], known: Counter[bytes]) -> list[DatasetRow]:
-    """The rows that `known` doesn't have, or not as often."""
+def _without(rows: Iterable[DatasetRow], known: Counter[bytes]) -> list[DatasetRow]:
+    """The rows that `known` doesn't have, or not as often. Only these are held in memory."""
     left = []
     for row in rows:
-        if known[contents := _contents(row)]:
-            known[contents] -= 1
+        if known[digest := _digest(row)]:
+            known[digest] -= 1
         else:
             left.append(row)
     return left
 
 
-def _contents(row: DatasetRow) -> bytes:
-    return to_json(dict(sorted(row.values.items())))
+def _digest(row: DatasetRow) -> bytes:
+    return sha256(to_json(dict(sorted(row.values.items())))).digest()
 
 
 def _key(row: DatasetRow) -> Key:
