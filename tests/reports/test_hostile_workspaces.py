@@ -48,10 +48,19 @@ DATA = [
     *(["data", name, "rows.jsonl"] for name in ("show", "card", "check")),
     *(["data", "diff", "rows.jsonl", "rows.jsonl"], ["data", "export", "rows.jsonl", "--out", "out2.jsonl"]),
 ]
-SETS = [["tasks", "split", "tasks.jsonl"], ["tasks", "check", "tasks.jsonl"], ["tasks", "show", "tasks.jsonl"]]
+SETS = [
+    *(["tasks", name, "tasks.jsonl"] for name in ("split", "check", "show")),
+    ["tasks", "write", "--like", "tasks.jsonl", "--with", "far", "--out", "written.jsonl"],
+]
 WORK = [
     *(["run", *CREW, "How many?"], ["run", *TASKS, "--out", "outcomes2.jsonl"], ["replay", "55", *CREW]),
-    *(["evaluate", *TASKS], ["gate", "clerk@2", *TASKS], ["mcp", *CREW, "--http", "BUSY"]),
+    *(
+        ["evaluate", *TASKS],
+        ["teach", *TASKS],
+        ["teach", *TASKS, "--teacher", "far"],
+        ["gate", "clerk@2", *TASKS],
+        ["mcp", *CREW, "--http", "BUSY"],
+    ),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [
@@ -80,7 +89,8 @@ class Project:
         record.write_text(json.dumps({**json.loads(record.read_bytes()), "number": 2}), encoding="utf-8")
 
     def walk(self, commands: Sequence[Sequence[str]]) -> None:
-        here = {name: self.folder / name for name in (*FILES, "out.jsonl", "out2.jsonl", "outcomes2.jsonl", "rows")}
+        more = ("out.jsonl", "out2.jsonl", "outcomes2.jsonl", "written.jsonl", "rows")
+        here = {name: self.folder / name for name in (*FILES, *more)}
         for command in commands:
             arguments = [str(here.get(word, self._busy if word == "BUSY" else word)) for word in command]
             ended = self._journeyman(*arguments, "-C", self.workspace)

@@ -17,6 +17,7 @@ from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
+from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
@@ -40,6 +41,10 @@ def mine_command(
     crew: Annotated[
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
@@ -69,10 +74,12 @@ def mine_command(
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     options = {"agent": agent, "kind": kind, **config.model_dump(mode="json")}
-    files = {"tasks": tasks and str(tasks), "crew": crew and str(crew)}
-    made = Provenance.now(workspace, options | files)
+    more = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    made = Provenance.now(workspace, options | more)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
         source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
+        preferred = _preferred(prefer, kind, source)
+        source = source if preferred is None else source._replace(left_out=preferred.left_out)
         mining = KINDS[_kind(kind)](source)
         dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), made)
     if store.damage:
@@ -100,7 +107,9 @@ def mine_command(
         "superseded": [pair.model_dump() for pair in mining.superseded],
         "counts": mining.counts,
     }
-    emit(report, as_json, lambda: _show(dataset, mining))
+    if preferred is not None:
+        report["preferred"] = preferred.model_dump(include={"before", "after"})
+    emit(report, as_json, lambda: _show(dataset, mining, preferred))
 
 
 def _form(crew: Path, agent: str) -> PromptForm:
@@ -131,7 +140,15 @@ def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: DatasetFile, mining: Mining) -> None:
+def _preferred(prefer: str | None, kind: str, source: Source) -> Preferred | None:
+    if prefer not in (None, "short"):
+        raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
+    if prefer is not None and kind != "sft":
+        raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
+    return None if prefer is None else prefer_short(source)
+
+
+def _show(dataset: DatasetFile, mining: Mining, preferred: Preferred | None) -> None:
     refused, edited = sum(mining.refused.values()), mining.edited
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")
@@ -139,6 +156,12 @@ def _show(dataset: DatasetFile, mining: Mining) -> None:
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
+        )
+    if preferred is not None and preferred.before is not None and preferred.after is not None:
+        before, after = preferred.before, preferred.after
+        out.print(
+            f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
+            f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")

@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from time import time_ns
@@ -12,7 +12,9 @@ from typing import NamedTuple
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from journeyman.agents.model import BASE
 from journeyman.runtime.workspace import Workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.capture.redact import MARK
 from journeyman.traces.errors import StoreError
@@ -128,7 +130,6 @@ class Profile:
 
     def card(self, digest: str, made: "Provenance", *, turns: int | None, refused: Mapping[str, int]) -> Card:
         families, purposes = _of_runs(made.store, self.runs)
-        terms = {f"terms of {policy}: {made.terms[policy]}": None for policy in self.policies if policy in made.terms}
         return Card(
             digest=digest,
             kind=" + ".join(sorted(self.kinds)),
@@ -147,7 +148,7 @@ class Profile:
             letters=_lengths(self._letters) or Lengths(measured=0, total=0, median=0, p90=0, longest=0),
             prompt_forms=tuple(self.forms),
             refused=dict(refused),
-            notes=(*self.notes, *terms),
+            notes=(*self.notes, *_terms(made.store, self.runs, self.policies)),
             content=made.content,
             redact=made.redact,
             redacted_rows=self.redacted,
@@ -161,20 +162,18 @@ class Provenance(NamedTuple):
     """What a card says that the rows don't know."""
 
     store: TraceStore
-    """Knows the families and purposes of runs."""
+    """Knows the families and purposes of runs, and the terms under which a teacher replied."""
     options: Mapping[str, JsonValue] = {}
     content: str | None = None
     redact: tuple[str, ...] | None = None
-    terms: Mapping[str, str] = {}
-    """By policy, what its provider says of learning from its replies."""
     at_ns: int | None = None
     """Now; None for rows that somebody else wrote before."""
 
     @classmethod
     def now(cls, workspace: Workspace, options: Mapping[str, JsonValue]) -> "Provenance":
         """Of a dataset that is made in this workspace."""
-        traces, terms = workspace.config.traces, dict[str, str]()
-        return cls(workspace.store, options, traces.content, traces.redact, terms, time_ns())
+        traces = workspace.config.traces
+        return cls(workspace.store, options, traces.content, traces.redact, time_ns())
 
 
 def card_path(dataset: Path) -> Path:
@@ -221,3 +220,14 @@ def _of_runs(store: TraceStore, runs: Mapping[str, int]) -> tuple[dict[str, int]
             for counter, value in ((families, run["family"]), (purposes, run["purpose"])):
                 counter.update({value or "none": count} if count else {})
     return dict(families.most_common()), dict(purposes.most_common())
+
+
+def _terms(store: TraceStore, runs: Collection[str], policies: Collection[str]) -> list[str]:
+    """What was recorded with the replies of those policies: what their providers say of learning from them."""
+    if all("@" in policy or policy == BASE for policy in policies):
+        return []  # Own weights have no terms, and every span would be read to find that.
+    query = f"""SELECT DISTINCT trace_id, policy, attributes ->> '$."{a.TERMS}"' AS terms FROM spans
+        WHERE operation IN {a.INFERENCE} AND terms IS NOT NULL ORDER BY policy, terms"""
+    found = store.sql(query).to_pylist()
+    those = (one for one in found if one["trace_id"] in runs and one["policy"] in policies)
+    return list(dict.fromkeys(f"terms of {one['policy']}: {one['terms']}" for one in those))

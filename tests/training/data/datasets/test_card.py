@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
+from journeyman.traces import attributes as a
 from journeyman.traces.errors import StoreError, TrainingError
 from journeyman.training.data.datasets.card import Lengths, Profile, Provenance, card_path, read_card, write_card
 from journeyman.training.data.datasets.rows import read_rows
 from journeyman.training.data.samples import DatasetFile, sample_line, write_lines, write_samples
 
 from .conftest import DOCUMENT, EACH, PAIR, sft
-
-MADE = 1
 
 
 def profile_of(path: Path) -> Profile:
@@ -58,9 +58,14 @@ def test_a_pair_counts_both_its_sides(workspace: Workspace, tmp_path: Path) -> N
 
 def test_licences_and_terms_of_the_policies_are_noted(workspace: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    digest = write_samples([DOCUMENT, sft(1)], path)
-    made = Provenance(workspace.store, terms={"teacher": "no competing models", "other": "none"})
-    card = profile_of(path).card(digest, made, turns=1, refused={})
+    with Recording(workspace) as recording:
+        with recording.tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}) as run:
+            for policy, terms in (("teacher", "no competing models"), ("other", "none")):
+                said = {a.OPERATION: "chat", a.REQUEST_MODEL: policy, a.TERMS: terms}
+                with recording.tracer.span("chat", parent=run, attributes=said):
+                    pass
+    digest = write_samples([DOCUMENT, sft(1, trace_id=run.trace_id)], path)
+    card = profile_of(path).card(digest, Provenance(workspace.store), turns=1, refused={})
     assert card.notes == ("licence: CC0", "terms of teacher: no competing models")
 
 
