@@ -58,12 +58,13 @@ def test_a_pair_counts_both_its_sides(workspace: Workspace, tmp_path: Path) -> N
 
 def test_licences_and_terms_of_the_policies_are_noted(workspace: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with Recording(workspace) as recording:
-        with recording.tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}) as run:
-            for policy, terms in (("teacher", "no competing models"), ("other", "none")):
-                said = {a.OPERATION: "chat", a.REQUEST_MODEL: policy, a.TERMS: terms}
-                with recording.tracer.span("chat", parent=run, attributes=said):
-                    pass
+    recording = Recording(workspace)
+    with recording.tracer.span("run", parent=None, attributes={a.OPERATION: "invoke_workflow"}) as run:
+        for policy, terms in (("teacher", "no competing models"), ("other", "none")):
+            said = {a.OPERATION: "chat", a.REQUEST_MODEL: policy, a.TERMS: terms}
+            with recording.tracer.span("chat", parent=run, attributes=said):
+                pass
+    recording.close()
     digest = write_samples([DOCUMENT, sft(1, trace_id=run.trace_id)], path)
     card = profile_of(path).card(digest, Provenance(workspace.store), turns=1, refused={})
     assert card.notes == ("licence: CC0", "terms of teacher: no competing models")
