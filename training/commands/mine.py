@@ -42,9 +42,10 @@ from journeyman.training.commands.choose import (
 )
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.choosing.choose import Choosing, Chosen
+from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
 from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
@@ -152,10 +153,13 @@ def mine_command(
     source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form)
     preferred = _preferred(prefer, kind, source)
     source = source if preferred is None else source._replace(left_out=preferred.left_out)
+    options = {"agent": agent, "kind": kind, **config.model_dump(mode="json"), **choice.model_dump(mode="json")}
+    more = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    made = Provenance.now(workspace, options | more)
     with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
         source = source._replace(on_turn=tell)
         mining, choosing = KINDS[_kind(kind)](source), Choosing(source, choice)
-        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl", choosing)
+        dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), choosing, made)
     chosen = choosing.chosen
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)

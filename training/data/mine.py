@@ -8,6 +8,7 @@ from typing import Protocol
 
 from journeyman.traces.base import Record
 from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.datasets.card import Profile, Provenance, write_card
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
 from journeyman.training.data.prompts import PromptMining
@@ -77,9 +78,25 @@ def mine_sft(source: Source) -> Mined:
     return Mined(samples=samples, refused=mining.refused, edited=mining.edited)
 
 
-def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str], choosing: Choosing) -> DatasetFile | None:
+def mine_to_file(
+    mining: Mining,
+    folder: Path,
+    name: Callable[[str], str],
+    choosing: Choosing,
+    made: Provenance | None = None,
+) -> DatasetFile | None:
     """Those rows that are chosen, in bounded memory, into a file of `folder` that is named for its digest; None where
-    there is no row. What was left out, `choosing.chosen` says."""
+    there is no row. What was left out, `choosing.chosen` says.
+
+    With `made` a card is written beside it.
+    """
+    profile = Profile()
+
+    def write_its_card(file: DatasetFile) -> None:
+        if made is not None:
+            refused = mining.refused | mining.edited.refused | choosing.chosen.left_out
+            write_card(profile.card(file.digest, made, turns=mining.turns, refused=refused), file.path)
+
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as lines:
         lines.writelines(mining)
 
@@ -88,5 +105,7 @@ def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str], choos
             return mining.finished(iter(lines))
 
         chosen = choosing.over(finished)
-        first = next(chosen, None)
-        return None if first is None else write_lines(chain([first], chosen), folder, name)
+        if (first := next(chosen, None)) is None:
+            return None
+        rows = chain([first], chosen)
+        return write_lines(rows if made is None else profile.over(rows), folder, name, write_its_card)

@@ -11,6 +11,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.errors import ConfigError
+from journeyman.training.data.datasets.card import read_card
 from journeyman.training.data.samples import SFTSample, read_samples
 
 MakeAdapter = Callable[..., Path]
@@ -31,6 +32,10 @@ def test_nothing_that_a_gate_or_an_evaluation_asked_is_learned_from(
     told = run.json("mine", "--agent", "worker")
     assert (told["rows"], told["refused"]) == (1, {"made for gate": 48, "made for evaluation": 24})
     (row,) = read_samples(Path(told["path"]), SFTSample)
+    card = read_card(Path(told["path"]))
+    assert card is not None and (card.digest, card.rows, card.turns) == (told["digest"], 1, 1)
+    assert (card.refused, card.purposes, card.origins) == (told["refused"], {"service": 1}, {"service": 1})
+    assert card.made_by["purposes"] == ["service", "teach", "rollout"] and card.made_by["agent"] == "worker"
     origin = workspace.store.get(row.trace_id).origin
     assert origin is not None and (origin.purpose, origin.task_set) == ("service", "service.jsonl")
 
