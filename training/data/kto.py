@@ -76,7 +76,7 @@ class KTOMining:
 
     def _row(self, turn: MinedTurn, corrected: bool) -> bytes | str | None:
         """The line of the row if it is a new one, else None; or why there is none."""
-        judged = self._judged(turn)
+        judged = turn.refusal or self._judged(turn)
         if isinstance(judged, str):
             return judged
         if (refusal := _unfit(turn, judged.good, corrected)) is not None:
@@ -114,5 +114,5 @@ class KTOMining:
 def _unfit(turn: MinedTurn, good: bool, corrected: bool) -> str | None:
     """Why it can't be learned from. A bad reply may have been the reason why the agent's work failed."""
     if not good:
-        return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
+        return trajectory_refusal(turn.agent, turn.trajectory_status)
     return turn.unfit or ("corrected by a person" if corrected else None)

@@ -8,6 +8,7 @@ from typing import Protocol
 from journeyman.traces.base import Record
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
+from journeyman.training.data.preference import PreferenceMining
 from journeyman.training.data.prompts import PromptMining
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, Kind, SFTSample, write_lines
 from journeyman.training.data.sft import SFTMining
@@ -47,6 +48,7 @@ class Mining(Protocol):
 
 KINDS: Mapping[Kind, Callable[[Source], Mining]] = {
     "sft": SFTMining,
+    "preference": PreferenceMining,
     "kto": KTOMining,
     "prompts": PromptMining,
 }
