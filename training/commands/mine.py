@@ -13,6 +13,7 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
+from journeyman.training.data.corpus import find_corpus
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile, Kind
@@ -40,6 +41,12 @@ def mine_command(
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
     ] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Texts for --kind documents (default: what the --crew's agent looks up)"),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the owner of those texts allows")] = None,
+    length: Annotated[int, typer.Option(min=16, help="Tokens in a row of documents")] = 1024,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -65,10 +72,15 @@ def mine_command(
         purposes=tuple(map(_learnable, purpose or DEFAULT)),
     )
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
+    if kind != "documents" and (documents is not None or licence is not None):
+        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
+    corpus = None
+    if kind == "documents":
+        corpus = find_corpus(documents, crew, agent, licence, length, workspace.config.server.model)
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
+        source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell, corpus)
         mining = KINDS[_kind(kind)](source)
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
@@ -124,13 +136,15 @@ def _learnable(purpose: str) -> Learnable:
 def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     counted = [*mining.refused.items(), *mining.edited.refused.items()]
     reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
+    if mining.unit != "turn":
+        return f"no {mining.unit} became a sample: {reasons or 'there is no text'}"
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
 def _show(dataset: DatasetFile, mining: Mining) -> None:
     refused, edited = sum(mining.refused.values()), mining.edited
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
-    out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")
+    out.print(f"{dataset.rows} rows from {mining.turns} {mining.unit}s; {refused} {mining.unit}s refused")
     if edited != NO_EDITS:
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
@@ -138,7 +152,7 @@ def _show(dataset: DatasetFile, mining: Mining) -> None:
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
-    for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
+    for what, reasons in ((f"{mining.unit}s", mining.refused), ("edits", edited.refused)):
         if reasons:
             table = Table("refused", what, box=None)
             for reason, count in reasons.items():

@@ -26,6 +26,7 @@ class KTOMining:
     A reply that was good once and bad another time gives a row of each label.
     """
 
+    unit = "turn"
     edited = NO_EDITS
 
     def __init__(self, source: Source) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from journeyman.traces.base import Record
+from journeyman.training.data.documents import DocumentMining
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
 from journeyman.training.data.preference import PreferenceMining
@@ -18,6 +19,9 @@ from journeyman.training.data.statements import Superseded
 
 class Mining(Protocol):
     """One pass over the record that gives rows of one kind."""
+
+    unit: str
+    """What rows are made of, in the singular."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The line of each row, as far as the pass knows it yet."""
@@ -51,6 +55,7 @@ KINDS: Mapping[Kind, Callable[[Source], Mining]] = {
     "preference": PreferenceMining,
     "kto": KTOMining,
     "prompts": PromptMining,
+    "documents": DocumentMining,
 }
 """A new kind of row is a line here, and a module beside `sft`."""
 

@@ -24,6 +24,8 @@ class PreferenceMining:
     In memory are a few thousand turns, and of each turn that could be in a pair a digest, its ids and its outcome.
     """
 
+    unit = "turn"
+
     def __init__(self, source: Source) -> None:
         self._source = source
         self._counted: Counter[str] = Counter()

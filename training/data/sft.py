@@ -26,6 +26,8 @@ class SFTMining:
     A row that comes again is merged into the first: `finished` names all its spans.
     """
 
+    unit = "turn"
+
     def __init__(self, source: Source) -> None:
         self._source = source
         self._counted: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.admission import DEFAULT, Learnable
+from journeyman.training.data.corpus import Corpus
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 
@@ -58,6 +59,8 @@ class Source(NamedTuple):
     """How the agent is addressed now; by default, as in its newest run that may be learned from."""
     on_turn: Callable[[str], None] = lambda trace_id: None
     """Is told the trace of each turn that is looked at."""
+    corpus: Corpus | None = None
+    """Texts that aren't in the record, for rows of kind `documents`."""
 
     def wanted(self, policy: str | None) -> Conditions:
         """Of the turns that are looked at, `policy` being the one that was asked."""

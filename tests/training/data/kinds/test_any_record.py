@@ -1,0 +1,116 @@
+"""Whatever is recorded, in whatever order: a pair's sides share their prompt, and nothing held out gets into a row."""
+
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from journeyman.traces.trace import Task
+from journeyman.training.data.mine import KINDS, mine_to_file
+from journeyman.training.data.samples import AnySample, DocumentSample, Kind, PreferenceSample, read_samples
+from journeyman.training.data.tasks.heldout import HeldOut
+
+TASKS = ("How high is the tallest hill of the island?", "Which river runs through the capital city?")
+HELD_OUT = "Name every lake that the two provinces share."
+NEAR = "Name every lake which the two provinces share."
+FROM_RECORD: tuple[Kind, ...] = ("sft", "preference", "kto", "prompts")
+
+turns = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), min_size=1, max_size=3)
+recorded = st.fixed_dictionaries(
+    {
+        "turns": turns,
+        "task": st.sampled_from([*TASKS, HELD_OUT, NEAR]),
+        "purpose": st.sampled_from(["service", "service", "rollout", "gate", "replay", None]),
+        "score": st.sampled_from([None, 0.0, 0.5, 1.0]),
+        "status": st.sampled_from(["ok", "ok", "ok", "failed", None]),
+        "policy": st.sampled_from(["base", "worker@1"]),
+        "original": st.none() | st.integers(0, 8),
+        "edited": st.booleans(),
+    }
+)
+
+
+def chats(one: dict[str, Any], chat: Any) -> Iterator[dict[str, Any]]:
+    """Each turn goes on from the one before, or complains of it."""
+    prompt: tuple[str, ...] = (one["task"],)
+    for reply, refused, known in one["turns"]:
+        more = {} if known else {"LOGPROBS": None}
+        yield chat(reply, *prompt, failed=refused, policy=one["policy"], **more)
+        prompt = (f"{prompt[0]}\n\nNot usable.",) if refused and len(prompt) == 1 else (*prompt, reply, "go on")
+
+
+class Recorded(NamedTuple):
+    forbidden: set[str]
+    """Spans of which nothing may be learned."""
+    replays: set[str]
+    prompts: dict[str, tuple[int, ...]]
+    """Of each span, in tokens."""
+
+
+def record(runs: Any, written: list[dict[str, Any]], chat: Any) -> Recorded:
+    forbidden, replays, prompts = Recorded(set(), set(), {})
+    known: list[tuple[str, bool]] = []
+    for one in written:
+        original = None if one["original"] is None or not known else known[one["original"] % len(known)]
+        replay = one["purpose"] == "replay" and original is not None
+        asked = list(chats(one, chat))
+        told = {name: one[name] for name in ("purpose", "score", "status", "task")}
+        trace_id, spans = runs.run(*asked, **told, replay_of=original[0] if replay and original else None)
+        held_out = one["task"] in (HELD_OUT, NEAR) or one["purpose"] in ("gate", None)
+        held_out |= one["purpose"] == "replay" and (original is None or original[1])
+        replays |= {trace_id} if one["purpose"] == "replay" else set()
+        known.append((trace_id, held_out or one["purpose"] == "replay"))
+        for span, turn in zip(spans, asked, strict=True):
+            prompts[span] = tuple(map(ord, "".join(texts_of(turn))))
+            forbidden |= {span} if held_out else set()
+            if one["edited"]:
+                runs.label(trace_id, "edit", "better", span, source_type="human")
+    runs.close()
+    return Recorded(forbidden, replays, prompts)
+
+
+def texts_of(turn: dict[str, Any]) -> Iterator[str]:
+    for message in json.loads(turn["gen_ai.input.messages"]):
+        yield message["parts"][0]["content"]
+
+
+def mined(runs: Any, kind: Kind, folder: Path) -> list[AnySample]:
+    held_out = HeldOut({"gate": [Task(id="g", prompt=HELD_OUT)]}, 0.7)
+    dataset = mine_to_file(KINDS[kind](runs.source(held_out=held_out)), folder, lambda digest: f"{kind}.jsonl")
+    return [] if dataset is None else read_samples(dataset.path)
+
+
+def check_prompt(pair: PreferenceSample, prompts: dict[str, tuple[int, ...]]) -> None:
+    shared = pair.prompt_token_ids
+    assert shared is not None
+    assert {prompts[span] for span in pair.rejected.span_ids} == {shared}
+    for span in pair.chosen.span_ids:
+        # What was accepted after a complaint was sampled behind it.
+        assert prompts[span][: len(shared)] == shared
+        assert prompts[span] == shared or pair.origin == "complaint"
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=st.lists(recorded, min_size=2, max_size=9), seed=st.integers(0, 2**32))
+def test_sides_share_their_prompt_and_nothing_held_out_gets_in(
+    written: list[dict[str, Any]], seed: int, make_runs: Any, chat: Any
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = make_runs(Path(folder) / "ws", random.Random(seed))
+        forbidden, replays, prompts = record(runs, written, chat)
+        for kind in FROM_RECORD:
+            for row in mined(runs, kind, Path(folder)):
+                assert not isinstance(row, DocumentSample)
+                assert forbidden.isdisjoint(row.span_ids)
+                if isinstance(row, PreferenceSample):
+                    event(row.origin)
+                    check_prompt(row, prompts)
+                else:
+                    assert row.trace_id not in replays
