@@ -38,7 +38,7 @@ CHUNK = 500
 """Runs that are written at once."""
 MLFLOW_SPANS = 2_000
 SFT, PAIRS = "sft", "preference"
-TEXTS, LABELS, FILE = "texts", "labels.jsonl", "duckdb"
+TEXTS, LABELS, FILE, COUNT = "texts", "labels.jsonl", "duckdb", "count"
 
 SAME_PROMPT = """
 COPY (
@@ -50,6 +50,18 @@ COPY (
 ) TO '{}' (FORMAT json)
 """
 """One pair a prompt, whatever its runs were made for."""
+
+
+def recorded(folder: Path, number: int) -> int:
+    """Writes the record where there is none yet, and says how many spans it has."""
+    count = folder / COUNT
+    if not count.exists():
+        beside = DuckDBFile(folder / FILE)
+        written = write_record(folder, number, beside)
+        beside.settle()
+        beside.close()
+        count.write_text(str(written))
+    return int(count.read_text())
 
 
 def write_record(folder: Path, number: int, beside: DuckDBFile) -> int:
@@ -147,21 +159,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8,000 spans, not 1,000,000; no MLflow")
     parser.add_argument("--mine", choices=get_args(Kind), help=argparse.SUPPRESS)
     parser.add_argument("--plain", choices=(SFT, PAIRS), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="keep the record here; one that is here is measured again")
     arguments = parser.parse_args()
     if arguments.mine or arguments.plain:
         told = mined(arguments.folder, arguments.mine) if arguments.mine else plainly(arguments.folder, arguments.plain)
         print(json.dumps(told))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        beside = DuckDBFile(folder / FILE)
-        written = write_record(folder, QUICK if arguments.quick else SPANS, beside)
-        beside.settle()
-        beside.close()
+        folder = arguments.folder or Path(scratch)
+        written = recorded(folder, QUICK if arguments.quick else SPANS)
         kinds = [apart(folder, "--mine", kind) for kind in KINDS]
         plain = [apart(folder, "--plain", kind) for kind in (SFT, PAIRS)]
-        mlflow = None if arguments.quick else through_mlflow(folder)
+        mlflow = None if arguments.quick else through_mlflow(Path(scratch))
     values = {"spans": written, "kinds": kinds, "duckdb": plain, "mlflow": mlflow}
     write_result("mining", values, seed=0, quick=arguments.quick)
 
