@@ -26,7 +26,9 @@ from journeyman.training.evaluation.bench import evaluated
 def mine_command(
     agent: Annotated[str, typer.Option(help="The agent whose turns are mined")],
     kind: Annotated[str, typer.Option(help=f"What the rows are to be learned as: {', '.join(KINDS)}")] = "sft",
-    min_score: Annotated[float | None, typer.Option(help="Only runs whose label is at least this")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Only runs whose label is at least this; of kto and prompts, good from here")
+    ] = None,
     label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
     family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
     policy: Annotated[str | None, typer.Option(help="Only turns of this policy, e.g. teacher or worker@8")] = None,
@@ -72,12 +74,12 @@ def mine_command(
         purposes=tuple(map(_learnable, purpose or DEFAULT)),
     )
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
-    if kind != "documents" and (documents is not None or licence is not None):
-        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
     corpus = None
     if kind == "documents":
         corpus = find_corpus(documents, crew, agent, licence, length, workspace.config.server.model)
-    form = None if crew is None else _form(crew, agent)
+    elif documents is not None or licence is not None:
+        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
+    form = None if crew is None or corpus is not None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
         source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell, corpus)

@@ -21,9 +21,11 @@ class MineConfig(Config):
     label: str = "score"
     """The label of a trace that `min_score` is compared with."""
     min_score: float | None = Field(default=None, allow_inf_nan=False)
-    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
+    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not. Of pairs it is the
+    better side's; kinds that tell good from bad draw the line there, by default at 1."""
     policy: str | None = None
-    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected."""
+    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected. Of
+    pairs it is the better side's."""
     family: str | None = None
     """Only tasks of this family."""
     purposes: tuple[Learnable, ...] = DEFAULT
