@@ -57,14 +57,14 @@ def contract_refusals(source: Source, calls: Collection[Call]) -> dict[Call, str
 
 
 def follows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a prompt is the one before with a complaint behind it, which may be part of its last message."""
+    """Whether a prompt is the one before with complaints behind it, the first of which may be part of its last message."""
     if not before or len(after) < len(before) or [*after[: len(before) - 1]] != [*before[:-1]]:
         return False
     last, same = before[-1], after[len(before) - 1]
     if last == same:
         return len(after) > len(before)
-    longer = last["role"] == same["role"] == "user" and same["content"].startswith(f"{last['content']}\n\n")
-    return longer and len(after) == len(before)
+    both_ask = last["role"] == same["role"] == "user"
+    return both_ask and str(same["content"]).startswith(f"{last['content']}\n\n")
 
 
 def _contract(row: Mapping[str, Any]) -> str | None:
