@@ -57,7 +57,7 @@ def contract_refusals(source: Source, calls: Collection[Call]) -> dict[Call, str
 
 
 def follows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a prompt is the one before with complaints behind it, the first of which may be part of its last message."""
+    """Whether a prompt is the one before with complaints behind it; the first may be part of its last message."""
     if not before or len(after) < len(before) or [*after[: len(before) - 1]] != [*before[:-1]]:
         return False
     last, same = before[-1], after[len(before) - 1]
