@@ -27,6 +27,7 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.corpus import Corpus
 from journeyman.training.data.mine import KINDS, mine_to_file
 from journeyman.training.data.samples import Kind
@@ -90,8 +91,9 @@ def mined(folder: Path, kind: Kind) -> dict[str, Any]:
     corpus = Corpus("folder", (folder / TEXTS,), "CC BY-SA 4.0", 1024)
     started, worked = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as target:
-        mining = KINDS[kind](Source(store, AGENT, MineConfig(), corpus=corpus))
-        dataset = mine_to_file(mining, Path(target), lambda digest: "rows.jsonl")
+        source = Source(store, AGENT, MineConfig(), corpus=corpus)
+        mining = KINDS[kind](source)
+        dataset = mine_to_file(mining, Path(target), lambda digest: "rows.jsonl", Choosing(source))
         size = 0 if dataset is None else dataset.path.stat().st_size
     found = {"kind": kind, "rows": 0 if dataset is None else dataset.rows, "seconds": time.perf_counter() - started}
     return found | {"cpu_s": time.process_time() - worked, "peak_mb": _peak_mb(), "bytes": size, **mining.counts}

@@ -1,22 +1,53 @@
 """The `journeyman mine` command: recorded runs become a dataset for one agent."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.table import Table
 
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.prompt import PromptForm, prompt_form
+from journeyman.runtime.commands.traces.scope import (
+    CrewOption,
+    FamilyOption,
+    SessionOption,
+    SinceOption,
+    StatusOption,
+    TaskSetOption,
+    TextOption,
+    UntilOption,
+    UserOption,
+    conditions,
+)
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.training.commands.choose import (
+    BalanceOption,
+    CapOption,
+    HardOption,
+    KeepSecretsOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MixOption,
+    NearOption,
+    NoInjectionsOption,
+    OutliersOption,
+    SeedOption,
+    choose_config,
+    show_chosen,
+)
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
+from journeyman.training.data.choosing.choose import Choosing, Chosen
 from journeyman.training.data.corpus import find_corpus
+from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
+from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
@@ -29,9 +60,26 @@ def mine_command(
     min_score: Annotated[
         float | None, typer.Option(help="Only runs whose label is at least this; of kto and prompts, good from here")
     ] = None,
-    label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
-    family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
-    policy: Annotated[str | None, typer.Option(help="Only turns of this policy, e.g. teacher or worker@8")] = None,
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="The label that --min-score is compared with; with a value, only runs labelled so: thumbs=true",
+        ),
+    ] = "score",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Only turns of this policy, e.g. teacher or worker@8; repeatable"),
+    ] = None,
+    family: FamilyOption = None,
+    status: StatusOption = None,
+    session: SessionOption = None,
+    user: UserOption = None,
+    of_crew: CrewOption = None,
+    task_set: TaskSetOption = None,
+    text: TextOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     tasks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only runs of these tasks: a file, or a set's name")
     ] = None,
@@ -49,6 +97,21 @@ def mine_command(
     ] = None,
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the owner of those texts allows")] = None,
     length: Annotated[int, typer.Option(min=16, help="Tokens in a row of documents")] = 1024,
+    prefer: Annotated[
+        str | None,
+        typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
+    ] = None,
+    near: NearOption = None,
+    max_tokens: MaxTokensOption = None,
+    no_injections: NoInjectionsOption = False,
+    keep_secrets: KeepSecretsOption = False,
+    outliers: OutliersOption = None,
+    mix: MixOption = None,
+    cap: CapOption = None,
+    max_rows: MaxRowsOption = None,
+    hard: HardOption = None,
+    balance: BalanceOption = None,
+    seed: SeedOption = 0,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -66,12 +129,32 @@ def mine_command(
     """
     workspace = find_workspace(folder)
     store = workspace.store
-    config = MineConfig(
+    asked = conditions(
         label=label,
-        min_score=min_score,
         policy=policy,
         family=family,
-        purposes=tuple(map(_learnable, purpose or DEFAULT)),
+        status=status,
+        session=session,
+        user=user,
+        crew=of_crew,
+        task_set=task_set,
+        text=text,
+        since=since,
+        until=until,
+    )
+    config = _config(asked, min_score=min_score, purposes=tuple(map(_learnable, purpose or DEFAULT)))
+    choice = choose_config(
+        near=near,
+        max_tokens=max_tokens,
+        no_injections=no_injections,
+        secrets=keep_secrets,
+        outliers=outliers,
+        mix=mix,
+        cap=cap,
+        max_rows=max_rows,
+        hard=hard,
+        balance=balance,
+        seed=seed,
     )
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
     corpus = None
@@ -81,10 +164,19 @@ def mine_command(
         raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
     form = None if crew is None or corpus is not None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
-    with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell, corpus)
-        mining = KINDS[_kind(kind)](source)
-        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
+    source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, corpus=corpus)
+    preferred = _preferred(prefer, kind, source)
+    source = source if preferred is None else source._replace(left_out=preferred.left_out)
+    options = {"agent": agent, "kind": kind, **config.model_dump(mode="json"), **choice.model_dump(mode="json")}
+    more: dict[str, Any] = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    if corpus is not None:
+        more |= {"documents": ", ".join(map(str, corpus.paths)), "licence": licence, "length": length}
+    made = Provenance.now(workspace, options | more)
+    with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
+        source = source._replace(on_turn=tell)
+        mining, choosing = KINDS[_kind(kind)](source), Choosing(source, choice)
+        dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), choosing, made)
+    chosen = choosing.chosen
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in (*mining.refused, *mining.edited.refused):
@@ -101,7 +193,7 @@ def mine_command(
             markup=False,
         )
     if dataset is None:
-        raise TrainingError(_nothing(agent, mining, workspace))
+        raise TrainingError(_nothing(agent, mining, chosen, workspace))
     report = {
         **dataset._asdict(),
         "turns": mining.turns,
@@ -109,8 +201,19 @@ def mine_command(
         "edits": mining.edited.model_dump(),
         "superseded": [pair.model_dump() for pair in mining.superseded],
         "counts": mining.counts,
+        **chosen.model_dump(exclude={"rows"}),
     }
-    emit(report, as_json, lambda: _show(dataset, mining))
+    if preferred is not None:
+        report["preferred"] = preferred.model_dump(include={"before", "after"})
+    emit(report, as_json, lambda: _show(dataset, mining, chosen, preferred))
+
+
+def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tuple[Learnable, ...]) -> MineConfig:
+    """`asked` is what `conditions` gives. A label with a value is a condition; one without it is the score's name."""
+    values = dict(asked)
+    label = values.pop("label")
+    named = {"labelled": label} if {"value", "min_value"} & values.keys() else {"label": label}
+    return MineConfig(min_score=min_score, purposes=purposes, **values, **named)
 
 
 def _form(crew: Path, agent: str) -> PromptForm:
@@ -135,22 +238,39 @@ def _learnable(purpose: str) -> Learnable:
     raise ConfigError(f"--purpose {purpose}: nobody learns from such runs; have {', '.join(get_args(Learnable))}")
 
 
-def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
-    counted = [*mining.refused.items(), *mining.edited.refused.items()]
+def _nothing(agent: str, mining: Mining, chosen: Chosen, workspace: Workspace) -> str:
+    counted = [*mining.refused.items(), *mining.edited.refused.items(), *chosen.left_out.items()]
     reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
     if mining.unit != "turn":
         return f"no {mining.unit} became a sample: {reasons or 'there is no text'}"
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: DatasetFile, mining: Mining) -> None:
-    refused, edited = sum(mining.refused.values()), mining.edited
+def _preferred(prefer: str | None, kind: str, source: Source) -> Preferred | None:
+    if prefer not in (None, "short"):
+        raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
+    if prefer is not None and kind != "sft":
+        raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
+    return None if prefer is None else prefer_short(source)
+
+
+def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Preferred | None) -> None:
+    refused, edited, left_out = sum(mining.refused.values()), mining.edited, sum(chosen.left_out.values())
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
-    out.print(f"{dataset.rows} rows from {mining.turns} {mining.unit}s; {refused} {mining.unit}s refused")
+    out.print(
+        f"{dataset.rows} rows from {mining.turns} {mining.unit}s; {refused} {mining.unit}s refused"
+        + (f"; {left_out} rows left out" if left_out else "")
+    )
     if edited != NO_EDITS:
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
+        )
+    if preferred is not None and preferred.before is not None and preferred.after is not None:
+        before, after = preferred.before, preferred.after
+        out.print(
+            f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
+            f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
@@ -160,6 +280,7 @@ def _show(dataset: DatasetFile, mining: Mining) -> None:
             for reason, count in reasons.items():
                 table.add_row(reason, str(count))
             out.print(table)
+    show_chosen(chosen)
     for one in mining.superseded:
         counts, older = one.counts, one.superseded
         where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")

@@ -99,7 +99,7 @@ class PreferenceMining:
         return None
 
     def _correct(self, turn: MinedTurn, call: Call, edit: Edit) -> str | None:
-        if self._source.config.policy not in (None, PERSON):
+        if not self._source.config.takes(PERSON):
             return "corrected by a person"
         refusal = turn.refusal if turn.refusal != UNUSABLE else None
         if refusal is None:
@@ -120,8 +120,7 @@ class PreferenceMining:
 
     def _unwanted(self, turn: MinedTurn) -> str | None:
         """Why a turn can't be the chosen side: that is the one whose policy is asked for."""
-        policy = self._source.config.policy
-        return None if policy in (None, turn.policy) else f"not of {policy}"
+        return None if self._source.config.takes(turn.policy) else "of a policy that isn't asked for"
 
     def _is_enough(self, outcome: Outcome | None) -> bool:
         least = self._source.config.min_score

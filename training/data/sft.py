@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from journeyman.training.data.accepted import not_accepted
 from journeyman.training.data.admission import Learnable
 from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edits
 from journeyman.training.data.replies import Replies
@@ -43,13 +44,14 @@ class SFTMining:
         self._origins.clear()
         config = self._source.config
         scores = self._source.scores()
+        self._left_out = {**self._source.left_out, **not_accepted(self._source.store)}
         self._replies = replies = Replies(self._source)
-        asked = None if config.policy == PERSON else config.policy  # A person wrote over whatever policy was asked.
+        by_person = config.takes(PERSON)
+        asked = None if by_person else config.policy  # A person wrote over whatever policy was asked.
         self._edits = edits = Edits(self._source.store, self._source.agent, self._source.wanted(asked))
-        by_person = config.policy in (None, PERSON)
         for turn in replies.turns(asked):
             edit = edits.of(turn.trace_id, turn.span_id)
-            if edit is None and config.policy == PERSON:
+            if edit is None and not config.takes(turn.policy):
                 continue
             self._source.on_turn(turn.trace_id)
             refusal = replies.run_refusal(turn.trace_id)
@@ -95,7 +97,7 @@ class SFTMining:
 
     def _refusal(self, turn: MinedTurn, edit: Edit | None, scores: dict[str, float | None]) -> str | None:
         corrected = None if edit is None else "corrected by a person"
-        return corrected or self._score_refusal(turn, scores) or turn.unfit
+        return corrected or self._left_out.get(turn.trace_id) or self._score_refusal(turn, scores) or turn.unfit
 
     def _score_refusal(self, turn: MinedTurn, scores: dict[str, float | None]) -> str | None:
         config = self._source.config
@@ -113,6 +115,8 @@ class SFTMining:
         reply = self._replies.read(turn)
         if isinstance(reply, str):
             return reply
+        if (refusal := reply.misformed) is not None:
+            return refusal
         known = self._span_ids.get(digest := reply.digest)
         if known is not None:
             known.append(turn.span_id)

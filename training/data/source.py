@@ -1,7 +1,8 @@
 """The source of rows: whose turns are wanted, of which runs, and what may not be learned from."""
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from pydantic import Field
 
@@ -9,9 +10,15 @@ from journeyman.agents.prompt import PromptForm
 from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
+from journeyman.traces.trace import Ending
 from journeyman.training.data.admission import DEFAULT, Learnable
 from journeyman.training.data.corpus import Corpus
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
+
+_OF_RUNS = (
+    *("family", "status", "session", "user", "crew", "task_set"),
+    *("value", "min_value", "text", "since_ns", "until_ns"),
+)
 
 
 class MineConfig(Config):
@@ -23,13 +30,35 @@ class MineConfig(Config):
     min_score: float | None = Field(default=None, allow_inf_nan=False)
     """Smallest value of the label, true counting as 1; None takes every trace, labelled or not. Of pairs it is the
     better side's; kinds that tell good from bad draw the line there, by default at 1."""
-    policy: str | None = None
-    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected. Of
+    policy: tuple[str, ...] | None = None
+    """Only turns that were asked of one of these, e.g. `teacher`; `person` for the replies that people corrected. Of
     pairs it is the better side's."""
     family: str | None = None
-    """Only tasks of this family."""
+    """Only tasks of this family; this and what follows is about the run, as for `traces list`."""
+    status: Ending | None = None
+    session: str | None = None
+    user: str | None = None
+    crew: str | None = None
+    task_set: str | None = None
+    labelled: str | None = None
+    """Only runs with a label of this name, its newest one being `value` or at least `min_value`, if those are given."""
+    value: bool | float | str | None = None
+    min_value: float | None = None
+    text: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
     purposes: tuple[Learnable, ...] = DEFAULT
     """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
+
+    def takes(self, policy: str | None) -> bool:
+        """Whether rows of that policy are wanted."""
+        return self.policy is None or policy in self.policy
+
+    @property
+    def runs(self) -> Conditions:
+        """What the runs must meet."""
+        conditions = {name: getattr(self, name) for name in _OF_RUNS}
+        return cast(Conditions, conditions | {"label": self.labelled})
 
 
 SOLVED = 1.0
@@ -61,12 +90,14 @@ class Source(NamedTuple):
     """How the agent is addressed now; by default, as in its newest run that may be learned from."""
     on_turn: Callable[[str], None] = lambda trace_id: None
     """Is told the trace of each turn that is looked at."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """By trace id, runs whose replies are not to be imitated, in rows of SFT, and why."""
     corpus: Corpus | None = None
     """Texts that aren't in the record, for rows of kind `documents`."""
 
-    def wanted(self, policy: str | None) -> Conditions:
-        """Of the turns that are looked at, `policy` being the one that was asked."""
-        return {"agent": self.agent, "policy": policy, "family": self.config.family, "ids": self.ids}
+    def wanted(self, policy: Sequence[str] | None) -> Conditions:
+        """Of the turns that are looked at, `policy` being those of which one was asked."""
+        return {**self.config.runs, "agent": self.agent, "policy": policy, "ids": self.ids}
 
     @property
     def threshold(self) -> float:

@@ -1,5 +1,6 @@
 """Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,11 @@ class HeldOut:
     def __bool__(self) -> bool:
         return bool(self._set_of)
 
+    @property
+    def tasks(self) -> dict[str, int]:
+        """How many tasks of each set."""
+        return dict(Counter(self._set_of))
+
     def runs(self, store: TraceStore) -> dict[str, str]:
         """Why nothing of a run may be learned from, by trace id; the others are left out.
 
@@ -69,8 +75,14 @@ class HeldOut:
         asked = (message["content"] for message in messages if message["role"] == "user")
         return next((reason for text in asked if (reason := self._of_text(text, False))), None)
 
+    def task(self, task: Task) -> str | None:
+        """Why nobody may learn from a task: it is one that is held out, or is tied to one."""
+        return self._reason(self._ties.of(task), references=True) if self else None
+
     def _find(self, text: str, references: bool) -> str | None:
-        ties = self._ties.of(Task(id="", prompt=text))
+        return self._reason(self._ties.of(Task(id="", prompt=text)), references)
+
+    def _reason(self, ties: Mapping[int, Tie], references: bool) -> str | None:
         tied = [(position, tie) for position, tie in ties.items() if references or tie.kind != "reference"]
         if not tied:
             return None

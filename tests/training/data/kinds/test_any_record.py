@@ -12,6 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from journeyman.traces.trace import Task
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.mine import KINDS, mine_to_file
 from journeyman.training.data.samples import AnySample, DocumentSample, Kind, PreferenceSample, read_samples
 from journeyman.training.data.tasks.heldout import HeldOut
@@ -31,6 +32,7 @@ def recorded(chance: random.Random) -> dict[str, Any]:
             (chance.choice("abc"), chance.random() < 0.8, chance.random() < 0.9) for _ in range(chance.randint(1, 3))
         ],
         "task": chance.choice([*TASKS, *TASKS, HELD_OUT, NEAR]),
+        "goal": chance.choice([None, "go on with your part"]),
         "purpose": chance.choice([*["service", "rollout", "replay"] * 3, "gate", None]),
         "score": chance.choice([0.0, 0.5, 1.0, 0.0, 1.0, None]),
         "status": chance.choice([*["ok"] * 6, "failed", None]),
@@ -42,7 +44,7 @@ def recorded(chance: random.Random) -> dict[str, Any]:
 
 def chats(one: dict[str, Any], chat: Any) -> Iterator[dict[str, Any]]:
     """Each turn goes on from the one before, or complains of it."""
-    prompt: tuple[str, ...] = (one["task"],)
+    prompt: tuple[str, ...] = (one["goal"] or one["task"],)
     for reply, usable, known in one["turns"]:
         more = {} if known else {"LOGPROBS": None}
         yield chat(reply, *prompt, failed=not usable, policy=one["policy"], **more)
@@ -59,19 +61,19 @@ class Recorded(NamedTuple):
 
 def record(runs: Any, written: list[dict[str, Any]], chat: Any) -> Recorded:
     forbidden, replays, prompts = Recorded(set(), set(), {})
-    known: list[tuple[str, bool, str]] = []
+    known: list[tuple[str, bool, str, str | None]] = []
     for one in written:
         original = None if one["original"] < 0 or not known else known[one["original"] % len(known)]
         replay = one["purpose"] == "replay" and original is not None
         if replay and original is not None:
-            one["task"] = original[2]
+            one["task"], one["goal"] = original[2:]
         asked = list(chats(one, chat))
         told = {name: one[name] for name in ("purpose", "score", "status", "task")}
         trace_id, spans = runs.run(*asked, **told, replay_of=original[0] if replay and original else None)
         held_out = one["task"] in (HELD_OUT, NEAR) or one["purpose"] in ("gate", None)
         held_out |= one["purpose"] == "replay" and (original is None or original[1])
         replays |= {trace_id} if one["purpose"] == "replay" else set()
-        known.append((trace_id, held_out or one["purpose"] == "replay", one["task"]))
+        known.append((trace_id, held_out or one["purpose"] == "replay", one["task"], one["goal"]))
         for span, turn in zip(spans, asked, strict=True):
             prompts[span] = tuple(map(ord, "".join(texts_of(turn))))
             forbidden |= {span} if held_out else set()
@@ -88,7 +90,8 @@ def texts_of(turn: dict[str, Any]) -> Iterator[str]:
 
 def mined(runs: Any, kind: Kind, folder: Path) -> list[AnySample]:
     held_out = HeldOut({"gate": [Task(id="g", prompt=HELD_OUT)]}, 0.7)
-    dataset = mine_to_file(KINDS[kind](runs.source(held_out=held_out)), folder, lambda digest: f"{kind}.jsonl")
+    source = runs.source(held_out=held_out)
+    dataset = mine_to_file(KINDS[kind](source), folder, lambda digest: f"{kind}.jsonl", Choosing(source))
     return [] if dataset is None else read_samples(dataset.path)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.corpus import Corpus, find_corpus, token_count
 from journeyman.training.data.documents import DocumentMining
 from journeyman.training.data.mine import mine_to_file
@@ -27,8 +28,9 @@ def texts(tmp_path: Path) -> Path:
 
 
 def mined(runs: Any, corpus: Corpus, folder: Path, **source: Any) -> tuple[list[DocumentSample], DocumentMining]:
-    mining = DocumentMining(runs.source(**source)._replace(corpus=corpus))
-    dataset = mine_to_file(mining, folder, lambda digest: "rows.jsonl")
+    asked = runs.source(**source)._replace(corpus=corpus)
+    mining = DocumentMining(asked)
+    dataset = mine_to_file(mining, folder, lambda digest: "rows.jsonl", Choosing(asked))
     return ([] if dataset is None else read_samples(dataset.path, DocumentSample)), mining
 
 

@@ -45,8 +45,8 @@ def test_the_same_task_under_two_policies(runs: Any, chat: Any, mine: Any) -> No
     runs.run(chat("9 moons", policy="worker@1"), score=0.0)
     ((pair,), _) = mine("preference")
     assert (said(pair)[0], pair.chosen.policy, pair.rejected.policy) == ("policies", "worker@2", "worker@1")
-    assert mine("preference", policy="worker@1")[0] == []
-    assert len(mine("preference", policy="worker@2")[0]) == 1
+    assert mine("preference", policy=("worker@1",))[0] == []
+    assert len(mine("preference", policy=("worker@2",))[0]) == 1
 
 
 def test_rankings_of_a_judge_by_label_and_by_the_crews_own(runs: Any, chat: Any, mine: Any) -> None:
