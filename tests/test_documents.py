@@ -261,6 +261,7 @@ ELSEWHERE = (
     "demo", "evaluate", "gate", "teach", "mcp", "model", "run", "server", "train", "train-router",
     "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
+    "mine --agent lookup --kind",
     "replay TRACE --crew crew.toml --from", "label --from-mlflow",
     "traces export --otlp", "traces receive", "traces tail", "tasks write",
 )  # fmt: skip
@@ -377,6 +378,14 @@ def test_the_tables_of_the_benchmarks_are_those_of_the_results() -> None:
     ]
     rows += [f"{faults['runs']:,} runs", f"{faults['faults']:,} faults of {len(faults['by_fault'])} kinds"]
     rows += [f"{faults['taken_back']} replies broke off", f"{faults['streamed']:,} were streamed"]
+    mining = measured("mining")
+    mined = {f"`{row['kind']}`": row for row in mining["kinds"]}
+    mined |= {f"plain DuckDB, {row['kind']}": row for row in mining["duckdb"]}
+    rows += [
+        f"| {title} | {row['rows']:,} | {row['seconds']:.1f} | {row['cpu_s']:.1f} | {row['peak_mb']:,.0f} |"
+        for title, row in mined.items()
+    ]
+    rows += [f"{mining['mlflow']['spans']:,} spans through its own API in {mining['mlflow']['seconds']:.1f} s"]
     assert [row for row in rows if row not in page] == []
     assert [path.name for path in RESULTS.glob("*.json") if "quick" not in path.name and path.name not in page] == []
 

@@ -21,14 +21,17 @@ def read_passages(path: Path) -> list[str]:
     Raises `ConfigError` naming the file, and for a broken line its number.
     """
     if path.is_dir():
-        return [passage for file in _files(path) for passage in _split(read_text(file), str(file.relative_to(path)))]
+        return [
+            passage for file in text_files(path) for passage in _split(read_text(file), str(file.relative_to(path)))
+        ]
     numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_row_text(line, f"{path} line {number}") for number, line in numbered]
     return [line for _, line in numbered]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def text_files(folder: Path) -> Iterator[Path]:
+    """Its text and Markdown files at any depth, hidden ones and links left out, in the order of their names."""
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):

@@ -42,6 +42,7 @@ from journeyman.training.commands.choose import (
 )
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.choosing.choose import Choosing, Chosen
+from journeyman.training.data.corpus import find_corpus
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
@@ -56,7 +57,9 @@ from journeyman.training.evaluation.bench import evaluated
 def mine_command(
     agent: Annotated[str, typer.Option(help="The agent whose turns are mined")],
     kind: Annotated[str, typer.Option(help=f"What the rows are to be learned as: {', '.join(KINDS)}")] = "sft",
-    min_score: Annotated[float | None, typer.Option(help="Only runs whose label is at least this")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Only runs whose label is at least this; of kto and prompts, good from here")
+    ] = None,
     label: Annotated[
         str,
         typer.Option(
@@ -88,6 +91,12 @@ def mine_command(
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
     ] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Texts for --kind documents (default: what the --crew's agent looks up)"),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the owner of those texts allows")] = None,
+    length: Annotated[int, typer.Option(min=16, help="Tokens in a row of documents")] = 1024,
     prefer: Annotated[
         str | None,
         typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
@@ -148,13 +157,20 @@ def mine_command(
         seed=seed,
     )
     ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
-    form = None if crew is None else _form(crew, agent)
+    corpus = None
+    if kind == "documents":
+        corpus = find_corpus(documents, crew, agent, licence, length, workspace.config.server.model)
+    elif documents is not None or licence is not None:
+        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
+    form = None if crew is None or corpus is not None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
-    source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form)
+    source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, corpus=corpus)
     preferred = _preferred(prefer, kind, source)
     source = source if preferred is None else source._replace(left_out=preferred.left_out)
     options = {"agent": agent, "kind": kind, **config.model_dump(mode="json"), **choice.model_dump(mode="json")}
-    more = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    more: dict[str, Any] = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    if corpus is not None:
+        more |= {"documents": ", ".join(map(str, corpus.paths)), "licence": licence, "length": length}
     made = Provenance.now(workspace, options | more)
     with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
         source = source._replace(on_turn=tell)
@@ -225,6 +241,8 @@ def _learnable(purpose: str) -> Learnable:
 def _nothing(agent: str, mining: Mining, chosen: Chosen, workspace: Workspace) -> str:
     counted = [*mining.refused.items(), *mining.edited.refused.items(), *chosen.left_out.items()]
     reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
+    if mining.unit != "turn":
+        return f"no {mining.unit} became a sample: {reasons or 'there is no text'}"
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
@@ -240,7 +258,7 @@ def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Prefe
     refused, edited, left_out = sum(mining.refused.values()), mining.edited, sum(chosen.left_out.values())
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(
-        f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused"
+        f"{dataset.rows} rows from {mining.turns} {mining.unit}s; {refused} {mining.unit}s refused"
         + (f"; {left_out} rows left out" if left_out else "")
     )
     if edited != NO_EDITS:
@@ -256,7 +274,7 @@ def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Prefe
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
-    for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
+    for what, reasons in ((f"{mining.unit}s", mining.refused), ("edits", edited.refused)):
         if reasons:
             table = Table("refused", what, box=None)
             for reason, count in reasons.items():

@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from journeyman.agents.judge import JUDGE
 from journeyman.traces import attributes as a
-from journeyman.traces.assemble import withheld
+from journeyman.traces.assemble import TEXT_MISSING, withheld
 from journeyman.traces.base import Record
 from journeyman.traces.exchange.mlflow_form import EDIT
 from journeyman.traces.labels import Label, newest
@@ -16,8 +16,9 @@ from journeyman.traces.messages import NotForTrainingError
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Trace
-from journeyman.training.data.reply_form import Output, ReplyForm
+from journeyman.training.data.reply_form import Output, ReplyForm, lists_calls
 from journeyman.training.data.statements import Superseded, settle
+from journeyman.training.data.turns import UNREADABLE, MinedTurn, read_definitions
 
 PERSON = "person"
 """The policy of a reply that a person wrote in the place of a recorded one."""
@@ -89,6 +90,20 @@ class Edits:
     def of(self, trace_id: str, span_id: str) -> Edit | None:
         return self._edits.get((trace_id, span_id))
 
+    def written(self, turn: MinedTurn, edit: Edit, tools: str | None) -> MinedTurn | str:
+        """The turn as the person would have had it, or why it can't be: `tools` are those that were in sight."""
+        if edit.withheld is not None:
+            return edit.withheld
+        if not turn.input_messages or turn.input_messages.startswith(a.DIGEST_ONLY):
+            return TEXT_MISSING
+        try:
+            text = edit.completion(_reply_form(turn, edit, tools, self.outputs))
+        except NotForTrainingError as error:
+            return str(error)
+        except ValueError:
+            return UNREADABLE
+        return turn.by(PERSON, text)
+
     def took(self, edit: Edit, refusal: str | None) -> None:
         """An edit became a row, or was refused."""
         self._turns += refusal is None
@@ -138,6 +153,19 @@ class Edits:
             return {}
         turns = {trace.trace_id: _answering(trace) for trace in store.traces(ids=ids)}
         return {trace_id: span_id for trace_id, span_id in turns.items() if span_id is not None}
+
+
+def _reply_form(turn: MinedTurn, edit: Edit, tools: str | None, outputs: tuple[Output, ...]) -> ReplyForm | None:
+    """None for what isn't of our runs, where any text is a reply."""
+    if turn.run_id is None:
+        return None
+    return ReplyForm(
+        role=edit.role,
+        written=turn.output_type == "json",
+        tools=tuple(tool["name"] for tool in read_definitions(tools)) if tools else (),
+        several=lists_calls(turn.output_messages),
+        outputs=outputs,
+    )
 
 
 def _labels(store: TraceStore, wanted: Conditions) -> list[Label]:

@@ -26,6 +26,7 @@ class KTOMining:
     A reply that was good once and bad another time gives a row of each label.
     """
 
+    unit = "turn"
     edited = NO_EDITS
 
     def __init__(self, source: Source) -> None:
@@ -76,7 +77,7 @@ class KTOMining:
 
     def _row(self, turn: MinedTurn, corrected: bool) -> bytes | str | None:
         """The line of the row if it is a new one, else None; or why there is none."""
-        judged = self._judged(turn)
+        judged = turn.refusal or self._judged(turn)
         if isinstance(judged, str):
             return judged
         if (refusal := _unfit(turn, judged.good, corrected)) is not None:
@@ -116,5 +117,5 @@ class KTOMining:
 def _unfit(turn: MinedTurn, good: bool, corrected: bool) -> str | None:
     """Why it can't be learned from. A bad reply may have been the reason why the agent's work failed."""
     if not good:
-        return turn.refusal or trajectory_refusal(turn.agent, turn.trajectory_status)
+        return trajectory_refusal(turn.agent, turn.trajectory_status)
     return turn.unfit or ("corrected by a person" if corrected else None)

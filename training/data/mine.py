@@ -9,8 +9,10 @@ from typing import Protocol
 from journeyman.traces.base import Record
 from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.datasets.card import Profile, Provenance, write_card
+from journeyman.training.data.documents import DocumentMining
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
+from journeyman.training.data.preference import PreferenceMining
 from journeyman.training.data.prompts import PromptMining
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, Kind, SFTSample, write_lines
 from journeyman.training.data.sft import SFTMining
@@ -20,6 +22,9 @@ from journeyman.training.data.statements import Superseded
 
 class Mining(Protocol):
     """One pass over the record that gives rows of one kind."""
+
+    unit: str
+    """What rows are made of, in the singular."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The line of each row, as far as the pass knows it yet."""
@@ -50,8 +55,10 @@ class Mining(Protocol):
 
 KINDS: Mapping[Kind, Callable[[Source], Mining]] = {
     "sft": SFTMining,
+    "preference": PreferenceMining,
     "kto": KTOMining,
     "prompts": PromptMining,
+    "documents": DocumentMining,
 }
 """A new kind of row is a line here, and a module beside `sft`."""
 

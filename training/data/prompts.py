@@ -64,6 +64,7 @@ class PromptMining:
     """One pass over the turns of an agent; in memory are a few thousand of them, and of each prompt a digest, the ids
     of its spans and what its runs were worth."""
 
+    unit = "turn"
     edited = NO_EDITS
     superseded = ()
 

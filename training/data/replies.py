@@ -1,6 +1,6 @@
 """Replies: what an agent said, each in the prompt that the agent is shown now, or why nobody may learn from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -10,9 +10,7 @@ from journeyman.traces.messages import NotForTrainingError
 from journeyman.training.data.admission import Admission, Learnable
 from journeyman.training.data.source import Source
 from journeyman.training.data.student import Prompt, Student, Tools
-from journeyman.training.data.turns import MinedTurn, digest_texts
-
-UNREADABLE = "messages not readable"
+from journeyman.training.data.turns import UNREADABLE, MinedTurn, digest_texts
 
 
 class Reply(NamedTuple):
@@ -37,6 +35,11 @@ class Reply(NamedTuple):
     def prompt_digest(self) -> bytes:
         """Equal for turns that were shown the same; of what a server sampled, in its own tokens too."""
         return digest_texts((*(self.turn.ids or ("",))[:1], *self.asked))
+
+    @property
+    def said_digest(self) -> bytes:
+        """Equal for turns that said the same."""
+        return digest_texts((self.content, to_json(self.tool_calls).decode() if self.tool_calls else ""))
 
     @property
     def misformed(self) -> str | None:
@@ -93,9 +96,13 @@ class Replies:
         """Digest of the prompt form that the student is shown."""
         return self._student.digest
 
-    def turns(self, policy: Sequence[str] | None) -> Iterator[MinedTurn]:
-        """In the order in which the calls began; `policy` are those of which one was asked, None for any."""
-        for values in self._source.store.turns(MinedTurn._fields, **self._source.wanted(policy)):
+    def turns(self, policy: Sequence[str] | None, ids: Collection[str] | None = None) -> Iterator[MinedTurn]:
+        """In the order in which the calls began; `policy` are those of which one was asked, None for any, `ids` the
+        runs."""
+        wanted = self._source.wanted(policy)
+        if ids is not None:
+            wanted["ids"] = ids
+        for values in self._source.store.turns(MinedTurn._fields, **wanted):
             yield MinedTurn._make(values)
 
     def admitted(self, policy: Sequence[str] | None) -> Iterator[tuple[MinedTurn, str | None]]:

@@ -3,18 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from journeyman.traces.assemble import TEXT_MISSING
-from journeyman.traces.attributes import DIGEST_ONLY
-from journeyman.traces.messages import NotForTrainingError
 from journeyman.training.data.accepted import not_accepted
 from journeyman.training.data.admission import Learnable
 from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edits
-from journeyman.training.data.replies import UNREADABLE, Replies
-from journeyman.training.data.reply_form import Output, ReplyForm, lists_calls
+from journeyman.training.data.replies import Replies
 from journeyman.training.data.samples import SFTOrigin, SFTSample, plain_line, with_spans
 from journeyman.training.data.source import Source
 from journeyman.training.data.statements import Superseded
-from journeyman.training.data.turns import MinedTurn, read_definitions
+from journeyman.training.data.turns import MinedTurn
 
 ORIGINS: Mapping[Learnable, SFTOrigin] = {
     "service": "service",
@@ -30,6 +26,8 @@ class SFTMining:
 
     A row that comes again is merged into the first: `finished` names all its spans.
     """
+
+    unit = "turn"
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -50,7 +48,7 @@ class SFTMining:
         self._replies = replies = Replies(self._source)
         by_person = config.takes(PERSON)
         asked = None if by_person else config.policy  # A person wrote over whatever policy was asked.
-        edits = Edits(self._source.store, self._source.agent, self._source.wanted(asked))
+        self._edits = edits = Edits(self._source.store, self._source.agent, self._source.wanted(asked))
         for turn in replies.turns(asked):
             edit = edits.of(turn.trace_id, turn.span_id)
             if edit is None and not config.takes(turn.policy):
@@ -60,7 +58,7 @@ class SFTMining:
             if refusal is None and not replies.wants(turn.trace_id):
                 continue
             if edit is not None and by_person:
-                row = refusal or self._edited_row(turn, edit, edits.outputs)
+                row = refusal or self._edited_row(turn, edit)
                 edits.took(edit, row if isinstance(row, str) else None)
             else:
                 row = refusal or self._refusal(turn, edit, scores) or self._row(turn)
@@ -92,19 +90,10 @@ class SFTMining:
     def superseded(self) -> tuple[Superseded, ...]:
         return self.edited.superseded
 
-    def _edited_row(self, turn: MinedTurn, edit: Edit, outputs: tuple[Output, ...]) -> bytes | str | None:
+    def _edited_row(self, turn: MinedTurn, edit: Edit) -> bytes | str | None:
         """Like `_row`, of what the person wrote. How the work ended and what it scored is of what was said before."""
-        if edit.withheld is not None:
-            return edit.withheld
-        if not turn.input_messages or turn.input_messages.startswith(DIGEST_ONLY):
-            return TEXT_MISSING
-        try:
-            text = edit.completion(_reply_form(turn, edit, self._replies.definitions(turn), outputs))
-        except NotForTrainingError as error:
-            return str(error)
-        except ValueError:
-            return UNREADABLE
-        return self._row(turn.by(PERSON, text), edited_by=edit.label.source)
+        written = self._edits.written(turn, edit, self._replies.definitions(turn))
+        return written if isinstance(written, str) else self._row(written, edited_by=edit.label.source)
 
     def _refusal(self, turn: MinedTurn, edit: Edit | None, scores: dict[str, float | None]) -> str | None:
         corrected = None if edit is None else "corrected by a person"
@@ -140,16 +129,3 @@ class SFTMining:
         self._origins[origin] += 1
         fields = reply.fields(messages, self._replies.form)
         return plain_line(SFTSample, written=reply.written, origin=origin, edited_by=edited_by, **fields)
-
-
-def _reply_form(turn: MinedTurn, edit: Edit, tools: str | None, outputs: tuple[Output, ...]) -> ReplyForm | None:
-    """None for what isn't of our runs, where any text is a reply."""
-    if turn.run_id is None:
-        return None
-    return ReplyForm(
-        role=edit.role,
-        written=turn.output_type == "json",
-        tools=tuple(tool["name"] for tool in read_definitions(tools)) if tools else (),
-        several=lists_calls(turn.output_messages),
-        outputs=outputs,
-    )

@@ -12,6 +12,7 @@ from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Ending
 from journeyman.training.data.admission import DEFAULT, Learnable
+from journeyman.training.data.corpus import Corpus
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 _OF_RUNS = (
@@ -27,9 +28,11 @@ class MineConfig(Config):
     label: str = "score"
     """The label of a trace that `min_score` is compared with."""
     min_score: float | None = Field(default=None, allow_inf_nan=False)
-    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
+    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not. Of pairs it is the
+    better side's; kinds that tell good from bad draw the line there, by default at 1."""
     policy: tuple[str, ...] | None = None
-    """Only turns that were asked of one of these, e.g. `teacher`; `person` for the replies that people corrected."""
+    """Only turns that were asked of one of these, e.g. `teacher`; `person` for the replies that people corrected. Of
+    pairs it is the better side's."""
     family: str | None = None
     """Only tasks of this family; this and what follows is about the run, as for `traces list`."""
     status: Ending | None = None
@@ -89,6 +92,8 @@ class Source(NamedTuple):
     """Is told the trace of each turn that is looked at."""
     left_out: Mapping[str, str] = MappingProxyType({})
     """By trace id, runs whose replies are not to be imitated, in rows of SFT, and why."""
+    corpus: Corpus | None = None
+    """Texts that aren't in the record, for rows of kind `documents`."""
 
     def wanted(self, policy: Sequence[str] | None) -> Conditions:
         """Of the turns that are looked at, `policy` being those of which one was asked."""

@@ -15,6 +15,8 @@ from journeyman.traces.messages import (
     reply_attribute,
 )
 
+UNREADABLE = "messages not readable"
+
 FUNCTION = ("name", "description", "parameters")
 """What of a function's definition a server is sent."""
 
@@ -24,6 +26,7 @@ class MinedTurn(NamedTuple):
 
     trace_id: str
     span_id: str
+    trajectory_id: str
     agent: str
     policy: str | None
     trajectory_status: str | None

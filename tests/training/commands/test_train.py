@@ -14,7 +14,7 @@ from journeyman.traces.errors import TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.commands.train import train
 from journeyman.training.data.datasets.card import Profile, Provenance, write_card
-from journeyman.training.data.samples import SFTSample, write_samples
+from journeyman.training.data.samples import KTOSample, SFTSample, write_samples
 
 SAMPLES = [
     SFTSample(
@@ -27,6 +27,17 @@ SAMPLES = [
     )
     for number in range(4)
 ]
+
+
+def test_it_refuses_rows_of_another_kind_than_its_method_takes(workspace: Workspace) -> None:
+    told = SAMPLES[0].model_dump(exclude={"kind", "edited_by", "origin"})
+    data = workspace.root / "rows.jsonl"
+    write_samples([KTOSample(**told, label=True, origin="thumbs")], data)
+    app = typer.Typer()
+    app.command()(train)
+    ended = CliRunner().invoke(app, ["--agent", "worker", "--data", str(data), "-C", str(workspace.root)])
+    assert isinstance(ended.exception, TrainingError)
+    assert str(ended.exception) == f"{data} holds rows of kind kto, not sft: mine some with --kind sft"
 
 
 @pytest.mark.train

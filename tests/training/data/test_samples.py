@@ -1,5 +1,7 @@
 """Datasets come back as they were written, whole or not at all."""
 
+import json
+import re
 import resource
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import (
+    RECORDS,
     KTOSample,
     PreferenceSample,
     Sample,
@@ -19,6 +22,8 @@ from journeyman.training.data.samples import (
     read_samples,
     write_samples,
 )
+
+README = Path(__file__).parents[3] / "training" / "README.md"
 
 # Python's splitlines would break a row at the line separators of Unicode, which JSON leaves as they are.
 TEXT = SFTSample(
@@ -140,3 +145,9 @@ def test_the_sides_of_a_pair_differ(tmp_path: Path) -> None:
         PreferenceSample.model_validate(PAIR.model_dump() | {"rejected": SIDE.model_dump()})
     with pytest.raises(ValidationError, match="given together"):
         PreferenceSample.model_validate(PAIR.model_dump() | {"prompt_token_ids": None})
+
+
+def test_the_rows_that_the_page_shows_are_rows_of_their_kinds() -> None:
+    shown = re.findall(r"^```jsonl\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    rows = [RECORDS[json.loads(row)["kind"]].model_validate_json(row) for row in shown]
+    assert {row.kind for row in rows} == RECORDS.keys() - {"sft"}

@@ -1,6 +1,7 @@
 """Recorded runs of one crew, whose worker answers in turns, with whatever is later said of them."""
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
-from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.log import SpanLog, SpanRecord
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Task
@@ -53,12 +54,35 @@ def turn(reply: str, *prompt: str, failed: bool = False, policy: str | None = No
     return whole
 
 
+class Shuffled:
+    """A sink that hands spans on at its end, in any order."""
+
+    def __init__(self, log: SpanLog, order: random.Random) -> None:
+        self._log = log
+        self._order = order
+        self._spans: list[SpanRecord] = []
+
+    def append(self, span: SpanRecord, *, sync: bool) -> None:
+        self._spans.append(span)
+
+    def close(self) -> None:
+        self._order.shuffle(self._spans)
+        for span in self._spans:
+            self._log.append(span, sync=False)
+        self._log.close()
+
+
 class Runs:
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, order: random.Random | None = None) -> None:
+        """With `order`, spans are recorded in that one once the record is closed."""
         self.workspace = workspace
         self.store = workspace.store
-        self._log = SpanLog(workspace.spans)
+        log = SpanLog(workspace.spans)
+        self._log = log if order is None else Shuffled(log, order)
         self._tracer = Tracer(self._log)
+
+    def close(self) -> None:
+        self._log.close()
 
     def run(
         self,
@@ -106,7 +130,12 @@ def runs(workspace: Workspace) -> Runs:
     return Runs(workspace)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def make_runs() -> Callable[[Path, random.Random], Runs]:
+    return lambda folder, order: Runs(Workspace(folder).create(), order)
+
+
+@pytest.fixture(scope="session")
 def chat() -> Callable[..., dict[str, Any]]:
     return turn
 
