@@ -25,8 +25,10 @@ from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
+from journeyman.training.data.mine import mine_to_file
 from journeyman.training.data.samples import plain_line, write_lines
+from journeyman.training.data.sft import SFTMining
+from journeyman.training.data.source import MineConfig, Source
 
 IDS = """SELECT trace_id FROM spans WHERE operation = 'invoke_workflow' AND run_status = 'ok' AND start_ns >= ?
 AND trace_id IN (SELECT trace_id FROM spans WHERE agent = ? AND operation = 'invoke_agent' AND start_ns >= ?)
@@ -95,7 +97,9 @@ class Journeyman:
         return len(self._store.sql(AGGREGATE))
 
     def rows(self, file: Path) -> int:
-        dataset = mine_to_file(Mining(self._store, AGENT, MineConfig()), file.parent, lambda digest: file.name)
+        dataset = mine_to_file(
+            SFTMining(Source(self._store, AGENT, MineConfig())), file.parent, lambda digest: file.name
+        )
         return 0 if dataset is None else dataset.rows
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Outcome, Task
-from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.mine import mine_sft
+from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
 from journeyman.training.methods.job import load_recipe, train_adapter
@@ -56,7 +57,7 @@ def trained(workspace: Workspace, base_model: Path, recipe: Recipe) -> Adapter:
         runtime = Runtime(crew, model=teacher, tracer=recording.tracer, policies=everywhere)
         for task in fanoutqa.tasks("train")[:12]:
             runtime.run_sync(task)
-    mined = mine_sft(workspace.store, AGENT, MineConfig())
+    mined = mine_sft(Source(workspace.store, AGENT, MineConfig()))
     return train_adapter(mined.samples, agent=AGENT, recipe=recipe, base_model=base_model, workspace=workspace)
 
 

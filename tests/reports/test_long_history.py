@@ -16,7 +16,8 @@ from journeyman.traces.capture.log import LogReader
 from journeyman.traces.capture.span import format_line
 from journeyman.traces.capture.texts import Texts
 from journeyman.traces.exchange.importing import read_file
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
+from journeyman.training.data.source import MineConfig, Source
 
 TURNS, CHARACTERS = 60, 2000
 
@@ -50,7 +51,7 @@ def size(folder: Path) -> int:
 
 
 def mined(workspace: Workspace) -> Mined:
-    return mine_sft(workspace.store, "coder", MineConfig())
+    return mine_sft(Source(workspace.store, "coder", MineConfig()))
 
 
 def as_before(workspace: Workspace) -> None:

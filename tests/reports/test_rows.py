@@ -15,8 +15,9 @@ from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.messages import ToolCall, chat_tool
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
 from journeyman.training.data.samples import SFTSample
+from journeyman.training.data.source import MineConfig, Source
 
 WEATHER = {"name": "weather", "description": "Weather of a city", "parameters": {"type": "object"}}
 CALL = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Graz"}'}}
@@ -35,7 +36,7 @@ def imported(workspace: Workspace, log: dict[str, Any]) -> tuple[SFTSample, ...]
     path.write_text(json.dumps(log) + "\n", encoding="utf-8")
     done = CliRunner().invoke(build(), ["traces", "import", str(path), "-C", str(workspace.root)])
     assert done.exit_code == 0, done.output
-    return mine_sft(workspace.store, "assistant", MineConfig()).samples
+    return mine_sft(Source(workspace.store, "assistant", MineConfig())).samples
 
 
 def recorded(workspace: Workspace, prompt: list[dict[str, Any]], reply: list[dict[str, Any]], **more: str) -> Mined:
@@ -56,7 +57,7 @@ def recorded(workspace: Workspace, prompt: list[dict[str, Any]], reply: list[dic
         }
         with tracer.span("chat teacher", parent=agent, attributes=attributes):
             pass
-    return mine_sft(workspace.store, "clerk", MineConfig())
+    return mine_sft(Source(workspace.store, "clerk", MineConfig()))
 
 
 def test_a_reply_of_text_and_calls_keeps_both(workspace: Workspace) -> None:

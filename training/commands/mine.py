@@ -14,15 +14,17 @@ from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.edits import NO_EDITS
-from journeyman.training.data.heldout import HeldOut, runs_of
-from journeyman.training.data.mine import MineConfig, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile
-from journeyman.training.data.tasks import read_set
+from journeyman.training.data.mine import KINDS, Mining, mine_to_file
+from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.source import MineConfig, Source
+from journeyman.training.data.tasks.heldout import HeldOut, runs_of
+from journeyman.training.data.tasks.sets import read_set
 from journeyman.training.evaluation.bench import evaluated
 
 
 def mine_command(
     agent: Annotated[str, typer.Option(help="The agent whose turns are mined")],
+    kind: Annotated[str, typer.Option(help=f"What the rows are to be learned as: {', '.join(KINDS)}")] = "sft",
     min_score: Annotated[float | None, typer.Option(help="Only runs whose label is at least this")] = None,
     label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
     family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
@@ -66,9 +68,8 @@ def mine_command(
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        mining = Mining(
-            store, agent, config, ids, HeldOut.of(workspace), evaluated=evaluated(workspace), form=form, on_turn=tell
-        )
+        source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
+        mining = KINDS[_kind(kind)](source)
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
@@ -102,6 +103,13 @@ def _form(crew: Path, agent: str) -> PromptForm:
     if agent not in known:
         raise ConfigError(f"crew {loaded.name!r} has no agent {agent!r}; it has: {', '.join(known)}")
     return prompt_form(known[agent], loaded)
+
+
+def _kind(kind: str) -> Kind:
+    for known in KINDS:
+        if kind == known:
+            return known
+    raise ConfigError(f"--kind {kind}: there are no such rows; have {', '.join(KINDS)}")
 
 
 def _learnable(purpose: str) -> Learnable:

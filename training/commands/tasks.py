@@ -15,9 +15,9 @@ from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import Leak, find_leaks
-from journeyman.training.data.split import SHARES, Split, WrittenSplit, write_split
-from journeyman.training.data.tasks import SetSummary, read_set, summarise_set, workspace_sets
+from journeyman.training.data.tasks.leaks import Leak, find_leaks
+from journeyman.training.data.tasks.sets import SetSummary, read_set, summarise_set, workspace_sets
+from journeyman.training.data.tasks.split import SHARES, Split, WrittenSplit, write_split
 
 app = typer.Typer(no_args_is_help=True, help="Split tasks into sets, find leaks between them, and show them.")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import to_json
@@ -20,9 +20,14 @@ BUFFER_BYTES = 2**20
 """A row is a kilobyte or two: so many go to the file at once."""
 
 
+Kind = Literal["sft"]
+"""What a row is to be learned as."""
+
+
 class SFTSample(Record):
     """One reply to imitate: as text, or as the very tokens that the server sampled."""
 
+    kind: Literal["sft"] = "sft"
     version: int = 1
     """Of this record's form."""
     agent: str

@@ -20,8 +20,9 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import regular, write_whole
 from journeyman.traces.trace import Purpose, Task
-from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.samples import write_samples
+from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
 from journeyman.training.evaluation.bench import Bench, with_policies
@@ -264,7 +265,7 @@ class Demo:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
         ids = {episode.trace_id for episode in taught}
-        mined = mine_sft(self._store, agent, MineConfig(min_score=0.5), ids=ids)
+        mined = mine_sft(Source(self._store, agent, MineConfig(min_score=0.5), ids=ids))
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
         return train_adapter(
             mined.samples,

@@ -16,7 +16,7 @@ from journeyman.tools.retrieve import retrieve
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.near import plain
+from journeyman.training.data.tasks.near import plain
 from journeyman.training.data.teach import Demonstrations, Finding
 from journeyman.training.demo.decompositions import WORKER, Question, read_questions
 

@@ -17,7 +17,8 @@ from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import HELD_OUT, LEARNED_FROM, Purpose
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
+from journeyman.training.data.source import MineConfig, Source
 
 ANY = MineConfig()
 WITH_UNKNOWN = MineConfig(purposes=("service", "teach", "rollout", "unknown"))
@@ -72,7 +73,7 @@ def recorded(folder: Path, spans: list[SpanRecord]) -> TraceStore:
 
 
 def mined(store: TraceStore, config: MineConfig = ANY, evaluated: Collection[str] = ()) -> Mined:
-    return mine_sft(store, "worker", config, evaluated=evaluated)
+    return mine_sft(Source(store, "worker", config, evaluated=evaluated))
 
 
 def numbers(rows: Mined) -> list[int]:

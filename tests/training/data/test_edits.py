@@ -23,9 +23,10 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Origin, Outcome, Purpose, Task, Trace
-from journeyman.training.data.heldout import NOTHING, HeldOut
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
 from journeyman.training.data.samples import read_samples
+from journeyman.training.data.source import MineConfig, Source
+from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 ANY = MineConfig()
 EXAMPLES = (Example(user="1 + 1?", assistant=write_answer("2")),)
@@ -97,7 +98,7 @@ class Record:
         self.store.label(Label(trace_id=trace.trace_id, span_id=span, name=EDIT, value=text, **stated))
 
     def mine(self, agent: str = "worker", config: MineConfig = ANY, held_out: HeldOut = NOTHING) -> Mined:
-        return mine_sft(self.store, agent, config, held_out=held_out)
+        return mine_sft(Source(self.store, agent, config, held_out=held_out))
 
 
 def turns(trace: Trace, agent: str = "worker") -> list[str]:

@@ -15,8 +15,10 @@ from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message
-from journeyman.training.data.mine import MineConfig, Mined, Mining, mine_sft, mine_to_file
+from journeyman.training.data.mine import Mined, mine_sft, mine_to_file
 from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, sample_line
+from journeyman.training.data.sft import SFTMining
+from journeyman.training.data.source import MineConfig, Source
 
 ANY = MineConfig()
 QUESTION = "how many moons has Mars?"
@@ -98,7 +100,7 @@ class Runs:
                     pass
 
     def mine(self, config: MineConfig = ANY, ids: list[str] | None = None) -> Mined:
-        return mine_sft(self.store, "worker", config, ids=ids)
+        return mine_sft(Source(self.store, "worker", config, ids=ids))
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ def test_the_command_says_what_setting_training_needs(workspace: Workspace) -> N
 def test_a_file_of_rows_names_all_spans_of_each(workspace: Workspace, tmp_path: Path) -> None:
     runs = Runs(workspace)
     runs.run(shown(), shown(), turn())
-    dataset = mine_to_file(Mining(runs.store, "worker", ANY), tmp_path, lambda digest: f"{digest[:4]}.jsonl")
+    dataset = mine_to_file(SFTMining(Source(runs.store, "worker", ANY)), tmp_path, lambda digest: f"{digest[:4]}.jsonl")
     assert dataset is not None
     assert (tuple(read_samples(dataset.path)), dataset.rows) == (runs.mine().samples, 2)
     assert dataset.digest == digest_samples(runs.mine().samples)
@@ -254,7 +256,7 @@ def test_a_line_is_what_its_sample_would_be_written_as(workspace: Workspace) -> 
             '[{"type": "tool_call", "name": "f", "arguments": {"x": NaN}}]}]'
         ),
     )
-    lines = list(Mining(runs.store, "worker", ANY))
+    lines = list(SFTMining(Source(runs.store, "worker", ANY)))
     assert lines == [sample_line(SFTSample.model_validate_json(line)) for line in lines]
     assert [len(json.loads(line)["messages"]) for line in lines] == [4, 2, 1]
 

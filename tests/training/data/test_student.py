@@ -18,7 +18,8 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Origin, Purpose
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
+from journeyman.training.data.source import MineConfig, Source
 
 EXAMPLES = (Example(user="1 + 1?", assistant=write_answer("2")), Example(user="1 + 2?", assistant=write_answer("3")))
 PLAN = json.dumps({"assignments": [{"worker": "worker", "goal": "Add."}]})
@@ -68,7 +69,7 @@ class Record:
     def mine(self, agent: str = "worker", now: Crew | None = None) -> Mined:
         agents = {} if now is None else {one.name: one for one in now.agents}
         form = None if now is None else prompt_form(agents[agent], now)
-        return mine_sft(self.store, agent, MineConfig(), form=form)
+        return mine_sft(Source(self.store, agent, MineConfig(), form=form))
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from journeyman.traces.exchange import chat_messages
 from journeyman.traces.exchange.chatlog import read_conversation
 from journeyman.traces.exchange.conversation import import_conversation
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.mine import MineConfig, mine_sft
+from journeyman.training.data.mine import mine_sft
+from journeyman.training.data.source import MineConfig, Source
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DATA = Path(__file__).parents[2] / "data"
@@ -341,7 +342,7 @@ def row(case: str, store: TraceStore, tokenizer: Any) -> tuple[list[int], list[i
     """Prompt and completion of the case's last turn."""
     from journeyman.training.methods.sft_torch import write_rows
 
-    mined = mine_sft(store, case, MineConfig())
+    mined = mine_sft(Source(store, case, MineConfig()))
     [written] = write_rows(mined.samples[-1:], tokenizer, frozenset({tokenizer.eos_token_id}))
     ids, mask = written["input_ids"], written["completion_mask"]
     assert mask == sorted(mask)
@@ -375,7 +376,7 @@ def test_a_row_has_the_servers_tokens(case: str, store: TraceStore, tokenizer: A
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_no_server_of_a_text_model_was_sent_is_refused_and_counted(case: str, store: TraceStore) -> None:
-    mined = mine_sft(store, case, MineConfig())
+    mined = mine_sft(Source(store, case, MineConfig()))
     assert (mined.samples, mined.refused) == ((), {PARTS[case.removeprefix("part ")].sent: 1})
 
 

@@ -11,7 +11,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import sub_questions
+from journeyman.training.data.tasks.leaks import sub_questions
 
 
 def read_set(path: Path) -> dict[int, Task]:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import Ties, find_leaks
+from journeyman.training.data.tasks.leaks import Ties, find_leaks
 
 NEAR = 0.7
 SQL = "SELECT count(*) FROM albums WHERE artist = 'AC/DC'"

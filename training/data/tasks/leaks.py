@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.near import Texts, plain
+from journeyman.training.data.tasks.near import Texts, plain
 
 SUB_QUESTIONS = "sub_questions"
 """Key of a task's `metadata`: texts of the questions that it takes, where somebody wrote them down."""

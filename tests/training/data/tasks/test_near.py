@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.training.data.near import Texts, plain, shingles
+from journeyman.training.data.tasks.near import Texts, plain, shingles
 
 WORDS = st.lists(
     st.sampled_from(["how", "many", "moons", "has", "mars", "venus", "the", "and"]), min_size=1, max_size=8

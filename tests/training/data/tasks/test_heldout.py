@@ -13,8 +13,9 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
-from journeyman.training.data.heldout import HeldOut, runs_of
-from journeyman.training.data.mine import MineConfig, Mined, mine_sft
+from journeyman.training.data.mine import Mined, mine_sft
+from journeyman.training.data.source import MineConfig, Source
+from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 
 Attributes = dict[str, AttributeValue | None]
 SQL = "SELECT count(*) FROM moons WHERE planet = 'Mars'"
@@ -52,7 +53,7 @@ class Runs:
         return root.trace_id
 
     def mine(self, held_out: HeldOut = HELD_OUT, ids: list[str] | None = None) -> Mined:
-        return mine_sft(self.store, "worker", MineConfig(), ids=ids, held_out=held_out)
+        return mine_sft(Source(self.store, "worker", MineConfig(), ids=ids, held_out=held_out))
 
 
 def _chat(asked: str, reply: str) -> Attributes:

@@ -21,9 +21,9 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.files import write_whole
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import Leak, Ties, find_leaks
-from journeyman.training.data.near import plain
-from journeyman.training.data.tasks import read_set
+from journeyman.training.data.tasks.leaks import Leak, Ties, find_leaks
+from journeyman.training.data.tasks.near import plain
+from journeyman.training.data.tasks.sets import read_set
 
 OWN = ("id", "prompt", "reference", "family", "session", "user")
 """Fields of a task that groups can go by; others are looked up in its `metadata`."""

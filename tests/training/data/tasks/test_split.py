@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import find_leaks
-from journeyman.training.data.near import plain
-from journeyman.training.data.split import Split, divide, write_split
+from journeyman.training.data.tasks.leaks import find_leaks
+from journeyman.training.data.tasks.near import plain
+from journeyman.training.data.tasks.split import Split, divide, write_split
 
 NAMES = ("train", "gate", "test", "vault")
 THINGS = ["albums", "customers", "invoices", "tracks", "artists", "genres", "playlists", "employees", "countries"]
@@ -111,7 +111,8 @@ def test_a_task_that_ties_two_sets_is_left_out() -> None:
 def test_another_process_with_another_hash_seed_makes_the_same_sets(tmp_path: Path) -> None:
     path = write(tmp_path / "q.jsonl", TASKS)
     for seed in ("1", "2"):
-        code = "import sys; from pathlib import Path; from journeyman.training.data.split import Split, write_split\n"
+        code = "import sys; from pathlib import Path\n"
+        code += "from journeyman.training.data.tasks.split import Split, write_split\n"
         code += "write_split(Path(sys.argv[1]), Path(sys.argv[2]), Split())"
         environment = os.environ | {"PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", code, path, tmp_path / seed], check=True, env=environment)

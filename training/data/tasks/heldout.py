@@ -8,9 +8,9 @@ from journeyman.runtime.config import TaskSet
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
-from journeyman.training.data.leaks import Tie, Ties
-from journeyman.training.data.near import plain
-from journeyman.training.data.tasks import workspace_sets
+from journeyman.training.data.tasks.leaks import Tie, Ties
+from journeyman.training.data.tasks.near import plain
+from journeyman.training.data.tasks.sets import workspace_sets
 
 HELD_OUT: tuple[TaskSet, ...] = ("gate", "test", "vault")
 _REASONS = {

@@ -1,0 +1,60 @@
+"""The source of rows: whose turns are wanted, of which runs, and what may not be learned from."""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from pydantic import Field
+
+from journeyman.agents.prompt import PromptForm
+from journeyman.traces.base import Config
+from journeyman.traces.storage.conditions import Conditions
+from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.admission import DEFAULT, Learnable
+from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
+
+
+class MineConfig(Config):
+    """Which turns are wanted. Those of another policy, family or purpose are passed over; all others are mined or
+    refused."""
+
+    label: str = "score"
+    """The label of a trace that `min_score` is compared with."""
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
+    policy: str | None = None
+    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected."""
+    family: str | None = None
+    """Only tasks of this family."""
+    purposes: tuple[Learnable, ...] = DEFAULT
+    """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
+
+
+class Source(NamedTuple):
+    """What every kind of rows is mined from."""
+
+    store: TraceStore
+    agent: str
+    config: MineConfig
+    ids: Collection[str] | None = None
+    """Of these traces only."""
+    held_out: HeldOut = NOTHING
+    """Tasks that are never learned from."""
+    evaluated: Collection[str] = ()
+    """Runs that were measured before runs said themselves what they are for."""
+    form: PromptForm | None = None
+    """How the agent is addressed now; by default, as in its newest run that may be learned from."""
+    on_turn: Callable[[str], None] = lambda trace_id: None
+    """Is told the trace of each turn that is looked at."""
+
+    def wanted(self, policy: str | None) -> Conditions:
+        """Of the turns that are looked at, `policy` being the one that was asked."""
+        return {"agent": self.agent, "policy": policy, "family": self.config.family, "ids": self.ids}
+
+    def scores(self) -> dict[str, float | None]:
+        """The newest value of the label on each whole trace that has one, None where it is no number."""
+        rows = self.store.sql(
+            """SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
+            WHERE name = ? AND span_id IS NULL GROUP BY trace_id""",
+            [self.config.label],
+        )
+        return dict(zip(rows["trace_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
