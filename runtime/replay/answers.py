@@ -44,6 +44,8 @@ class RecordedAnswers:
         self._late = {turn.span_id for one in trace.trajectories if one.status == "timeout" for turn in one.turns}
         # Live, what an interruption cut off is asked anew.
         kept = [turn for turn in self._turns if before_ns is None or not self._was_cut_off(turn)]
+        self.parted = False
+        """Whether the replaced call was made."""
         self._replaced = next((turn for turn in trace.turns if turn.span_id == replaced), None)
         if self._replaced is not None:
             self._replaced_key = self._key(self._replaced.messages)
@@ -71,7 +73,7 @@ class RecordedAnswers:
         """What the recorded call brought, its failure included; None where the record has no such call left."""
         key = self._key(request.messages)
         if self._replaced is not None and self._next_is_live and key == self._replaced_key:
-            self._next_is_live = False
+            self._next_is_live, self.parted = False, True
             return None
         left = self._turns_left.get(key)
         if not left:

@@ -89,8 +89,6 @@ class Replay:
         answers = RecordedAnswers(trace, crew, before_ns=before_ns, replaced=replaced)
         self._answers = answers
         self._replacement = replacement
-        self.forked = False
-        """Whether the run came to the call that was to be replaced."""
         self.models: ModelTable = RecordedModels(answers, live)
         self.words = RecordedWords(trace, before_ns=before_ns, approve=approve)
         self.crew = _replayed(crew, answers, policies or {}, self.words, live=live is not None)
@@ -102,11 +100,15 @@ class Replay:
         """Who answered each agent first, and goes on to; and who stood in where that one failed."""
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
 
+    @property
+    def forked(self) -> bool:
+        """Whether the run came to the call that was to be replaced."""
+        return self._answers.parted
+
     def revise(self, request: ModelRequest) -> ModelRequest:
         """The request as it is to be made: the fork's is asked as the replacement says."""
         if self._replacement is None or not self._answers.replaces(request.messages):
             return request
-        self.forked = True
         return request.model_copy(
             update={
                 "policy": self._replacement.policy or request.policy,
