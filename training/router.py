@@ -2,7 +2,8 @@
 
 An assignment turned out well where its agent ended `ok` and its score, its own or its run's, is high enough. One that
 ended `ok` and was never scored says nothing, nor does one that was cancelled or blocked, whose server failed, or that
-several policies answered.
+several policies answered. Tasks of gate, test and vault are held out: a router that knew them would make the next
+measurement worthless.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import ModelFailure, TrainingError
 from journeyman.traces.files import write_whole
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 HELD_OUT = 20
 """Of a hundred tasks so many are for the test only."""
@@ -52,10 +54,15 @@ class Tried(Record):
     good: bool
 
 
-def find_tried(store: TraceStore, config: RouterConfig) -> list[Tried]:
-    """Assignments that say something of the small model, oldest first."""
+def find_tried(store: TraceStore, config: RouterConfig, held_out: HeldOut = NOTHING) -> list[Tried]:
+    """Assignments that say something of the small model, oldest first; none from the runs of tasks held out."""
     rows = store.sql(QUERY, [config.label, config.min_score]).to_pylist()
-    return [Tried(**{name: row[name] for name in Tried.model_fields}) for row in rows if _wanted(row, config)]
+    refused = held_out.runs(store)
+    return [
+        Tried(**{name: row[name] for name in Tried.model_fields})
+        for row in rows
+        if row["trace_id"] not in refused and _wanted(row, config)
+    ]
 
 
 def train_router(tried: Sequence[Tried]) -> Classifier:
@@ -95,7 +102,7 @@ WITH scores AS (
 ), prompts AS (
     SELECT trace_id, any_value(prompt) AS prompt FROM workflows GROUP BY trace_id
 )
-SELECT coalesce(traces.task_id, traces.trace_id) AS task, trajectories.agent,
+SELECT traces.trace_id, coalesce(traces.task_id, traces.trace_id) AS task, trajectories.agent,
     coalesce(trajectories.goal, prompts.prompt) AS goal, coalesce(traces.family, 'default') AS family,
     answered.policy, trajectories.status = 'ok' AND coalesce(own.score, whole.score) >= ? AS good
 FROM trajectories

@@ -22,6 +22,7 @@ from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Task
+from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.demo import fanoutqa
 from journeyman.training.demo.decompositions import read_questions
 from journeyman.training.evaluation.evaluate import evaluate
@@ -51,9 +52,15 @@ class Runs:
         agent: str = "worker",
         demonstration: bool = False,
         broken: bool = False,
+        prompt: str | None = None,
     ) -> None:
         self._number += 1
-        whole = {a.OPERATION: "invoke_workflow", a.STATUS: "ok", a.TASK_ID: f"task-{self._number}"}
+        whole = {
+            a.OPERATION: "invoke_workflow",
+            a.STATUS: "ok",
+            a.TASK_ID: f"task-{self._number}",
+            a.TASK: None if prompt is None else Task(id="t", prompt=prompt).model_dump_json(),
+        }
         own = {a.OPERATION: "invoke_agent", a.AGENT_NAME: agent, a.STATUS: status, a.GOAL: goal}
         with (
             self._tracer.span("invoke_workflow crew", parent=None, attributes=whole) as root,
@@ -119,6 +126,13 @@ def test_what_says_nothing_of_the_small_model_is_left_out(runs: Runs) -> None:
     runs.run("the server failed", broken=True, status="failed")
     runs.run("sha256:0123", score=1.0)
     assert find_tried(runs.store, RouterConfig(large="big")) == []
+
+
+def test_runs_of_tasks_held_out_are_not_learned_from(runs: Runs) -> None:
+    runs.run("a moon", score=1.0, prompt="how many moons has the planet Mars?")
+    runs.run("a river", score=1.0, prompt="how long is the river Rhine?")
+    gate = HeldOut({"gate": [Task(id="g", prompt="How many moons has the planet Mars")]}, 0.7)
+    assert [one.goal for one in find_tried(runs.store, ANY, gate)] == ["a river"]
 
 
 def test_agents_and_policies_may_be_named(runs: Runs) -> None:

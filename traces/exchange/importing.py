@@ -45,7 +45,7 @@ def detect(path: Path) -> Format:
         with regular(path).open("rb") as file:
             if file.read(4) == b"PAR1":
                 return "parquet"
-        first = next((value for _, value in _values(path) if not isinstance(value, Broken)), None)
+        first, broken = _first(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if isinstance(first, dict) and not {"resourceSpans", "scopeSpans"}.isdisjoint(first):
@@ -54,7 +54,18 @@ def detect(path: Path) -> Format:
         return "spans"
     if looks_like_chat(first):
         return "chat"
-    raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))})")
+    why = f"; {broken.where}: {broken.reason}" if first is None and broken is not None else ""
+    raise ConfigError(f"{path}: no format that is known ({', '.join(get_args(Format))}){why}")
+
+
+def _first(path: Path) -> tuple[Any, Broken | None]:
+    """The first entry that can be read, None where there is none; and the first one before it that can't."""
+    broken = None
+    for _, value in _values(path):
+        if not isinstance(value, Broken):
+            return value, broken
+        broken = broken or value
+    return None, broken
 
 
 def read_file(

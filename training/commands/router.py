@@ -8,6 +8,7 @@ from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes,
 from journeyman.runtime.models.routing import Classifier
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import TrainingError
+from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.router import RouterConfig, find_tried, train_router, write_router
 
 
@@ -28,7 +29,8 @@ def train_router_command(
     """Learn from recorded runs which assignments the small model can do.
 
     It is tested on tasks that it was not trained on, and written only where that beats one answer for all. The runtime
-    asks it where the routing table of journeyman.toml says classifier = true.
+    asks it where the routing table of journeyman.toml says classifier = true. Nothing is learned from the tasks of
+    gate, test and vault under [tasks] of journeyman.toml.
 
     Example: journeyman train-router --agent clerk
     """
@@ -41,7 +43,7 @@ def train_router_command(
         policies=tuple(policies or ()),
         large=None if routing is None else routing.large,
     )
-    classifier = train_router(find_tried(workspace.store, config))
+    classifier = train_router(find_tried(workspace.store, config, HeldOut.of(workspace)))
     if classifier.accuracy <= classifier.majority and not useless_too:
         raise TrainingError(
             f"not written: right about {classifier.accuracy:.0%} of {classifier.held_out} held-out assignments, where "

@@ -47,6 +47,13 @@ def test_a_file_of_no_known_format_is_one_line(text: str, tmp_path: Path) -> Non
         detect(path)
 
 
+def test_a_file_of_which_nothing_can_be_read_is_told_by_its_first_fault(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_text('[{"messages": [{"role": "user", "content": "a"}]},]')
+    with pytest.raises(ConfigError, match=r"no format that is known .*; line 1: no JSON: Expecting value"):
+        detect(path)
+
+
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         detect(tmp_path / "none.jsonl")
