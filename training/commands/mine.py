@@ -1,7 +1,8 @@
 """The `journeyman mine` command: recorded runs become a dataset for one agent."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.table import Table
@@ -12,6 +13,20 @@ from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes,
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.traces.trace import Task
+from journeyman.training.commands.evaluate import SCORER, ScorerOption
+from journeyman.training.commands.forks import (
+    BudgetOption,
+    CreditOption,
+    Forking,
+    MinCreditOption,
+    ReplaceOption,
+    SampleOption,
+    credited,
+    draw,
+    show_credited,
+    show_drawn,
+)
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
@@ -20,6 +35,7 @@ from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
 from journeyman.training.evaluation.bench import evaluated
+from journeyman.training.forks.counterfactual import RESAMPLE
 
 
 def mine_command(
@@ -40,6 +56,12 @@ def mine_command(
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
     ] = None,
+    sample: SampleOption = None,
+    credit: CreditOption = None,
+    min_credit: MinCreditOption = None,
+    replace: ReplaceOption = RESAMPLE,
+    budget: BudgetOption = None,
+    scorer: ScorerOption = SCORER,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -52,6 +74,8 @@ def mine_command(
     Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
     So are prompts that the agent would not be shown now; demonstrations are put in its own prompt.
     A reply that a person corrected (`journeyman label --edit`) gives a row with what they wrote, as policy `person`.
+    --sample draws from the running server, first for tasks that neither always nor never succeed.
+    --credit rule reads what a call was worth off the record. Counterfactual credit measures it by replays.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
@@ -64,12 +88,21 @@ def mine_command(
         family=family,
         purposes=tuple(map(_learnable, purpose or DEFAULT)),
     )
-    ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
+    if credit is None and min_credit is not None:
+        raise ConfigError("--min-credit needs --credit rule or --credit counterfactual: nothing else gives any")
+    known = [] if tasks is None else list(read_set(workspace.task_file(tasks)).values())
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
+    source = Source(store, agent, config, None, HeldOut.of(workspace), evaluated(workspace), form)
+    forking = Forking(workspace, crew, scorer, budget, known)
+    report: dict[str, Any] = {}
+    if sample is not None:
+        report["sampled"] = draw(_of_tasks(source, known), sample, forking)
+    source = _of_tasks(source, known)
+    if credit is not None:
+        source, report["credit"] = credited(source, credit, min_credit, replace, forking)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, tell)
-        mining = KINDS[_kind(kind)](source)
+        mining = KINDS[_kind(kind)](source._replace(on_turn=tell))
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
@@ -93,8 +126,14 @@ def mine_command(
         "turns": mining.turns,
         "refused": mining.refused,
         "edits": mining.edited.model_dump(),
+        **report,
     }
-    emit(report, as_json, lambda: _show(dataset, mining))
+    emit(report, as_json, lambda: _show(dataset, mining, report))
+
+
+def _of_tasks(source: Source, tasks: Sequence[Task]) -> Source:
+    """Of runs of those tasks only, where there are any."""
+    return source._replace(ids=runs_of(source.store, tasks)) if tasks else source
 
 
 def _form(crew: Path, agent: str) -> PromptForm:
@@ -125,7 +164,11 @@ def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: DatasetFile, mining: Mining) -> None:
+def _show(dataset: DatasetFile, mining: Mining, report: Mapping[str, Any]) -> None:
+    if "sampled" in report:
+        show_drawn(report["sampled"])
+    if "credit" in report:
+        show_credited(report["credit"])
     refused, edited = sum(mining.refused.values()), mining.edited
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
     out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")

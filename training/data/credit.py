@@ -7,7 +7,8 @@ Nothing is asked of anybody: the reward is a function of the `Trace` alone. It c
 complained of; `training.forks.counterfactual` measures that.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -56,6 +57,30 @@ class Credit(Record):
     """Each from 0 to 1, before it is weighed."""
     reward: float
     """From 0 to 1."""
+
+
+class Credits(NamedTuple):
+    """Rewards as rows are mined by them: too little is refused, the rest is weighed by them."""
+
+    rewards: Mapping[str, float]
+    """By span id, from 0 to 1."""
+    least: float | None = None
+    """Smallest reward that is learned from; None takes all above 0."""
+
+    def refusal(self, span_id: str) -> str | None:
+        """Why the reply isn't learned from, in words fit for counting."""
+        reward = self.rewards.get(span_id)
+        if reward is None:
+            return "no credit measured"
+        if self.least is not None and reward < self.least:
+            return f"credit below {self.least:g}"
+        return None if reward > 0 else "credit is 0"
+
+
+def credit_agent(traces: Iterable[Trace], agent: str, rule: CreditRule = RULE) -> Iterator[Credit]:
+    """Of all model calls of an agent, a trace in memory at a time."""
+    for trace in traces:
+        yield from (credit for credit in credit_turns(trace, rule).values() if credit.agent == agent)
 
 
 def credit_turns(trace: Trace, rule: CreditRule = RULE) -> dict[str, Credit]:

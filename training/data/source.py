@@ -10,6 +10,7 @@ from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.admission import DEFAULT, Learnable
+from journeyman.training.data.credit import Credits
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 
@@ -45,10 +46,15 @@ class Source(NamedTuple):
     """How the agent is addressed now; by default, as in its newest run that may be learned from."""
     on_turn: Callable[[str], None] = lambda trace_id: None
     """Is told the trace of each turn that is looked at."""
+    credit: Credits | None = None
+    """What each model call was worth, where rows are chosen and weighed by that."""
 
     def wanted(self, policy: str | None) -> Conditions:
         """Of the turns that are looked at, `policy` being the one that was asked."""
         return {"agent": self.agent, "policy": policy, "family": self.config.family, "ids": self.ids}
+
+    def credit_refusal(self, span_id: str) -> str | None:
+        return None if self.credit is None else self.credit.refusal(span_id)
 
     def scores(self) -> dict[str, float | None]:
         """The newest value of the label on each whole trace that has one, None where it is no number."""
