@@ -259,6 +259,7 @@ ELSEWHERE = (
     "demo", "evaluate", "gate", "mcp", "model", "run", "server", "train", "train-router",
     "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
+    "mine --agent lookup --credit counterfactual", "mine --agent lookup --sample",
     "replay TRACE --crew crew.toml --from", "label --from-mlflow",
     "traces export --otlp", "traces receive", "traces tail",
 )  # fmt: skip
