@@ -26,7 +26,7 @@ from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
 from journeyman.training.data.mine import mine_to_file
-from journeyman.training.data.samples import plain_line, write_lines
+from journeyman.training.data.samples import SFTSample, plain_line, write_lines
 from journeyman.training.data.sft import SFTMining
 from journeyman.training.data.source import MineConfig, Source
 
@@ -42,6 +42,8 @@ sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cach
 avg(CASE WHEN operation = 'chat' THEN end_ns - start_ns END) AS turn_ns, max(end_ns - start_ns) AS longest_ns
 FROM spans WHERE agent IS NOT NULL GROUP BY agent ORDER BY agent"""
 """Every span of an agent counts."""
+
+TOKENS = {"prompt_token_ids": a.PROMPT_TOKEN_IDS, "token_ids": a.TOKEN_IDS}
 
 _TURNS = """SELECT {columns} FROM spans AS chat WHERE operation = 'chat' AND agent = ? AND parent_id IN
 (SELECT span_id FROM spans WHERE operation = 'invoke_agent' AND agent = ? AND run_status = 'ok')"""
@@ -312,13 +314,14 @@ def _line(turn: tuple[str, str, Mapping[str, Any]]) -> bytes:
     system = {name: value for name, value in known.items() if name == a.SYSTEM_INSTRUCTIONS}
     told = [message.model_dump(exclude_none=True) for message in read_prompt(system)]
     return plain_line(
+        SFTSample,
         agent=AGENT,
         policy="",
         trace_id=trace_id,
         span_ids=[span_id],
         messages=[*told, *learnable_messages(known[a.INPUT_MESSAGES])],
         completion=next(learnable_messages(known[a.OUTPUT_MESSAGES]))["content"],
-        ids=(_ids(known[a.PROMPT_TOKEN_IDS]), _ids(known[a.TOKEN_IDS])),
+        written={name: _ids(known[key]) for name, key in TOKENS.items()},
     )
 
 

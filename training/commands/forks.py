@@ -83,6 +83,16 @@ class Forking(NamedTuple):
         return made, account
 
 
+def check_credit(kind: str, credit: str | None, least: float | None) -> None:
+    """Raises `ConfigError` where rows of that kind can't be weighed so, before anything is spent."""
+    if credit is None and least is not None:
+        raise ConfigError(f"--min-credit needs --credit, one of {', '.join(CREDIT)}: nothing else gives any")
+    if credit is not None and credit not in CREDIT:
+        raise ConfigError(f"--credit {credit}: there is no such credit; have {', '.join(CREDIT)}")
+    if credit is not None and kind != "sft":
+        raise ConfigError(f"--credit weighs rows of kind sft only: leave it out for --kind {kind}")
+
+
 def draw(source: Source, n: int, forking: Forking) -> dict[str, Any]:
     """Draws alternatives, which are runs to be mined from then on, and tells of them."""
     made, account = forking.take(
@@ -96,8 +106,6 @@ def credited(
     source: Source, kind: str, least: float | None, replace: str, forking: Forking
 ) -> tuple[Source, dict[str, Any]]:
     """The source with what each of the agent's calls was worth, and an account of it."""
-    if kind not in CREDIT:
-        raise ConfigError(f"--credit {kind}: there is no such credit; have {', '.join(CREDIT)}")
     if kind == "rule":
         rule = RULE.model_copy(update={"label": source.config.label})
         credits = list(credit_agent(source.store.traces(**source.wanted(None)), source.agent, rule))

@@ -22,6 +22,7 @@ from journeyman.training.commands.forks import (
     MinCreditOption,
     ReplaceOption,
     SampleOption,
+    check_credit,
     credited,
     draw,
     show_credited,
@@ -88,8 +89,8 @@ def mine_command(
         family=family,
         purposes=tuple(map(_learnable, purpose or DEFAULT)),
     )
-    if credit is None and min_credit is not None:
-        raise ConfigError("--min-credit needs --credit rule or --credit counterfactual: nothing else gives any")
+    rows = KINDS[_kind(kind)]
+    check_credit(kind, credit, min_credit)
     known = [] if tasks is None else list(read_set(workspace.task_file(tasks)).values())
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
@@ -102,7 +103,7 @@ def mine_command(
     if credit is not None:
         source, report["credit"] = credited(source, credit, min_credit, replace, forking)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        mining = KINDS[_kind(kind)](source._replace(on_turn=tell))
+        mining = rows(source._replace(on_turn=tell))
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
@@ -126,6 +127,8 @@ def mine_command(
         "turns": mining.turns,
         "refused": mining.refused,
         "edits": mining.edited.model_dump(),
+        "superseded": [pair.model_dump() for pair in mining.superseded],
+        "counts": mining.counts,
         **report,
     }
     emit(report, as_json, lambda: _show(dataset, mining, report))
@@ -177,14 +180,16 @@ def _show(dataset: DatasetFile, mining: Mining, report: Mapping[str, Any]) -> No
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
         )
+    for what, rows in mining.counts.items():
+        out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
     for what, reasons in (("turns", mining.refused), ("edits", edited.refused)):
         if reasons:
             table = Table("refused", what, box=None)
             for reason, count in reasons.items():
                 table.add_row(reason, str(count))
             out.print(table)
-    for one in edited.superseded:
+    for one in mining.superseded:
         counts, older = one.counts, one.superseded
         where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")
-        out.print(f"{where}: {counts.source}'s edit counts: {counts.value}", markup=False, soft_wrap=True)
+        out.print(f"{where}: {counts.source}'s {counts.name} counts: {counts.value}", markup=False, soft_wrap=True)
         out.print(f"  superseded, of {older.source}: {older.value}", markup=False, soft_wrap=True)

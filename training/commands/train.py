@@ -39,7 +39,7 @@ def train(
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    samples = read_samples(data)
+    samples = read_samples(data, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
     adapter = _train(samples, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
     emit(adapter, as_json, lambda: _show(adapter, workspace))

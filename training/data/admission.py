@@ -12,7 +12,8 @@ Learnable = Literal["service", "teach", "rollout", "unknown"]
 """`unknown` is a run of which nothing says why it was made, as of one from before there were purposes."""
 
 DEFAULT: tuple[Learnable, ...] = ("service", "teach", "rollout")
-assert (*LEARNED_FROM, "unknown") == get_args(Learnable)
+LEARNED: tuple[Learnable, ...] = get_args(Learnable)
+assert (*LEARNED_FROM, "unknown") == LEARNED
 
 QUERY = f"""
 SELECT trace_id, list(DISTINCT coalesce(purpose, CASE
@@ -56,6 +57,11 @@ class Admission:
         """Whether a run that may be learned from was made for one of the purposes that are asked for."""
         purposes, _ = self._told.get(trace_id, _NOTHING_TOLD)
         return (purposes or {"unknown"}) <= self._wanted
+
+    def origin(self, trace_id: str) -> Learnable:
+        """Why a run that may be learned from was made."""
+        purposes, _ = self._told.get(trace_id, _NOTHING_TOLD)
+        return next((purpose for purpose in LEARNED if purpose in purposes), "unknown")
 
 
 class _Told(NamedTuple):

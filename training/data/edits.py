@@ -17,6 +17,7 @@ from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Trace
 from journeyman.training.data.reply_form import Output, ReplyForm
+from journeyman.training.data.statements import Superseded, settle
 
 PERSON = "person"
 """The policy of a reply that a person wrote in the place of a recorded one."""
@@ -36,13 +37,6 @@ WHERE operation = 'invoke_agent' AND agent = ? AND run_status = 'ok'
 """
 
 
-class Superseded(Record):
-    """Two statements of one reply that contradict each other: the newer one counts."""
-
-    counts: Label
-    superseded: Label
-
-
 class Edited(Record):
     """What came of the edits."""
 
@@ -57,8 +51,8 @@ NO_EDITS = Edited(turns=0, refused={}, superseded=())
 
 class Edit(NamedTuple):
     label: Label
-    older: tuple[Label, ...]
-    """Other edits of the same reply, which this one supersedes."""
+    superseded: tuple[Superseded, ...]
+    """Other edits of the same reply."""
     role: Literal["plan", "verdict", "work"]
     withheld: str | None
     """Why the prompt isn't what the model saw."""
@@ -99,7 +93,7 @@ class Edits:
         """An edit became a row, or was refused."""
         self._turns += refusal is None
         self._refused.update([] if refusal is None else [refusal])
-        self._superseded += (Superseded(counts=edit.label, superseded=label) for label in edit.older)
+        self._superseded += edit.superseded
 
     @property
     def edited(self) -> Edited:
@@ -155,13 +149,12 @@ def _labels(store: TraceStore, wanted: Conditions) -> list[Label]:
 
 
 def _edit(stated: Sequence[Label], last: Collection[Label], span: dict[str, Any]) -> Edit:
-    counts = max((label for label in stated if label in last), key=lambda label: label.at_ns)
-    older = tuple(label for label in stated if label.value != counts.value)
+    counts = settle(stated, last)
     plans, judges = span["above"] == "plan", span["agent"] == JUDGE and span["assignment"] is None
     told = {a.CONTENT: span["content"], a.REDACTED: span["redacted"]}
     return Edit(
-        label=counts,
-        older=older,
+        label=counts.label,
+        superseded=counts.superseded,
         role="plan" if plans else "verdict" if judges else "work",
         withheld=withheld({name: value for name, value in told.items() if value is not None}),
     )

@@ -7,9 +7,12 @@ from typing import Protocol
 
 from journeyman.traces.base import Record
 from journeyman.training.data.edits import Edited
+from journeyman.training.data.kto import KTOMining
+from journeyman.training.data.prompts import PromptMining
 from journeyman.training.data.samples import BUFFER_BYTES, DatasetFile, Kind, SFTSample, write_lines
 from journeyman.training.data.sft import SFTMining
 from journeyman.training.data.source import Source
+from journeyman.training.data.statements import Superseded
 
 
 class Mining(Protocol):
@@ -33,8 +36,20 @@ class Mining(Protocol):
     def edited(self) -> Edited:
         """What came of people's corrections."""
 
+    @property
+    def superseded(self) -> tuple[Superseded, ...]:
+        """Statements of people that contradict each other."""
 
-KINDS: Mapping[Kind, Callable[[Source], Mining]] = {"sft": SFTMining}
+    @property
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Rows by what a person wants to see of them, such as their origin."""
+
+
+KINDS: Mapping[Kind, Callable[[Source], Mining]] = {
+    "sft": SFTMining,
+    "kto": KTOMining,
+    "prompts": PromptMining,
+}
 """A new kind of row is a line here, and a module beside `sft`."""
 
 

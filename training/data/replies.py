@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from journeyman.traces.messages import NotForTrainingError
-from journeyman.training.data.admission import Admission
+from journeyman.training.data.admission import Admission, Learnable
 from journeyman.training.data.source import Source
 from journeyman.training.data.student import Prompt, Student, Tools
 from journeyman.training.data.turns import MinedTurn, digest_texts
@@ -38,6 +38,30 @@ class Reply(NamedTuple):
         """Equal for turns that were shown the same; of what a server sampled, in its own tokens too."""
         return digest_texts((*(self.turn.ids or ("",))[:1], *self.asked))
 
+    @property
+    def written(self) -> dict[str, str | None]:
+        """Its token ids and those of its prompt, as JSON for `plain_line`."""
+        prompt, ids = self.turn.ids or (None, None)
+        return {"prompt_token_ids": prompt, "token_ids": ids}
+
+    def fields(self, messages: Prompt, form: str) -> dict[str, Any]:
+        """The other fields of a `ReplySample` that names the first span that it is from.
+
+        `form` is that of all rows whose prompt is in one of ours.
+        """
+        turn = self.turn
+        return {
+            "agent": turn.agent,
+            "policy": turn.policy or "",
+            "trace_id": turn.trace_id,
+            "span_ids": [turn.span_id],
+            "messages": messages,
+            "completion": self.content,
+            "tool_calls": self.tool_calls or None,
+            "tools": self.tools,
+            "prompt_form": turn.prompt_form and form,
+        }
+
 
 class Replies:
     """The turns of one agent, one pass over the record.
@@ -63,6 +87,14 @@ class Replies:
         for values in self._source.store.turns(MinedTurn._fields, **self._source.wanted(policy)):
             yield MinedTurn._make(values)
 
+    def admitted(self, policy: str | None) -> Iterator[tuple[MinedTurn, str | None]]:
+        """Those turns, each with why nothing of its run may be learned from; without runs that aren't asked for."""
+        for turn in self.turns(policy):
+            self._source.on_turn(turn.trace_id)
+            refusal = self.run_refusal(turn.trace_id)
+            if refusal is not None or self.wants(turn.trace_id):
+                yield turn, refusal
+
     def run_refusal(self, trace_id: str) -> str | None:
         """Why nothing of a run may be learned from, in words fit for counting."""
         return self._held_out.get(trace_id) or self._admission.refusal(trace_id)
@@ -70,6 +102,10 @@ class Replies:
     def wants(self, trace_id: str) -> bool:
         """Whether a run that may be learned from was made for a purpose that is asked for."""
         return self._admission.wants(trace_id)
+
+    def origin(self, trace_id: str) -> Learnable:
+        """Why a run that may be learned from was made."""
+        return self._admission.origin(trace_id)
 
     def definitions(self, turn: MinedTurn) -> str | None:
         """Of the tools that were in sight, as recorded."""

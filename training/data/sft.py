@@ -1,22 +1,28 @@
 """SFT rows: the replies of an agent that are worth imitating, one row for each distinct prompt and reply."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import fmean
-from typing import Any
-
-from pydantic_core import to_json
 
 from journeyman.traces.assemble import TEXT_MISSING
 from journeyman.traces.attributes import DIGEST_ONLY
 from journeyman.traces.messages import NotForTrainingError
+from journeyman.training.data.admission import Learnable
 from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edits
-from journeyman.training.data.replies import UNREADABLE, Replies, Reply
+from journeyman.training.data.replies import UNREADABLE, Replies
 from journeyman.training.data.reply_form import Output, ReplyForm, lists_calls
-from journeyman.training.data.samples import plain_line
+from journeyman.training.data.samples import SFTOrigin, SFTSample, plain_line, weighed, with_spans
 from journeyman.training.data.source import Source
-from journeyman.training.data.student import Prompt
+from journeyman.training.data.statements import Superseded
 from journeyman.training.data.turns import MinedTurn, read_definitions
+
+ORIGINS: Mapping[Learnable, SFTOrigin] = {
+    "service": "service",
+    "teach": "teacher",
+    "rollout": "rollout",
+    "unknown": "unknown",
+}
+"""By why a run was made, who gave its replies."""
 
 
 class SFTMining:
@@ -30,6 +36,7 @@ class SFTMining:
         self._counted: Counter[str] = Counter()
         self.edited = NO_EDITS
         """What came of people's corrections, once the pass is over."""
+        self._origins: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
         self._by_hand: set[bytes] = set()
         """Rows that a person wrote, which no credit is for."""
@@ -39,6 +46,7 @@ class SFTMining:
         self._counted.clear()
         self._span_ids.clear()
         self._by_hand.clear()
+        self._origins.clear()
         config = self._source.config
         scores = self._source.scores()
         self._replies = replies = Replies(self._source)
@@ -65,8 +73,8 @@ class SFTMining:
 
     def finished(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """The lines of the pass that is over, each naming all its spans, and weighed by their mean credit."""
-        weights = (self._weight(digest) for digest in self._span_ids)
-        return map(_naming, lines, map(tuple, self._span_ids.values()), weights)
+        weights = map(self._weight, self._span_ids)
+        return map(weighed, map(with_spans, lines, map(tuple, self._span_ids.values())), weights)
 
     @property
     def refused(self) -> dict[str, int]:
@@ -82,6 +90,15 @@ class SFTMining:
         if (credit := self._source.credit) is None or digest in self._by_hand:
             return 1.0
         return fmean(credit.rewards[span_id] for span_id in self._span_ids[digest])
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows of each origin."""
+        return {"origin": dict(self._origins.most_common())}
+
+    @property
+    def superseded(self) -> tuple[Superseded, ...]:
+        return self.edited.superseded
 
     def _edited_row(self, turn: MinedTurn, edit: Edit, outputs: tuple[Output, ...]) -> bytes | str | None:
         """Like `_row`, of what the person wrote. How the work ended and what it scored is of what was said before."""
@@ -128,7 +145,10 @@ class SFTMining:
         self._span_ids[digest] = [turn.span_id]
         if edited_by is not None:
             self._by_hand.add(digest)
-        return _line(reply, messages, self._replies.form, edited_by)
+        origin: SFTOrigin = "person" if edited_by is not None else ORIGINS[self._replies.origin(turn.trace_id)]
+        self._origins[origin] += 1
+        fields = reply.fields(messages, self._replies.form)
+        return plain_line(SFTSample, written=reply.written, origin=origin, edited_by=edited_by, **fields)
 
 
 def _reply_form(turn: MinedTurn, edit: Edit, tools: str | None, outputs: tuple[Output, ...]) -> ReplyForm | None:
@@ -142,35 +162,3 @@ def _reply_form(turn: MinedTurn, edit: Edit, tools: str | None, outputs: tuple[O
         several=lists_calls(turn.output_messages),
         outputs=outputs,
     )
-
-
-def _line(reply: Reply, messages: Prompt, form: str, edited_by: str | None) -> bytes:
-    """`form` is that of all rows whose prompt is in one of ours."""
-    turn = reply.turn
-    more: dict[str, Any] = {
-        "tool_calls": reply.tool_calls or None,
-        "tools": reply.tools,
-        "prompt_form": turn.prompt_form and form,
-        "edited_by": edited_by,
-    }
-    return plain_line(
-        ids=turn.ids,
-        agent=turn.agent,
-        policy=turn.policy or "",
-        trace_id=turn.trace_id,
-        span_ids=[turn.span_id],
-        messages=messages,
-        completion=reply.content,
-        **{name: value for name, value in more.items() if value is not None},
-    )
-
-
-def _naming(line: bytes, span_ids: tuple[str, ...], weight: float) -> bytes:
-    """The line with all its spans in the place of the first, and its weight. No text can hold the keys: there their
-    quotes are escaped."""
-    # Parsed and dumped instead, in as many lines, a merged row costs 40 µs (8 kB) to 340 µs (69 kB); this 2 to 10 µs.
-    if weight != 1.0:
-        line = line.replace(b'"weight":1.0', b'"weight":' + to_json(weight), 1)
-    if len(span_ids) == 1:
-        return line
-    return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)

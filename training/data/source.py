@@ -30,6 +30,19 @@ class MineConfig(Config):
     """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
 
 
+SOLVED = 1.0
+"""Partial credit doesn't count as good, unless `min_score` says so."""
+
+
+class Scored(NamedTuple):
+    """What is said of a run."""
+
+    score: float | None
+    """None where the label is no number."""
+    source: str
+    source_type: str
+
+
 class Source(NamedTuple):
     """What every kind of rows is mined from."""
 
@@ -56,11 +69,23 @@ class Source(NamedTuple):
     def credit_refusal(self, span_id: str) -> str | None:
         return None if self.credit is None else self.credit.refusal(span_id)
 
+    @property
+    def threshold(self) -> float:
+        """From which value of the label on a run counts as good, for kinds of rows that tell good from bad."""
+        return SOLVED if self.config.min_score is None else self.config.min_score
+
     def scores(self) -> dict[str, float | None]:
         """The newest value of the label on each whole trace that has one, None where it is no number."""
+        return {trace_id: scored.score for trace_id, scored in self.scored().items()}
+
+    def scored(self) -> dict[str, Scored]:
+        """The same, and who stated it."""
         rows = self.store.sql(
-            """SELECT trace_id, arg_max_null(number, at_ns) AS score FROM labels
-            WHERE name = ? AND span_id IS NULL GROUP BY trace_id""",
+            """SELECT trace_id, arg_max_null(number, at_ns) AS score, arg_max(source, at_ns) AS source,
+                arg_max(source_type, at_ns) AS source_type
+            FROM labels WHERE name = ? AND span_id IS NULL GROUP BY trace_id""",
             [self.config.label],
         )
-        return dict(zip(rows["trace_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+        names = ("trace_id", "score", "source", "source_type")
+        columns = [rows[name].to_pylist() for name in names]
+        return {trace_id: Scored(*values) for trace_id, *values in zip(*columns, strict=True)}

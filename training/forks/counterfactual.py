@@ -15,7 +15,7 @@ from journeyman.runtime.replay.fork import Replacement
 from journeyman.traces.base import Record
 from journeyman.traces.reports.success import wilson
 from journeyman.training.forks.alternatives import Alternative, Step
-from journeyman.training.forks.runs import Forkable, Scored
+from journeyman.training.forks.runs import Forkable, ScoredRun
 
 RESAMPLE = "resample"
 SERVICE = "service"
@@ -79,7 +79,7 @@ def choose_steps(
 
 
 def _of_runs(
-    forkable: Forkable, runs: Iterable[Scored], how: Sequence[Replacement]
+    forkable: Forkable, runs: Iterable[ScoredRun], how: Sequence[Replacement]
 ) -> Iterable[tuple[Step, Replacement]]:
     for run in runs:
         steps = forkable.steps(run)

@@ -32,7 +32,7 @@ CUT_SHORT = ("unfinished", "cancelled", "needs_input", "paused")
 """How a run ends whose record isn't that of a whole run."""
 
 
-class Scored(NamedTuple):
+class ScoredRun(NamedTuple):
     """A run that may be forked."""
 
     trace_id: str
@@ -61,7 +61,7 @@ class Forkable:
         if not self.runs:
             raise ConfigError(self._none())
 
-    def _found(self) -> Iterator[Scored]:
+    def _found(self) -> Iterator[ScoredRun]:
         source = self._source
         held = source.held_out.runs(source.store)
         admission = Admission(source.store, source.config.purposes, source.evaluated)
@@ -76,7 +76,7 @@ class Forkable:
             elif admission.wants(trace_id):
                 yield one
 
-    def steps(self, run: Scored) -> list[Step]:
+    def steps(self, run: ScoredRun) -> list[Step]:
         """The agent's model calls in the run, in their order; none where the crew has changed since."""
         trace = self._source.store.get(run.trace_id)
         if (reason := changed(trace, self._crew)) is not None:
@@ -90,7 +90,7 @@ class Forkable:
         if not steps:
             raise ConfigError(self._none())
 
-    def _scored(self, row: Mapping[str, Any]) -> Scored | str:
+    def _scored(self, row: Mapping[str, Any]) -> ScoredRun | str:
         """Or why it can't be forked, in words fit for counting."""
         if row["crew"] != self._crew.name:
             return "another crew's run"
@@ -107,7 +107,7 @@ class Forkable:
             score = float(self._scorer(task, row["answer"] or task.prompt))
         except ConfigError:
             return "no reference to score with"
-        return Scored(row["trace_id"], task, score if row["answer"] else 0.0)
+        return ScoredRun(row["trace_id"], task, score if row["answer"] else 0.0)
 
     def _none(self) -> str:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in self.refused.most_common())

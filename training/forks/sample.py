@@ -8,7 +8,7 @@ from journeyman.runtime.replay.fork import Replacement
 from journeyman.traces.errors import ConfigError
 from journeyman.training.data.tasks.near import plain
 from journeyman.training.forks.alternatives import Step
-from journeyman.training.forks.runs import Forkable, Scored
+from journeyman.training.forks.runs import Forkable, ScoredRun
 
 
 def choose_draws(forkable: Forkable, n: int, budget: int) -> list[tuple[Step, Replacement]]:
@@ -31,14 +31,14 @@ def choose_draws(forkable: Forkable, n: int, budget: int) -> list[tuple[Step, Re
     return wanted
 
 
-def most_telling(runs: Sequence[Scored]) -> list[Scored]:
+def most_telling(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
     """The newest run of each task, those first whose task succeeds about as often as not; `runs` are newest first."""
-    of_task: dict[str, list[Scored]] = defaultdict(list)
+    of_task: dict[str, list[ScoredRun]] = defaultdict(list)
     for run in runs:
         of_task[plain(run.task.prompt)].append(run)
     return [own[0] for own in sorted(of_task.values(), key=_told, reverse=True)]
 
 
-def _told(runs: Sequence[Scored]) -> float:
+def _told(runs: Sequence[ScoredRun]) -> float:
     rate = (sum(run.solved for run in runs) + 1) / (len(runs) + 2)
     return rate * (1 - rate)

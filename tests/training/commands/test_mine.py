@@ -9,7 +9,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.errors import ConfigError
-from journeyman.training.data.samples import read_samples
+from journeyman.training.data.samples import SFTSample, read_samples
 
 MakeAdapter = Callable[..., Path]
 
@@ -27,7 +27,7 @@ def test_nothing_that_a_gate_or_an_evaluation_asked_is_learned_from(
     assert result.exit_code == 0, result.output
     told = run.json("mine", "--agent", "worker")
     assert (told["rows"], told["refused"]) == (1, {"made for gate": 48, "made for evaluation": 24})
-    (row,) = read_samples(Path(told["path"]))
+    (row,) = read_samples(Path(told["path"]), SFTSample)
     origin = workspace.store.get(row.trace_id).origin
     assert origin is not None and (origin.purpose, origin.task_set) == ("service", "service.jsonl")
 

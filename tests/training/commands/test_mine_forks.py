@@ -85,10 +85,13 @@ def test_alternatives_are_drawn_once_scored_and_mined_like_other_runs(
     [
         (("--sample", "2"), "--sample makes model calls: say how many it may with --budget, such as --budget 200"),
         (("--sample", "2", "--budget", "0"), "a budget of 0 model calls measures nothing: give --budget 1 or more"),
-        (("--credit", "luck"), "--credit luck: there is no such credit; have rule, counterfactual"),
+        (
+            ("--sample", "1", "--budget", "1", "--credit", "luck"),
+            "--credit luck: there is no such credit; have rule, counterfactual",
+        ),
         (
             ("--min-credit", "0.5"),
-            "--min-credit needs --credit rule or --credit counterfactual: nothing else gives any",
+            "--min-credit needs --credit, one of rule, counterfactual: nothing else gives any",
         ),
         (("--sample", "1", "--budget", "2", "--scorer", "none:such"), "none:such"),
     ],

@@ -24,7 +24,7 @@ from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Origin, Outcome, Purpose, Task, Trace
 from journeyman.training.data.mine import Mined, mine_sft
-from journeyman.training.data.samples import read_samples
+from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
@@ -319,7 +319,7 @@ async def test_the_command_counts_corrections_apart(record: Record, tmp_path: Pa
     shown = CliRunner().invoke(build(), asked).stdout
     assert "1 of them corrected by a person; 1 edits refused, 1 superseded" in shown
     assert "[b]3" in shown and "bob" in shown and "an empty edit" in shown
-    (row,) = read_samples(tmp_path / "rows.jsonl")
+    (row,) = read_samples(tmp_path / "rows.jsonl", SFTSample)
     assert row.edited_by == "bob"
 
 

@@ -207,7 +207,7 @@ def test_the_command_writes_a_dataset_named_by_agent_and_digest(tmp_path: Path) 
     printed = json.loads(result.stdout)
     path = place.datasets / f"worker-{printed['digest'][:12]}.jsonl"
     assert (printed["path"], printed["rows"], printed["refused"]) == (str(path), 1, {"call failed": 1})
-    assert read_samples(path)[0].completion == '{"answer": "2"}'
+    assert read_samples(path, SFTSample)[0].completion == '{"answer": "2"}'
 
 
 def test_the_command_says_why_there_is_nothing_to_learn_from(tmp_path: Path) -> None:

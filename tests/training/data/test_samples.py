@@ -1,6 +1,7 @@
 """Datasets come back as they were written, whole or not at all."""
 
 import resource
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ from pydantic import ValidationError
 
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.messages import Message
-from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, write_samples
+from journeyman.training.data.samples import (
+    KTOSample,
+    PreferenceSample,
+    Sample,
+    SFTSample,
+    Side,
+    digest_samples,
+    read_samples,
+    write_samples,
+)
 
 # Python's splitlines would break a row at the line separators of Unicode, which JSON leaves as they are.
 TEXT = SFTSample(
@@ -68,3 +78,65 @@ def test_a_full_disk_leaves_the_old_dataset_and_nothing_half_written(tmp_path: P
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_samples(path) == [TEXT]
     assert list(tmp_path.iterdir()) == [path]
+
+
+SIDE = Side(policy="base", trace_id="t1", span_ids=("s1",), completion="a", token_ids=(3,))
+PAIR = PreferenceSample(
+    agent="worker",
+    origin="sampled",
+    margin=1.0,
+    trace_id="t1",
+    span_ids=("s1", "s2"),
+    messages=TEXT.messages,
+    prompt_token_ids=(1, 2),
+    chosen=SIDE,
+    rejected=SIDE.model_copy(update={"completion": "b"}),
+)
+KTO = KTOSample.model_validate(
+    TEXT.model_dump(exclude={"edited_by"}) | {"kind": "kto", "label": False, "origin": "thumbs"}
+)
+
+
+@pytest.mark.parametrize("sample", [TEXT, PAIR, KTO], ids=lambda sample: sample.kind)
+def test_a_file_is_read_as_what_its_rows_say_that_they_are(tmp_path: Path, sample: Sample) -> None:
+    write_samples([sample, sample], tmp_path / "rows.jsonl")
+    assert read_samples(tmp_path / "rows.jsonl") == [sample, sample]
+
+
+def test_rows_from_before_there_were_kinds_are_read_and_keep_their_digest(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    old = (
+        '{"kind":"sft","version":1,"agent":"worker","policy":"base","trace_id":"t","span_ids":["s"],"weight":1.0,'
+        '"messages":[{"role":"user","content":"?","tool_calls":[]}],"completion":"!",'
+        '"prompt_token_ids":[1],"token_ids":[2]}\n'
+    )
+    path.write_text(old)
+    assert digest_samples(read_samples(path)) == sha256(old.encode()).hexdigest()
+    path.write_text(old.replace('"kind":"sft",', ""))
+    (sample,) = read_samples(path, SFTSample)
+    assert sample.origin is None
+
+
+def test_a_file_of_several_kinds_is_refused(tmp_path: Path) -> None:
+    write_samples([TEXT, PAIR], tmp_path / "rows.jsonl")
+    with pytest.raises(TrainingError, match="several kinds, sft, preference: mine each into its own file"):
+        read_samples(tmp_path / "rows.jsonl")
+
+
+def test_a_file_of_another_kind_than_is_wanted_is_refused(tmp_path: Path) -> None:
+    write_samples([PAIR], tmp_path / "rows.jsonl")
+    with pytest.raises(TrainingError, match=r"rows of kind preference, not sft: mine some with --kind sft$"):
+        read_samples(tmp_path / "rows.jsonl", SFTSample)
+
+
+def test_a_kind_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"kind": "dpo"}\n')
+    with pytest.raises(TrainingError, match="line 1: there are no rows of kind 'dpo'; have sft, preference, kto"):
+        read_samples(tmp_path / "rows.jsonl")
+
+
+def test_the_sides_of_a_pair_differ(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="must differ"):
+        PreferenceSample.model_validate(PAIR.model_dump() | {"rejected": SIDE.model_dump()})
+    with pytest.raises(ValidationError, match="given together"):
+        PreferenceSample.model_validate(PAIR.model_dump() | {"prompt_token_ids": None})
