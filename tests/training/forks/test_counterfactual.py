@@ -74,7 +74,8 @@ def test_a_small_budget_measures_some_runs_whole_and_the_same_ones_each_time(sum
         (step.trace.trace_id, step.turn.span_id) for step, _ in choose_steps(forkable, replacements("teacher"), 4)
     ]
     assert len(wanted) == 4 and len({step.trace.trace_id for step, _ in wanted}) == 2
-    assert wanted != choose_steps(forkable, replacements("teacher"), 4, seed=1)
+    others = [choose_steps(forkable, replacements("teacher"), 4, seed=seed) for seed in range(1, 20)]
+    assert any(other != wanted for other in others)
 
 
 def test_each_step_is_drawn_once_before_any_is_drawn_twice(sums: Any) -> None:
