@@ -35,6 +35,10 @@ class Adapter(Record):
     """`digest_files` of its folder."""
     parent: str = BASE
     """The policy it was trained to replace."""
+    start: str = BASE
+    """The policy whose weights its training started from."""
+    start_digest: str | None = None
+    """Of the files of `start`; None for the base model."""
     method: str
     """How it was trained, e.g. `sft`."""
     dataset_digest: str
@@ -44,6 +48,12 @@ class Adapter(Record):
     """Digest of the form that their prompts are in; None where the dataset doesn't say."""
     recipe_digest: str
     rank: int
+    steps: int | None = None
+    """Optimiser steps that it was trained for; like the next one, None in records from before it was written."""
+    epochs: float | None = None
+    """How often it saw each row."""
+    eval_loss: float | None = None
+    """Loss of the held-out rows; None where none were held out."""
     train_seconds: float
     created_ns: int
 

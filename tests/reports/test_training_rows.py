@@ -47,7 +47,7 @@ def sample(**fields: Any) -> SFTSample:
 
 def learned(tokenizer: Any, one: SFTSample, stops: set[str] | None = None) -> tuple[str, str]:
     """Prompt and completion of a row."""
-    from journeyman.training.methods.sft_torch import write_rows
+    from journeyman.training.methods.rows import write_rows
 
     ids = {tokenizer.convert_tokens_to_ids(token) for token in stops or {tokenizer.eos_token}}
     [row] = write_rows([one], tokenizer, frozenset(ids))
@@ -81,7 +81,7 @@ def test_the_prompt_shows_the_tools(tokenizer: Any) -> None:
 
 
 def test_tokens_that_the_server_sampled_are_not_made_again_from_text(tokenizer: Any) -> None:
-    from journeyman.training.methods.sft_torch import write_rows
+    from journeyman.training.methods.rows import write_rows
 
     odd = [token for letter in "hello" for token in tokenizer(letter)["input_ids"]]
     assert tokenizer("hello")["input_ids"] != odd

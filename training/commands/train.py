@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
@@ -11,9 +12,11 @@ from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.traces.reports.wording import duration
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
+from journeyman.training.methods.plan import Plan, Trial
 from journeyman.training.methods.recipe import Recipe, read_override
 
 
@@ -24,6 +27,15 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
     ] = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="POLICY", help="Go on from this adapter's weights, e.g. clerk@2")
+    ] = BASE,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show every number, where it is from and why; train nothing")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, and its price by two steps; keep nothing")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="The base model (default: the server's)")
     ] = None,
@@ -35,18 +47,38 @@ def train(
 ) -> None:
     """Train an adapter for one agent; a run that was killed goes on where it was.
 
+    How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
+    more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
+
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     samples = read_samples(data, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
-    adapter = _train(samples, agent, settings, base_model, workspace, mlflow or workspace.mlflow_uri)
+    if explain:
+        plan = plan_job(samples, settings, base_model)
+        emit(plan, as_json, lambda: _show_plan(plan))
+        return
+    if dry_run:
+        notes.print("two steps are tried", markup=False)
+        trial = try_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        energy = _watt_hours(trial, workspace)
+        report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
+        emit(report, as_json, lambda: _show_trial(trial, energy))
+        return
+    adapter = _train(samples, agent, settings, base_model, workspace, start, mlflow or workspace.mlflow_uri)
     emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
-    samples: list[SFTSample], agent: str, recipe: Recipe, base_model: Path, workspace: Workspace, mlflow_uri: str
+    samples: list[SFTSample],
+    agent: str,
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    start: str,
+    mlflow_uri: str,
 ) -> Adapter:
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
     parent = Journal(workspace.journal).in_service(agent)
@@ -54,7 +86,7 @@ def _train(
         task = bar.add_task("loading the model", total=None)
 
         def tell(checkpoint: Checkpoint | None) -> None:
-            notes.print(_start(base_model, parent, checkpoint), markup=False)
+            notes.print(_beginning(base_model, parent, start, checkpoint), markup=False)
 
         def show(step: int, total: int, loss: float) -> None:
             bar.update(task, description=f"training, loss {loss:.3f}, step", completed=step, total=total)
@@ -66,26 +98,55 @@ def _train(
             base_model=base_model,
             workspace=workspace,
             parent=parent,
+            start=start,
             mlflow_uri=mlflow_uri,
             on_start=tell,
+            on_plan=lambda plan: notes.print(f"planned: {plan}", markup=False),
             on_step=show,
         )
 
 
-def _start(base_model: Path, parent: str, checkpoint: Checkpoint | None) -> str:
-    aside = "" if parent == BASE else f", not from {parent}, which the adapter would replace"
+def _beginning(base_model: Path, parent: str, start: str, checkpoint: Checkpoint | None) -> str:
+    weights = f"the base model {base_model.name}" if start == BASE else f"the weights of {start}"
+    aside = "" if parent in (BASE, start) else f", not from {parent}, which the adapter would replace"
     if checkpoint is None:
-        return f"training starts from the base model {base_model.name}{aside}"
+        return f"training starts from {weights}{aside}"
     return (
         f"training goes on from step {checkpoint.step}, where a run that was cut short left its last checkpoint; "
-        f"that run started from the base model {base_model.name}{aside}"
+        f"that run started from {weights}{aside}"
+    )
+
+
+def _watt_hours(trial: Trial, workspace: Workspace) -> float | None:
+    watts = workspace.config.traces.watts
+    return None if watts is None else watts * trial.seconds / 3600
+
+
+def _show_plan(plan: Plan) -> None:
+    out.print(str(plan), markup=False)
+    table = Table("key", "value", "from", "why", box=None)
+    for choice in plan.choices:
+        table.add_row(choice.key, str(choice.value), choice.source, choice.why)
+    out.print(table)
+
+
+def _show_trial(trial: Trial, energy: float | None) -> None:
+    out.print(str(trial.plan), markup=False)
+    energy_text = "" if energy is None else f", {energy:.1f} Wh"
+    out.print(
+        f"a step takes {trial.step_seconds:.1f} s: about {duration(trial.seconds)}{energy_text}, "
+        f"within {trial.peak_mb:,.0f} MB",
+        markup=False,
+        soft_wrap=True,
     )
 
 
 def _show(adapter: Adapter, workspace: Workspace) -> None:
+    epochs = "" if adapter.epochs is None else f", {adapter.epochs:.1f} epochs"
+    held_out = "" if adapter.eval_loss is None else f", loss of held-out rows {adapter.eval_loss:.3f}"
     out.print(
-        f"{adapter.policy}: {adapter.rows} rows, rank {adapter.rank}, trained in {adapter.train_seconds:.0f} s "
-        f"to replace {adapter.parent}, digest {adapter.digest[:12]}",
+        f"{adapter.policy}: {adapter.rows} rows{epochs}{held_out}, rank {adapter.rank}, trained "
+        f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)

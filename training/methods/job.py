@@ -1,25 +1,24 @@
 """The job: any method's training as this workspace does it, locked, reserved, resumed and finished."""
 
-import logging
-import os
+import json
 import shutil
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from time import time_ns
-from typing import Any, Protocol, cast
+from typing import Any
 
 from journeyman.agents.model import BASE
-from journeyman.runtime import variables
 from journeyman.runtime.adapters.adapter import (
+    CONFIG,
     Adapter,
-    Probe,
     adapter_folders,
     digest_files,
+    find_adapter,
     load_adapter,
     next_number,
+    read_adapter,
     split_policy,
     write_adapter,
 )
@@ -30,6 +29,8 @@ from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.samples import SFTSample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.method import OnPlan, method_of
+from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import TrackedRun, track
@@ -37,38 +38,9 @@ from journeyman.training.tracking import TrackedRun, track
 METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, and a module beside `sft`."""
 
-ENVIRONMENT = {
-    variables.OFFLINE: "1",
-    # Threads that spin while they wait make training five times slower beside a model server on the same cores.
-    variables.WAIT_POLICY: "PASSIVE",
-}
-"""What the libraries read when they are first imported, unless the user has set it."""
-
-
 OnStart = Callable[[Checkpoint | None], None]
 """Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
 where the same job was trained before."""
-
-
-class Method(Protocol):
-    """The module that a recipe's `fit` names."""
-
-    def fit(
-        self,
-        samples: Sequence[SFTSample],
-        recipe: Any,
-        base_model: Path,
-        folder: Path,
-        checkpoint: Checkpoint | None,
-        on_step: OnStep,
-    ) -> tuple[float, Probe]:
-        """Trains by a recipe of the method's own kind, from `checkpoint` where there is one, else from the base model.
-
-        The weights go into `folder/adapter`, checkpoints into `folder/checkpoints`.
-
-        Returns the seconds of training, those before `checkpoint` included, and a probe of the result.
-        """
-        ...
 
 
 class Job(Record):
@@ -76,7 +48,11 @@ class Job(Record):
 
     agent: str
     parent: str
-    """The policy that the adapter would replace. Training starts from the base model all the same."""
+    """The policy that the adapter would replace."""
+    start: str = BASE
+    """The policy whose weights training starts from."""
+    start_digest: str | None = None
+    """Of its files; None for the base model."""
     base_digest: str
     dataset_digest: str
     recipe_digest: str
@@ -100,21 +76,26 @@ def train_adapter(
     base_model: Path,
     workspace: Workspace,
     parent: str = BASE,
+    start: str = BASE,
     number: int | None = None,
     mlflow_uri: str | None = None,
     on_start: OnStart = lambda checkpoint: None,
+    on_plan: OnPlan = lambda plan: None,
     on_step: OnStep | None = None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
 
-    Training starts from the base model, whatever `parent` is. A run that was killed goes on from its last checkpoint
-    when it is called again. Raises `ConfigError` for a recipe
-    that can't be used and `TrainingError` where the samples, the numbers or the disk don't let it go on.
+    Training starts from the weights of `start`, whatever `parent` is. A run that was killed goes on from its last
+    checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError` for a
+    `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
+    began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
         parent=parent,
+        start=start,
+        start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
         dataset_digest=digest_samples(samples),
         recipe_digest=recipe.digest,
@@ -132,20 +113,76 @@ def train_adapter(
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
         with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
-            adapter = _fitted(samples, recipe, base_model, partial, policy, job, checkpoint, _told(run, on_step))
+            steps = _Steps(checkpoint, run, on_step)
+            with method_of(recipe) as method, _one_line(policy, steps):
+                fitted = method.fit(
+                    samples, recipe, base_model, partial, checkpoint, steps, start=began, on_plan=on_plan
+                )
+                adapter = _written(fitted, samples, recipe, partial, policy, job)
             publish(partial / "adapter", workspace.adapters / policy)
             run.finish(adapter)
         shutil.rmtree(partial, ignore_errors=True)
         return adapter
 
 
-def _told(run: TrackedRun, on_step: OnStep | None) -> OnStep:
-    def report(step: int, total: int, loss: float) -> None:
-        run.step(step, loss)
-        if on_step is not None:
-            on_step(step, total, loss)
+def plan_job(samples: Sequence[SFTSample], recipe: Recipe, base_model: Path) -> Plan:
+    """What `train_adapter` would do; nothing is trained. Raises `ConfigError` and `TrainingError` like it."""
+    with method_of(recipe) as method:
+        return method.plan(samples, recipe, base_model)
 
-    return report
+
+def try_job(
+    samples: Sequence[SFTSample],
+    *,
+    agent: str,
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    start: str = BASE,
+) -> Trial:
+    """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
+    _check(samples, agent, recipe, workspace)
+    began = _start(start, recipe, base_model, workspace)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        method_of(recipe) as method,
+        _one_line(f"the trial of {agent}", _Steps(None, None, None)),
+    ):
+        return method.attempt(samples, recipe, base_model, Path(folder), began)
+
+
+class _Steps:
+    """Tells of each step, and knows how far training came."""
+
+    def __init__(self, checkpoint: Checkpoint | None, run: TrackedRun | None, on_step: OnStep | None) -> None:
+        self.done = 0 if checkpoint is None else checkpoint.step
+        self._run = run
+        self._on_step = on_step
+
+    def __call__(self, step: int, total: int, loss: float) -> None:
+        self.done = step
+        if self._run is not None:
+            self._run.step(step, loss)
+        if self._on_step is not None:
+            self._on_step(step, total, loss)
+
+
+def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+    if start == BASE:
+        return None
+    folder = find_adapter(workspace.adapters, start)
+    adapter = load_adapter(folder)
+    if adapter.base_digest != (digest := model_digest(base_model)):
+        raise AdapterError(f"{start} was trained on base model {adapter.base_digest[:12]}, not on {digest[:12]}")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    theirs, ours = (config["r"], config["lora_alpha"]), (recipe.lora.r, recipe.lora.alpha)
+    if theirs != ours:
+        raise ConfigError(
+            f"{start} has rank {theirs[0]} and alpha {theirs[1]}, the recipe says {ours[0]} and {ours[1]}: "
+            f"add --set lora.r={theirs[0]} --set lora.alpha={theirs[1]}, or start from the base model"
+        )
+    return folder
 
 
 def _check(samples: Sequence[SFTSample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
@@ -189,74 +226,39 @@ def _reserve(partial: Path, job: Job) -> None:
         raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
 
 
-def _fitted(
-    samples: Sequence[SFTSample],
-    recipe: Recipe,
-    base_model: Path,
-    partial: Path,
-    policy: str,
-    job: Job,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep,
+def _written(
+    fitted: Fitted, samples: Sequence[SFTSample], recipe: Recipe, partial: Path, policy: str, job: Job
 ) -> Adapter:
+    """The adapter, once its folder is whole."""
     _, number = split_policy(policy)
-    done = 0 if checkpoint is None else checkpoint.step
-
-    def watch(step: int, total: int, loss: float) -> None:
-        nonlocal done
-        done = step
-        on_step(step, total, loss)
-
-    with _quiet():
-        try:
-            with _environment():
-                from safetensors import SafetensorError
-
-                method = cast("Method", import_module(recipe.fit))
-        except ImportError as error:
-            raise ConfigError(f"training needs {error.name}: pip install 'journeyman[train]'") from None
-        try:
-            seconds, probe = method.fit(samples, recipe, base_model, partial, checkpoint, watch)
-            adapter = Adapter(
-                number=number,
-                digest=digest_files(partial / "adapter"),
-                rows=len(samples),
-                prompt_form=next(iter(_prompt_forms(samples)), None),
-                rank=recipe.lora.r,
-                train_seconds=round(seconds, 3),
-                created_ns=time_ns(),
-                **job.model_dump(),
-            )
-            write_adapter(partial / "adapter", adapter, probe)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
-            cause = (str(error) or type(error).__name__).splitlines()[0]
-            raise TrainingError(
-                f"training {policy} stopped after step {done}: {cause}; run it again to go on from its last checkpoint"
-            ) from error
+    adapter = Adapter(
+        number=number,
+        digest=digest_files(partial / "adapter"),
+        rows=len(samples),
+        prompt_form=next(iter(_prompt_forms(samples)), None),
+        rank=recipe.lora.r,
+        steps=fitted.steps,
+        epochs=fitted.epochs,
+        eval_loss=fitted.eval_loss,
+        train_seconds=round(fitted.seconds, 3),
+        created_ns=time_ns(),
+        **job.model_dump(),
+    )
+    write_adapter(partial / "adapter", adapter, fitted.probe)
     return adapter
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Sets `ENVIRONMENT` for the imports within; a server that is started later must not inherit it."""
-    added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    os.environ.update(added)
+def _one_line(policy: str, steps: _Steps) -> Iterator[None]:
+    """What stops a library is told in one line."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what libraries say of their own business away from the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            f"training {policy} stopped after step {steps.done}: {cause}; "
+            "run it again to go on from its last checkpoint"
+        ) from error

@@ -48,6 +48,16 @@ class LoraTable(Config):
         return names
 
 
+class EvalTable(Config):
+    """Table `[eval]`: rows that are held out of training, and when their loss ends it."""
+
+    share: float | None = Field(default=None, ge=0, le=0.5)
+    """Share of the rows, at most 64 of them. None: a tenth of 60 rows or more, unless `trl.max_steps` sets the
+    length."""
+    patience: int = Field(default=3, ge=1)
+    """Looks at them without a lower loss after which training stops. The best checkpoint is kept."""
+
+
 class Recipe(Config):
     """How to train: what every method's recipe has. The method's own module adds the rest."""
 
@@ -56,6 +66,7 @@ class Recipe(Config):
 
     method: str
     lora: LoraTable = LoraTable()
+    eval: EvalTable = EvalTable()
 
     @property
     def digest(self) -> str:

@@ -16,6 +16,10 @@ RESERVED = {
     "dataset_kwargs": "rows come as tokens",
     "remove_unused_columns": "a row's weight travels beside its tokens",
     "save_strategy": "checkpoints are saved every trl.save_steps steps",
+    "eval_strategy": "[eval] says which rows are held out; they are looked at every trl.save_steps steps",
+    "eval_steps": "held-out rows are looked at every trl.save_steps steps",
+    "load_best_model_at_end": "the best checkpoint is always kept where rows are held out",
+    "metric_for_best_model": "the loss of held-out rows says which is best",
     "save_only_model": "a run goes on from its checkpoints",
     "logging_strategy": "every step is logged",
     "logging_steps": "every step is logged",
@@ -33,7 +37,7 @@ class SFTRecipe(Recipe):
     method: Literal["sft"] = "sft"
     """How the adapter learns."""
     trl: dict[str, JsonValue] = Field(default_factory=dict)
-    """Passed to TRL's SFTConfig as it is."""
+    """Passed to TRL's SFTConfig as it is. What it leaves open follows from rows and model: `train --explain`."""
 
     @field_validator("trl")
     @classmethod

@@ -1,24 +1,24 @@
-"""The part of SFT that needs torch: rows of tokens, TRL's trainer, the finished files and the probe."""
+"""The part of SFT that needs torch: TRL's trainer, the finished files and the probe."""
 
 import json
 import math
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
-from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
+from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -27,22 +27,24 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils.logging import disable_progress_bar
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from journeyman.runtime.adapters.adapter import CONFIG, Probe
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.traces.messages import Message, chat_message, chat_tool
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
+from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep
+from journeyman.training.methods.rows import read_tokenizer, stops_of, write_rows
 from journeyman.training.methods.sft import SFTRecipe
 
 PROBE_TOKENS = 96
 
-MARK = "journeyman's reply"
-"""Stands for a reply where it is asked what a template writes around one."""
+SHOWN = ("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
+"""Defaults of TRL that a plan tells."""
 
 EAGER_TOKENS = 512
 """Longest row for which attention written out is the faster one on a CPU; its memory grows with the square."""
@@ -55,13 +57,18 @@ def fit(
     partial: Path,
     checkpoint: Checkpoint | None,
     on_step: OnStep,
-) -> tuple[float, Probe]:
+    *,
+    start: Path | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+) -> Fitted:
     """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
 
-    Returns the seconds spent in training, those before a kill included, and the probe.
+    Without a checkpoint it goes on from the adapter in `start`, or begins with a fresh one.
     """
     watch = _Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
-    trainer = prepare(samples, recipe, base_model, partial / CHECKPOINTS)
+    rows = read_rows(samples, recipe, base_model)
+    on_plan(rows.plan)
+    trainer = prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
     trainer.add_callback(watch)
     model = trainer.model
     assert isinstance(model, PeftModel)
@@ -69,31 +76,86 @@ def fit(
     with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     _save(model, partial / "adapter")
-    rows = cast(Sequence[dict[str, Any]], trainer.train_dataset)
-    return watch.seconds, _probe(model, rows[0]["input_ids"][-PROBE_TOKENS:])
+    return Fitted(
+        seconds=watch.seconds,
+        probe=_probe(model, rows.learned[0]["input_ids"][-PROBE_TOKENS:]),
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.global_step * rows.plan.batch / rows.plan.rows, 3),
+        eval_loss=trainer.state.best_metric,
+    )
+
+
+def plan(samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path) -> Plan:
+    """What `fit` would do."""
+    return read_rows(samples, recipe, base_model).plan
+
+
+def attempt(
+    samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path, folder: Path, start: Path | None
+) -> Trial:
+    """The plan, and what a step of it takes: two steps are made, and the second one counts. Nothing is kept."""
+    ends: list[float] = []
+    rows = read_rows(samples, recipe, base_model)
+    short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
+    trainer = prepare(rows._replace(held_out=[]), short, base_model, folder, start)
+    trainer.args.save_strategy = SaveStrategy.NO
+    trainer.add_callback(_Watch(lambda step, total, loss: ends.append(monotonic()), 0.0))
+    trainer.train()
+    return Trial(plan=rows.plan, step_seconds=ends[-1] - ends[-2], peak_mb=_peak_mb())
+
+
+def _peak_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1000
+
+
+class Rows(NamedTuple):
+    """A dataset as the trainer takes it."""
+
+    learned: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
+    plan: Plan
+    tokenizer: PreTrainedTokenizerBase
+
+
+def read_rows(samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path) -> Rows:
+    """The samples as rows of tokens, some of them held out, and what is planned with them."""
+    given = _given(recipe)
+    tokenizer = read_tokenizer(base_model)
+    stops = stops_of(base_model, tokenizer)
+    learned, held_out = (write_rows(side, tokenizer, stops) for side in hold_out(samples, recipe))
+    _check_lengths([*learned, *held_out], given.get("max_length"))
+    facts = Facts(
+        rows=len(learned),
+        held_out=len(held_out),
+        longest=max(len(row["input_ids"]) for row in [*learned, *held_out]),
+        parameters=_parameters(base_model),
+    )
+    theirs = {field.name: field.default for field in fields(SFTConfig) if field.name in SHOWN}
+    return Rows(learned, held_out, plan_training(recipe, given, facts, theirs), tokenizer)
 
 
 def prepare(
-    samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path, checkpoints: Path
+    rows: Rows, recipe: SFTRecipe, base_model: Path, checkpoints: Path, start: Path | None = None
 ) -> "CompletionTrainer":
-    """A trainer with the samples as rows of tokens and a fresh adapter on the base model."""
+    """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
     disable_progress_bar()  # type: ignore[no-untyped-call]
     disable_progress_bars()
-    arguments = _arguments(recipe, checkpoints)
-    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    rows = write_rows(samples, tokenizer, _stops(base_model, tokenizer))
-    _check_lengths(rows, arguments)
+    arguments = _arguments(rows.plan.trl | recipe.trl, checkpoints, evaluates=bool(rows.held_out))
+    base = _base(base_model, longest=max(len(row["input_ids"]) for row in [*rows.learned, *rows.held_out]))
     trainer = CompletionTrainer(
-        model=_base(base_model, longest=max(len(row["input_ids"]) for row in rows)),
+        model=base if start is None else PeftModel.from_pretrained(base, str(start), is_trainable=True),
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        data_collator=WeightCollator(tokenizer.pad_token_id),
-        peft_config=_lora(recipe, base_model),
+        train_dataset=Dataset.from_list(rows.learned),
+        eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+        processing_class=rows.tokenizer,
+        data_collator=WeightCollator(rows.tokenizer.pad_token_id),
+        peft_config=None if start is not None else _lora(recipe, base_model),
     )
     trainer.remove_callback(PrinterCallback)
+    if rows.held_out:
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
     return trainer
 
 
@@ -106,7 +168,7 @@ class CompletionTrainer(SFTTrainer):
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    ) -> Any:
         """Mean negative log-likelihood of the batch's completion tokens, each times its row's weight.
 
         Without a GPU, TRL projects every token on the vocabulary, which for short completions is half of all the work.
@@ -121,7 +183,8 @@ class CompletionTrainer(SFTTrainer):
             logits = base.get_output_embeddings()(states[:, :-1][learned])
         losses = cross_entropy(logits.float(), labels[learned], reduction="none")
         weights = inputs["weight"].unsqueeze(1).expand_as(labels)[learned]
-        return (losses * weights).sum() / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
+        loss = (losses * weights).sum() / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {"loss": loss}) if return_outputs else loss
 
 
 class WeightCollator(DataCollatorForLanguageModeling):
@@ -169,10 +232,14 @@ class _Watch(TrainerCallback):
         mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
 
 
-def _arguments(recipe: SFTRecipe, folder: Path) -> SFTConfig:
+def _given(recipe: SFTRecipe) -> dict[str, Any]:
     known = {field.name for field in fields(SFTConfig) if field.init}
     if unknown := set(recipe.trl) - known:
         raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's SFTConfig takes")
+    return recipe.trl
+
+
+def _arguments(given: Mapping[str, Any], folder: Path, *, evaluates: bool) -> SFTConfig:
     ours: dict[str, Any] = {
         "output_dir": str(folder),
         "report_to": "none",
@@ -186,145 +253,34 @@ def _arguments(recipe: SFTRecipe, folder: Path) -> SFTConfig:
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    stops = {
+        "eval_strategy": "steps",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "prediction_loss_only": True,
+    }
     try:
-        return SFTConfig(**(ours | recipe.trl))
+        return SFTConfig(**(ours | (stops if evaluates else {}) | dict(given)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
 
 
-def write_rows(
-    samples: Sequence[SFTSample], tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]
-) -> list[dict[str, Any]]:
-    """Samples as tokens; `stops` are those at which a server ends a reply.
-
-    Raises `TrainingError` where the model's template can't write a sample as a server would.
-    """
-    rows, unwritable = [], Counter[str]()
-    frame = _frame(tokenizer, stops)
-    for sample in samples:
-        try:
-            rows.append(_row(sample, tokenizer, frame))
-        except (TemplateError, _UnwritableError) as error:
-            unwritable[str(error).splitlines()[0]] += 1
-    if unwritable:
-        reason, count = unwritable.most_common(1)[0]
-        raise TrainingError(
-            f"the base model's chat template can't write {unwritable.total()} of {len(samples)} samples "
-            f"({count}: {reason}): leave them out, or train a model whose template can"
-        )
-    return rows
-
-
-class _Frame(NamedTuple):
-    """What a template writes around the text of a reply."""
-
-    before: str
-    """Such as an empty thought: it stands in a history, and no model learns to begin with it."""
-    end: int
-    """The token that ends a turn, which need not be the tokenizer's own end."""
-    stops: frozenset[int]
-
-
-def _stops(base_model: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens at which vLLM ends a reply of the model: the tokenizer's own, and those of its generation config."""
-    path = base_model / "generation_config.json"
-    named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
-    more = named if isinstance(named, list) else [named]
-    return frozenset(token for token in (tokenizer.eos_token_id, *more) if isinstance(token, int))
-
-
-def _frame(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> _Frame:
-    bare = _Frame("", cast(int, tokenizer.eos_token_id), stops)
-    if tokenizer.chat_template is None:
-        return bare
-    asked = Message(role="user", content="question")
-    try:
-        prompt = _shown(tokenizer, (asked,), None, True)
-        whole = _shown(tokenizer, (asked, Message(role="assistant", content=MARK)), None, False)
-    except TemplateError:
-        return bare
-    before, mark, after = whole.removeprefix(prompt).partition(MARK)
-    if not mark or not whole.startswith(prompt):
-        return bare
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    return _Frame(before, next((token for token in ids if token in stops), bare.end), stops)
-
-
-class _UnwritableError(Exception):
-    """Why a template can't write a demonstration."""
-
-
-def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> dict[str, Any]:
-    """Token ids, a mask that is 1 on what is learned, and the weight; the server's own ids are taken as they are."""
-    if sample.prompt_token_ids and sample.token_ids:
-        prompt, completion = list(sample.prompt_token_ids), list(sample.token_ids)
-    else:
-        prompt = write_prompt(sample, tokenizer)
-        completion = (_called if sample.tool_calls else _said)(sample, tokenizer, frame)
-    return {
-        "input_ids": prompt + completion,
-        "completion_mask": [0] * len(prompt) + [1] * len(completion),
-        "weight": sample.weight,
-    }
-
-
-def _said(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
-    return [*tokenizer(sample.completion, add_special_tokens=False)["input_ids"], frame.end]
-
-
-def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
-    """What the template writes for a reply with calls, to the end of the turn."""
-    reply = Message(role="assistant", content=sample.completion, tool_calls=sample.tool_calls or ())
-    mute = reply.model_copy(update={"tool_calls": ()})
-    prompt = _shown(tokenizer, sample.messages, sample.tools, True)
-    whole, without = (_shown(tokenizer, (*sample.messages, one), sample.tools, False) for one in (reply, mute))
-    if whole == without:
-        raise _UnwritableError("it leaves tool calls out")
-    written = whole.removeprefix(prompt).removeprefix(frame.before)
-    ids: list[int] = tokenizer(written, add_special_tokens=False)["input_ids"]
-    ends = [place for place, token in enumerate(ids) if token in frame.stops]
-    if not whole.startswith(prompt) or not ends:
-        raise _UnwritableError("a reply with calls doesn't follow on the prompt")
-    return ids[: ends[-1] + 1]
-
-
-def write_prompt(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a demonstration's prompt: those that a server of the model makes of the same messages and tools."""
-    if tokenizer.chat_template is None:
-        raise ConfigError("the base model has no chat template, so demonstrations can't be turned into prompts")
-    ids = tokenizer.apply_chat_template(
-        _chat(sample.messages), tools=_functions(sample.tools), add_generation_prompt=True, return_dict=False
-    )
-    return cast(list[int], ids)
-
-
-def _shown(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] | None,
-    replies: bool,
-) -> str:
-    chat, functions = _chat(messages), _functions(tools)
-    text = tokenizer.apply_chat_template(chat, tools=functions, add_generation_prompt=replies, tokenize=False)
-    return cast(str, text)
-
-
-def _chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [chat_message(message, parsed=True) for message in messages]
-
-
-def _functions(tools: Sequence[Mapping[str, Any]] | None) -> list[Any] | None:
-    return None if tools is None else [chat_tool(tool) for tool in tools]
-
-
-def _check_lengths(rows: Sequence[dict[str, Any]], arguments: SFTConfig) -> None:
-    limit = arguments.max_length
+def _check_lengths(rows: Sequence[dict[str, Any]], limit: int | None) -> None:
     lengths = [len(row["input_ids"]) for row in rows]
     if limit is not None and (too_long := sum(length > limit for length in lengths)):
         raise TrainingError(
             f"{too_long} of {len(rows)} samples are longer than trl.max_length = {limit} and would be cut: "
             f"set it to {max(lengths)}, or leave them out"
         )
+
+
+def _parameters(base_model: Path) -> int:
+    count = 0
+    for path in base_model.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
 
 
 def _base(folder: Path, *, longest: int) -> PreTrainedModel:

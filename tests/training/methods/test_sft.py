@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import load_recipe, train_adapter, try_job
+from journeyman.training.methods.plan import Plan
 from journeyman.training.methods.recipe import Recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import run_of
@@ -168,6 +170,60 @@ def test_mlflow_shows_parameters_losses_and_lineage(trained: Trained) -> None:
 
 
 @pytest.mark.train
+def test_it_stops_when_held_out_rows_are_learned_no_more_and_keeps_the_best_weights(
+    base_model: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(
+        "sft",
+        {
+            "eval.share": 0.34,
+            "eval.patience": 2,
+            "trl.max_steps": 12,
+            "trl.save_steps": 1,
+            "trl.per_device_train_batch_size": 2,
+            "trl.learning_rate": 5e-2,
+        },
+    )
+    plans: list[Plan] = []
+    adapter = train(tmp_path, base_model, samples(), recipe, on_plan=plans.append)
+    assert [(plan.rows, plan.held_out, plan.steps) for plan in plans] == [(4, 2, 12)]
+    assert adapter.steps is not None and adapter.steps < 12
+    assert adapter.eval_loss is not None
+    assert adapter.epochs == adapter.steps * 2 / 4
+
+
+@pytest.mark.train
+def test_it_goes_on_from_an_adapters_weights_and_says_so(trained: Trained, base_model: Path, tmp_path: Path) -> None:
+    steps: list[float] = []
+    shutil.copytree(trained.folder, tmp_path / ".journeyman" / "adapters" / "worker@1")
+    again = short(max_steps=1)
+    adapter = train(
+        tmp_path, base_model, samples(), again, start="worker@1", on_step=lambda step, total, loss: steps.append(loss)
+    )
+    assert (adapter.policy, adapter.start, adapter.start_digest) == ("worker@2", "worker@1", trained.adapter.digest)
+    assert adapter.parent == "base"
+    assert steps[0] < trained.steps[0][2] - 0.5, "what worker@1 has learned is there"
+
+
+@pytest.mark.train
+def test_weights_of_another_rank_are_refused_before_anything_is_trained(
+    trained: Trained, base_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.folder, tmp_path / ".journeyman" / "adapters" / "worker@1")
+    with pytest.raises(ConfigError, match="worker@1 has rank 8 and alpha 16, the recipe says 4 and 16: add --set"):
+        train(tmp_path, base_model, samples(), load_recipe("sft", {"lora.r": 4}), start="worker@1")
+
+
+@pytest.mark.train
+def test_a_trial_tells_the_price_of_a_step_and_keeps_nothing(base_model: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".journeyman")
+    trial = try_job(samples(), agent="worker", recipe=short(), base_model=base_model, workspace=workspace)
+    assert trial.plan.steps == 4 and trial.seconds == pytest.approx(4 * trial.step_seconds)
+    assert trial.step_seconds > 0 and trial.peak_mb > 200
+    assert not (tmp_path / ".journeyman" / "adapters").exists()
+
+
+@pytest.mark.train
 @pytest.mark.timeout(300)
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_as_if_nothing_had_been(
     trained: Trained, base_model: Path, tmp_path: Path
@@ -258,9 +314,9 @@ def test_the_loss_is_trls_own_and_weights_scale_it(base_model: Path, tmp_path: P
     import torch
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from journeyman.training.methods.sft_torch import prepare
+    from journeyman.training.methods.sft_torch import prepare, read_rows
 
-    trainer = prepare(samples(weight=0.5), short(), base_model, tmp_path)
+    trainer = prepare(read_rows(samples(weight=0.5), short(), base_model), short(), base_model, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     assert trainer.model is not None
     with torch.no_grad(), trainer.accelerator.autocast():
@@ -275,10 +331,10 @@ def test_the_loss_is_trls_own_and_weights_scale_it(base_model: Path, tmp_path: P
 @pytest.mark.train
 @pytest.mark.filterwarnings("ignore")
 def test_the_servers_tokens_are_learned_as_they_are(base_model: Path, tmp_path: Path) -> None:
-    from journeyman.training.methods.sft_torch import prepare
+    from journeyman.training.methods.sft_torch import prepare, read_rows
 
     rows = samples(prompt_token_ids=(10, 11, 12), token_ids=(20, 21))
-    row = cast(Any, prepare(rows, short(), base_model, tmp_path).train_dataset)[0]
+    row = cast(Any, prepare(read_rows(rows, short(), base_model), short(), base_model, tmp_path).train_dataset)[0]
     assert row["input_ids"] == [10, 11, 12, 20, 21]
     assert row["labels"] == [-100, -100, -100, 20, 21]
 
@@ -288,9 +344,9 @@ def test_the_servers_tokens_are_learned_as_they_are(base_model: Path, tmp_path: 
 def test_a_demonstration_is_learned_to_the_end_of_its_turn(base_model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from journeyman.training.methods.sft_torch import prepare
+    from journeyman.training.methods.sft_torch import prepare, read_rows
 
-    row = cast(Any, prepare(samples(), short(), base_model, tmp_path).train_dataset)[0]
+    row = cast(Any, prepare(read_rows(samples(), short(), base_model), short(), base_model, tmp_path).train_dataset)[0]
     text = AutoTokenizer.from_pretrained(base_model).decode(row["input_ids"])
     turns = "<|im_start|>system\nReply.<|im_end|>\n<|im_start|>user\nCapital of France?<|im_end|>\n"
     assert text == turns + '<|im_start|>assistant\n{"answer": "Paris"}<|im_end|>'

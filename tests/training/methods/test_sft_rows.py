@@ -340,7 +340,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TraceStore:
 
 def row(case: str, store: TraceStore, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Prompt and completion of the case's last turn."""
-    from journeyman.training.methods.sft_torch import write_rows
+    from journeyman.training.methods.rows import write_rows
 
     mined = mine_sft(Source(store, case, MineConfig()))
     [written] = write_rows(mined.samples[-1:], tokenizer, frozenset({tokenizer.eos_token_id}))

@@ -73,7 +73,7 @@ def sample(messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] | No
 async def test_a_demonstration_s_prompt_has_the_server_s_tokens(
     messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] | None, vllm_server: ServerState, tokenizer: Any
 ) -> None:
-    from journeyman.training.methods.sft_torch import write_prompt
+    from journeyman.training.methods.rows import write_prompt
 
     model = ChatVLLM(base_url=vllm_server.url)
     request = ModelRequest(policy="base", messages=messages, tools=tools or (), max_tokens=1)

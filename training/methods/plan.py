@@ -1,0 +1,202 @@
+"""The plan of a training: what is learned from, for how long, and every number with where it is from and why."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from math import ceil
+from typing import Any, Literal, NamedTuple
+
+from pydantic import JsonValue
+
+from journeyman.runtime.adapters.adapter import Probe
+from journeyman.traces.base import Record
+from journeyman.training.data.samples import SFTSample
+from journeyman.training.methods.recipe import Recipe
+
+HELD_OUT_SHARE = 0.1
+HELD_OUT_FROM = 60
+"""Rows from which some are held out: of fewer, each is worth more to learn from."""
+HELD_OUT_MOST = 64
+"""Rows that are held out at most: their loss is computed again and again."""
+
+BATCH = 8
+BATCH_TOKENS = 4096
+"""Tokens of a batch that is computed in one piece; memory grows with them."""
+STEPS = 100
+"""Steps that a small dataset is repeated for."""
+LEAST_EPOCHS, MOST_EPOCHS = 3, 8
+EVERY = 50
+"""Most steps between two evaluations, and two checkpoints: so many are lost to a kill."""
+
+_RATES = ((0.5e9, 1e-3), (3e9, 5e-4), (float("inf"), 2e-4))
+"""Learning rates of LoRA by the base model's parameters."""
+_CHECKPOINTING = 1e9
+"""Parameters from which activations are computed twice to save memory."""
+
+
+class Facts(NamedTuple):
+    """What the numbers follow from."""
+
+    rows: int
+    """Rows that are learned from."""
+    held_out: int
+    longest: int
+    """Tokens of the longest row."""
+    parameters: int
+    """Of the base model."""
+
+
+class Choice(Record):
+    """One number of a training."""
+
+    key: str
+    value: JsonValue
+    source: Literal["recipe", "rule", "TRL"]
+    """`rule`: it follows from the rows and the model, because the recipe leaves it open."""
+    why: str
+
+
+class Plan(Record):
+    rows: int
+    held_out: int
+    """Rows whose loss says when to stop; nothing is learned from them."""
+    batch: int
+    """Rows of an optimiser step."""
+    steps: int
+    """Steps at most; training may stop earlier where rows are held out."""
+    choices: tuple[Choice, ...]
+
+    @property
+    def epochs(self) -> float:
+        return self.steps * self.batch / self.rows
+
+    @property
+    def trl(self) -> dict[str, Any]:
+        """What the recipe and the rules say to TRL."""
+        told = [choice for choice in self.choices if choice.key.startswith("trl.") and choice.source != "TRL"]
+        return {choice.key.removeprefix("trl."): choice.value for choice in told}
+
+    def __str__(self) -> str:
+        held_out = f", {self.held_out} rows held out to stop early" if self.held_out else ""
+        return f"{self.epochs:.1f} epochs of {self.rows} rows, {self.steps} steps{held_out}"
+
+
+class Trial(Record):
+    """A plan, and what a step of it takes on this machine."""
+
+    plan: Plan
+    step_seconds: float
+    peak_mb: float
+    """Largest memory of the process; of the GPU where there is one."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all the steps, without looks at held-out rows."""
+        return self.plan.steps * self.step_seconds
+
+
+class Fitted(Record):
+    """What came of a training."""
+
+    seconds: float
+    """Spent in training, those before a kill included."""
+    probe: Probe
+    steps: int
+    epochs: float
+    eval_loss: float | None
+    """Loss of the held-out rows, of the checkpoint that was kept; None where none were held out."""
+
+
+def hold_out(samples: Sequence[SFTSample], recipe: Recipe) -> tuple[list[SFTSample], list[SFTSample]]:
+    """The samples to learn from, and those held out; all of one run are on one side, by a hash of its trace id."""
+    share = recipe.eval.share
+    if share is None:
+        share = HELD_OUT_SHARE if len(samples) >= HELD_OUT_FROM and not _fixed_steps(recipe) else 0.0
+    wanted = min(round(share * len(samples)), HELD_OUT_MOST)
+    runs: dict[str, int] = {}
+    for sample in samples:
+        runs[sample.trace_id] = runs.get(sample.trace_id, 0) + 1
+    aside, rows = set[str](), 0
+    for trace_id in sorted(runs, key=lambda trace_id: sha256(trace_id.encode()).digest()):
+        if rows + runs[trace_id] <= wanted:
+            aside.add(trace_id)
+            rows += runs[trace_id]
+    learned = [sample for sample in samples if sample.trace_id not in aside]
+    return learned, [sample for sample in samples if sample.trace_id in aside]
+
+
+def plan_training(recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs: Mapping[str, Any]) -> Plan:
+    """`given` is the recipe's table `[trl]`, `theirs` are the defaults of TRL that a reader wants to know."""
+    rules = _Rules(given, facts)
+    ruled = rules.choices()
+    choices = [*_told(recipe, given), *(choice for choice in ruled if choice.key.removeprefix("trl.") not in given)]
+    known = {choice.key for choice in choices}
+    choices += [
+        Choice(key=f"trl.{name}", value=value, source="TRL", why="TRL's default")
+        for name, value in theirs.items()
+        if f"trl.{name}" not in known
+    ]
+    return Plan(rows=facts.rows, held_out=facts.held_out, batch=rules.batch, steps=rules.steps, choices=tuple(choices))
+
+
+def _told(recipe: Recipe, given: Mapping[str, Any]) -> list[Choice]:
+    lora = recipe.lora.model_dump(mode="json")
+    told = {**{f"lora.{name}": value for name, value in lora.items()}, **{f"trl.{k}": v for k, v in given.items()}}
+    return [Choice(key=key, value=value, source="recipe", why="the recipe says so") for key, value in told.items()]
+
+
+def _fixed_steps(recipe: Recipe) -> bool:
+    return int(getattr(recipe, "trl", {}).get("max_steps", -1)) > 0
+
+
+class _Rules:
+    """The numbers that a recipe leaves open."""
+
+    def __init__(self, given: Mapping[str, Any], facts: Facts) -> None:
+        self._given = given
+        self._facts = facts
+        self._piece = int(given.get("per_device_train_batch_size") or max(1, min(BATCH, BATCH_TOKENS // facts.longest)))
+        pieces = 1 if "per_device_train_batch_size" in given else ceil(BATCH / self._piece)
+        self._pieces = int(given.get("gradient_accumulation_steps") or pieces)
+        self.batch = self._piece * self._pieces
+        """Rows of an optimiser step."""
+        epoch = max(1, ceil(ceil(facts.rows / self._piece) / self._pieces))
+        often = min(MOST_EPOCHS, max(LEAST_EPOCHS, ceil(STEPS / epoch)))
+        self._epochs = float(given.get("num_train_epochs", often))
+        self._limit = int(given.get("max_steps", -1))
+        self.steps = self._limit if self._limit > 0 else ceil(self._epochs * epoch)
+        self._every = int(given.get("save_steps") or max(1, min(EVERY, epoch // 2 if facts.held_out else EVERY)))
+
+    def choices(self) -> list[Choice]:
+        facts, values = self._facts, list[tuple[str, JsonValue, str]]()
+        millions = facts.parameters / 1e6
+        rate = next(rate for most, rate in _RATES if facts.parameters < most)
+        small = facts.parameters < _CHECKPOINTING
+        if self._limit <= 0:
+            why = (
+                f"at least {LEAST_EPOCHS}, and more for few rows, until there are {STEPS} steps; {MOST_EPOCHS} at most"
+            )
+            values.append(("num_train_epochs", self._epochs, why))
+        values += [
+            ("learning_rate", rate, f"LoRA on a model of {millions:,.0f} M parameters; the smaller, the higher"),
+            (
+                "per_device_train_batch_size",
+                self._piece,
+                f"rows have up to {facts.longest} tokens; memory follows them",
+            ),
+            ("gradient_accumulation_steps", self._pieces, f"a step is about {BATCH} rows"),
+            ("max_length", facts.longest, "the longest row: nothing is cut"),
+            (
+                "gradient_checkpointing",
+                not small,
+                f"it saves memory for a fifth more time: {'no' if small else 'much'} "
+                f"need at {millions:,.0f} M parameters",
+            ),
+            ("save_steps", self._every, "a kill loses at most so many steps"),
+            ("seed", 0, "the same job gives the same adapter"),
+        ]
+        if facts.held_out:
+            values += [
+                ("eval_steps", self._every, "held-out rows are looked at where a checkpoint is saved"),
+                ("per_device_eval_batch_size", self._piece, "as in training"),
+            ]
+        return [Choice(key=f"trl.{key}", value=value, source="rule", why=why) for key, value, why in values]
