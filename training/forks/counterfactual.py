@@ -132,9 +132,16 @@ def _credit_agent(agent: str, steps: Sequence[StepCredit]) -> AgentCredit:
 def culprit(steps: Iterable[StepCredit], began: Sequence[str]) -> StepCredit | None:
     """Of one run's steps the one whose replacement helps most; None where none helps.
 
-    `began` are span ids in the order in which the calls began. Of equals the last counts: another reply early on may
-    help because all that follows is asked anew, while one late reply that helps as much explains the run alone.
+    `began` are span ids in the order in which the calls began. Of those that the draws can't tell apart the last
+    counts: another reply early on may help because all that follows is asked anew, while one late reply that helps as
+    much explains the run alone.
     """
     order = {span_id: position for position, span_id in enumerate(began)}
     helping = [step for step in steps if step.effect > 0]
-    return max(helping, key=lambda step: (round(step.effect, 9), order[step.span_id]), default=None)
+    if not helping:
+        return None
+    best = max(helping, key=lambda step: step.effect)
+    least = best.effect
+    if best.draws > 1:  # A single draw is a greedy reply, which would be the same again.
+        least = min(least, wilson(best.replaced * best.draws, best.draws)[0] - best.recorded)
+    return max((step for step in helping if step.effect >= least - 1e-9), key=lambda step: order[step.span_id])

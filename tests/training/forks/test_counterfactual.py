@@ -49,12 +49,26 @@ def test_in_a_run_that_went_well_what_all_hung_on_is_worth_most(sums: Any) -> No
     assert culprit(steps, [turn.span_id for turn in sums.workspace.store.get(run).turns]) is None
 
 
-def test_of_equals_the_last_to_begin_is_named() -> None:
-    early, late = (
-        StepCredit(trace_id="t", span_id=name, agent=name, recorded=0.0, replaced=1.0, draws=1) for name in "ab"
-    )
-    named = culprit([early, late], ["a", "b"])
-    assert named is not None and named.agent == "b"
+@pytest.mark.parametrize(
+    ("early", "late", "draws", "guilty"),
+    [
+        (1.0, 1.0, 1, "late"),
+        (1.0, 0.5, 1, "early"),
+        (0.5, 0.25, 4, "late"),
+        (1.0, 0.25, 4, "early"),
+        (0.5, 0.0, 4, "early"),
+        (0.0, 0.0, 4, None),
+    ],
+)
+def test_of_steps_that_the_draws_cannot_tell_apart_the_last_to_begin_is_named(
+    early: float, late: float, draws: int, guilty: str | None
+) -> None:
+    steps = [
+        StepCredit(trace_id="t", span_id=name, agent=name, recorded=0.0, replaced=replaced, draws=draws)
+        for name, replaced in (("early", early), ("late", late))
+    ]
+    named = culprit(steps, ["early", "late"])
+    assert (named and named.agent) == guilty
 
 
 def test_a_resample_is_drawn_several_times_and_a_greedy_reply_once() -> None:
