@@ -27,6 +27,8 @@ SLIP, NOISE = 0.5, 0.05
 """How often a culprit that slipped is wrong again, and how often anybody is who is sampled."""
 NAMES = re.findall(r"\w+", "Alder Birch Cedar Dogwood Elm Fir Ginkgo Hazel Iris Juniper Kelp Larch Maple Nettle Oak")
 UNKNOWN = "Nowhere"
+WORDINGS = ("I find", "So it is", "my source says", "here it is:", "the answer is")
+"""Of draws: each says the same in its own words, so that whoever reads it is asked anew."""
 _WORDS = re.compile(r"[A-Z][a-z]{2,}|\d+")
 
 Kind = Literal["plan", "lookup", "join"]
@@ -177,7 +179,11 @@ class Script:
     def _said(value: str, request: ModelRequest) -> str:
         if request.policy == TEACHER:
             return value
-        return f"It is {value}." if request.temperature == 0 else f"{'I find' if request.seed else 'So'} {value}"
+        return (
+            f"It is {value}."
+            if request.temperature == 0
+            else f"{WORDINGS[(request.seed or 0) % len(WORDINGS)]} {value}"
+        )
 
 
 def _share(*about: object) -> float:
