@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from journeyman.agents.plan import Assignment
 from journeyman.traces.base import Record
 from journeyman.traces.messages import Message, ToolCall, Usage
 
@@ -34,6 +35,13 @@ class ModelRequest(Record):
     timeout_s: float = 120.0
     traceparent: str | None = None
     """W3C trace context of the span that this call belongs to."""
+    task_id: str | None = None
+    """The run's task. Like the next two it is for a model that plays agents itself, as a teacher may: no server is
+    sent them."""
+    agent: str | None = None
+    """Who asks."""
+    assignment: Assignment | None = None
+    """What a worker is at; None for who plans or judges."""
 
 
 class ModelReply(Record):
@@ -98,9 +106,13 @@ class ModelTable:
     A row is another model than the one that adapters are trained on, so its token ids are of no use here.
     """
 
-    def __init__(self, default: Model, others: Mapping[str, Model] | None = None) -> None:
+    def __init__(
+        self, default: Model, others: Mapping[str, Model] | None = None, terms: Mapping[str, str] | None = None
+    ) -> None:
         self._default = default
         self._others = dict(others or {})
+        self.terms: Mapping[str, str] = terms or {}
+        """By policy, what its provider's terms say of learning from its replies, for the record."""
 
     def __getitem__(self, policy: str) -> Model:
         return self._others.get(policy, self._default)
@@ -108,6 +120,10 @@ class ModelTable:
     def __contains__(self, policy: object) -> bool:
         """True for a policy with a row of its own."""
         return policy in self._others
+
+    def with_others(self, others: Mapping[str, Model]) -> "ModelTable":
+        """The same with more rows, which count before those of the same policy."""
+        return ModelTable(self._default, {**self._others, **others}, self.terms)
 
     async def aclose(self) -> None:
         for model in (self._default, *self._others.values()):

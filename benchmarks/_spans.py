@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanRecord
-from journeyman.traces.messages import Message, as_json, message_attributes, write_result
+from journeyman.traces.messages import Message, as_json, prompt_attributes, reply_attribute, write_result
 from journeyman.traces.trace import Outcome, Task
 from journeyman.training.demo.decompositions import Question, read_questions
 from journeyman.training.demo.fanoutqa import FAMILY, LOOKUP_INSTRUCTIONS, PLAN_INSTRUCTIONS
@@ -146,7 +146,8 @@ class Run:
             a.TOKEN_IDS: f"[{', '.join(ids)}]",
             a.LOGPROBS: self._logprobs(len(ids)),
         }
-        attributes |= message_attributes(prompt, Message(role="assistant", content=reply), "stop")
+        attributes |= prompt_attributes(prompt)
+        attributes[a.OUTPUT_MESSAGES] = reply_attribute(Message(role="assistant", content=reply), "stop")
         return self._span(self._id(), parent, f"chat {policy}", started, attributes, kind="client")
 
     def _logprobs(self, size: int) -> str:

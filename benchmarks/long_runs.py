@@ -1,7 +1,8 @@
 """Claim: what a long run leaves is in proportion to what was new in it, and reading it back stays small and quick.
 
 A coding agent of 400 turns, each with a tool's result of 4 kB: once live, with the token ids that a server gives, and
-once imported from a chat log. A prompt of turn n holds the n - 1 turns before it.
+once imported from a chat log. A prompt of turn n holds the n - 1 turns before it. `append` is the time from the end of
+a model call's span until it is in the log, `turn` all that a turn takes of ours, from a reply to the next request.
 """
 
 import argparse
@@ -38,6 +39,9 @@ TOKEN_CHARACTERS = 3.5
 """Of a text to a token, about."""
 ENDS = 20
 """Turns at the beginning and at the end whose costs are compared."""
+ELSEWHERE_BYTES = 64 * 2**20
+"""Read in place of what a machine does while a model answers: the processor's cache is cold after it in each turn, not
+only in the last ones, whose prompts are larger than the cache."""
 
 
 class Texts:
@@ -73,6 +77,10 @@ class Coder(ScriptedModel):
         self._random = random.Random(SEED)
         self._prompt: list[int] = []
         self._characters = 0
+        self._elsewhere = b"." * ELSEWHERE_BYTES
+        self._gave: float | None = None
+        self.between: list[float] = []
+        """Seconds from each reply until the next request: all that a turn takes of ours, and the tool's text."""
 
     def _written(self, request: ModelRequest) -> str:
         self._asked += 1
@@ -81,6 +89,14 @@ class Coder(ScriptedModel):
         return write_call("shell", {"command": f"grep -rn step_{self._asked} src"})
 
     async def complete(self, request: ModelRequest) -> ModelReply:
+        if self._gave is not None:
+            self.between.append(perf_counter() - self._gave)
+        reply = await self._told(request)
+        self._elsewhere.count(b"!")
+        self._gave = perf_counter()
+        return reply
+
+    async def _told(self, request: ModelRequest) -> ModelReply:
         reply = await super().complete(request)
         grown = sum(len(message.content) for message in request.messages) - self._characters
         self._characters += grown
@@ -130,18 +146,25 @@ def live(workspace: Workspace) -> dict[str, Any]:
 
     coder = Agent(name="coder", instructions="You mend programs.", tools=("shell",), limits=Limits(turns=TURNS + 1))
     crew = Crew(name="coding", orchestrator=None, workers=(coder,), tools={"shell": shell})
-    log, policy = TimedLog(workspace.create().spans), TimedPolicy()
+    log, policy, model = TimedLog(workspace.create().spans), TimedPolicy(), Coder(TURNS)
 
     async def work() -> None:
-        async with Runtime(crew, model=Coder(TURNS), tracer=Tracer(log, content=policy)) as runtime:
+        async with Runtime(crew, model=model, tracer=Tracer(log, content=policy)) as runtime:
             outcome = await runtime.run(Task(id="fix", prompt="fix it"))
             assert outcome.status == "ok" and outcome.tool_calls == TURNS
 
     asyncio.run(work())
     log.close()
     appends = [looked + written for looked, written in zip(policy.seconds, log.seconds, strict=True)]
-    first, last = median(appends[1 : ENDS + 1]), median(appends[-ENDS:])
-    return {"new_bytes": texts.written, "append_first_ms": first * 1e3, "append_last_ms": last * 1e3}
+    return {
+        "new_bytes": texts.written,
+        **{f"append_{end}_ms": seconds * 1e3 for end, seconds in ends(appends).items()},
+        **{f"turn_{end}_ms": seconds * 1e3 for end, seconds in ends(model.between).items()},
+    }
+
+
+def ends(seconds: list[float]) -> dict[str, float]:
+    return {"first": median(seconds[1 : ENDS + 1]), "last": median(seconds[-ENDS:])}
 
 
 def imported(workspace: Workspace, folder: Path) -> dict[str, Any]:

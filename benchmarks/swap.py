@@ -29,9 +29,9 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Outcome, Task
+from journeyman.training.data.demonstrations import TEACHER, Demonstrated
 from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.source import MineConfig, Source
-from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
 from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.methods.recipe import Recipe
@@ -50,9 +50,9 @@ def first_adapter(workspace: Workspace, trained_before: Workspace, recipe: Recip
 
 def trained(workspace: Workspace, base_model: Path, recipe: Recipe) -> Adapter:
     """An adapter from what the teacher does on a dozen train tasks."""
-    teacher = ModelTable(Teacher(fanoutqa.demonstrations("train")))
-    everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
     crew = fanoutqa.lookup_crew("train")
+    teacher = ModelTable(Demonstrated(crew, fanoutqa.demonstrations("train")))
+    everywhere = dict.fromkeys(("orchestrator", AGENT), TEACHER)
     with Recording(workspace) as recording:
         runtime = Runtime(crew, model=teacher, tracer=recording.tracer, policies=everywhere)
         for task in fanoutqa.tasks("train")[:12]:
@@ -80,7 +80,7 @@ async def measure(
     planned = terse(fanoutqa.lookup_crew("test"), tokens)
     crew = Crew(name="look-ups", orchestrator=None, workers=planned.workers, tools=planned.tools)
     runtime = Runtime(crew, model=chat, policies=lambda: current_policies(workspace))
-    goals = list(fanoutqa.demonstrations("test").findings)
+    goals = list(fanoutqa.findings("test"))
     outcomes: list[Outcome] = []
     stopped = asyncio.Event()
 

@@ -20,7 +20,7 @@ PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
     "1. Run": ["run", "runs", "mcp", "memory"],
     "2. Record": ["traces", "label", "replay"],
-    "3. Learn": ["tasks", "mine", "train", "train-router"],
+    "3. Learn": ["tasks", "teach", "mine", "train", "train-router"],
     "4. Prove": ["evaluate", "gate"],
     "5. Serve": ["adapters"],
 }
@@ -39,7 +39,7 @@ app = typer.Typer(
     name="journeyman",
     cls=Map,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A crew of agents that learns from its own work: run tasks, record every step, mine the record, "
     "train an adapter for each agent, prove that it is better, and swap it into the live server.",

@@ -165,6 +165,11 @@ class ProjectConfig(Config):
                 if (problem := self._problem_with(policy)) is not None:
                     raise ConfigError(f"crew {crew.name!r}, agent {agent.name!r}: {problem}")
 
+    def check_policy(self, policy: str) -> None:
+        """Raises `ConfigError` for a policy that nobody answers for."""
+        if (problem := self._problem_with(policy)) is not None:
+            raise ConfigError(problem)
+
     def _problem_with(self, policy: str) -> str | None:
         if policy == BASE or "@" in policy or policy in self.models:
             return None

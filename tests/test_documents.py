@@ -256,12 +256,12 @@ def test_make_help_tells_of_every_target() -> None:
 
 
 ELSEWHERE = (
-    "demo", "evaluate", "gate", "mcp", "model", "run", "server", "train", "train-router",
+    "demo", "evaluate", "gate", "teach", "mcp", "model", "run", "server", "train", "train-router",
     "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
     "mine --agent lookup --credit counterfactual", "mine --agent lookup --sample",
     "replay TRACE --crew crew.toml --from", "label --from-mlflow",
-    "traces export --otlp", "traces receive", "traces tail",
+    "traces export --otlp", "traces receive", "traces tail", "tasks write",
 )  # fmt: skip
 """Commands that need a server, train, or do not end by themselves: tests of their own run them."""
 ALONE = [

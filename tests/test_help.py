@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from journeyman.runtime.cli import build
 
@@ -104,3 +105,8 @@ def test_every_error_of_a_user_says_in_plain_words_what_is_wrong_and_what_to_do(
 
 PASSED_ON = {"", "{}", "{}{}", "message {} {}", "`system` {}"}
 """An error that only adds where it came from: the remedy is in what follows."""
+
+
+def test_names_in_brackets_are_shown() -> None:
+    shown = CliRunner().invoke(APP, ["tasks", "split", "--help"], env={"COLUMNS": "200"})
+    assert "[tasks] near" in shown.stdout

@@ -56,7 +56,7 @@ def sql(
     - `max_seconds`: after so long a query is stopped.
     - `description`: what agents are told of the tool, in front of its tables; empty tells them nothing.
     """
-    database = _open(Path(path), max_seconds)
+    database = open_database(Path(path), max_seconds)
 
     def ask(query: str) -> str:
         if len(query) > MAX_QUERY_CHARS:
@@ -64,15 +64,14 @@ def sql(
         columns, rows = database.ask(query, max_rows + 1)
         return _table(columns, rows, max_rows)
 
-    try:
-        tables = database.tables()
-    except Exception as error:  # Each engine has its own; the file is damaged, locked or encrypted.
-        raise ConfigError(f"{path} cannot be read as a {database.dialect} file: {error}") from None
-    told = f"{description} The database is {database.dialect}:\n{_listed(tables)}" if description else ""
+    tables = list_tables(Path(path), database)
+    told = f"{description} The database is {database.dialect}:\n{tables}" if description else ""
     return Tool(ask, name=name, description=told, timeout_s=max_seconds + 5)
 
 
-class _Database(Protocol):
+class Database(Protocol):
+    """A file behind the walls that this module puts up."""
+
     dialect: str
 
     def ask(self, query: str, limit: int) -> tuple[list[str], list[Sequence[Any]]]:
@@ -84,7 +83,16 @@ class _Database(Protocol):
         ...
 
 
-def _open(path: Path, max_seconds: float) -> _Database:
+def list_tables(path: Path, database: Database) -> str:
+    """The tables of the file at `path`, as a model is told of them; raises `ConfigError` where it is no database."""
+    try:
+        return _listed(database.tables())
+    except Exception as error:  # Each engine has its own; the file is damaged, locked or encrypted.
+        raise ConfigError(f"{path} cannot be read as a {database.dialect} file: {error}") from None
+
+
+def open_database(path: Path, max_seconds: float = 10.0) -> Database:
+    """The file at `path`, SQLite or DuckDB, told apart by content; raises `ConfigError` for another one."""
     try:
         with path.open("rb") as file:
             head = file.read(16)

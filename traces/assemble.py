@@ -125,11 +125,11 @@ def turn_refusal(
         return "reply not usable"
     if served_by is None:
         return "serving policy unknown"
+    if demonstration:
+        return None  # A teacher's server may have another name for the model than the policy that we call it by.
     if served_by != policy:
         # A server of ours gives token ids; another endpoint, under a name of its own, is not asked for them.
-        return "served by another policy" if token_ids or demonstration else "another model's reply"
-    if demonstration:
-        return None
+        return "served by another policy" if token_ids else "another model's reply"
     if not prompted or not token_ids:
         return "no token ids"
     if logprobs is None:
@@ -185,7 +185,8 @@ def _full_rank(span: SpanRecord) -> tuple[int, bool, str]:
 def _origin(root: SpanRecord) -> Origin | None:
     told = {"purpose": a.PURPOSE, "task_set": a.TASK_SET, "task_set_digest": a.TASK_SET_DIGEST}
     values = {field: _text(root, name) for field, name in told.items()}
-    return None if values["purpose"] is None else Origin.model_validate(values)
+    judged = root.attributes.get(a.JUDGED) is True
+    return None if values["purpose"] is None else Origin.model_validate(values | {"judged": judged})
 
 
 def _trajectories(ordered: Sequence[SpanRecord], known: Mapping[str, SpanRecord]) -> tuple[Trajectory, ...]:

@@ -62,18 +62,21 @@ class Usage(Record):
         )
 
 
-def message_attributes(prompt: Sequence[Message], reply: Message, finish_reason: str | None = None) -> dict[str, str]:
-    """Attributes of a span for the messages of a model call that was answered, as JSON text."""
-    return {**prompt_attributes(prompt), a.OUTPUT_MESSAGES: reply_attribute(reply, finish_reason)}
-
-
 def prompt_attributes(prompt: Sequence[Message]) -> dict[str, str]:
     """Attributes for what was sent: the system message that it begins with, and the others."""
+    apart = instructions_attribute(prompt)
+    return {**apart, a.INPUT_MESSAGES: f"[{','.join(map(write_message, prompt[len(apart) :]))}]"}
+
+
+def instructions_attribute(prompt: Sequence[Message]) -> dict[str, str]:
+    """The attribute for the system message that a prompt begins with; none where it begins with another."""
     apart = bool(prompt) and _only_instructs(prompt[0])
-    messages = {a.INPUT_MESSAGES: as_json([_written(message) for message in prompt[1 if apart else 0 :]])}
-    if not apart:
-        return messages
-    return {a.SYSTEM_INSTRUCTIONS: _instructions(prompt[0].content), **messages}
+    return {a.SYSTEM_INSTRUCTIONS: _instructions(prompt[0].content)} if apart else {}
+
+
+def write_message(message: Message) -> str:
+    """A member of the list that `gen_ai.input.messages` is: the same wherever the message stands."""
+    return as_json(_written(message))
 
 
 def reply_attribute(reply: Message, finish_reason: str | None = None) -> str:

@@ -49,6 +49,8 @@ class Origin(Record):
     """The set's name, such as that of its file; None for a task that came alone."""
     task_set_digest: str | None = None
     """`digest_tasks` of the set."""
+    judged: bool = False
+    """Somebody says by a label `accepted` whether it may be learned from; until then nobody may."""
 
 
 class Task(Record):
@@ -64,6 +66,8 @@ class Task(Record):
     """The conversation that the task belongs to (`gen_ai.conversation.id`)."""
     user: str | None = None
     """Who asked (`user.id`): what is recorded of somebody can be deleted by it."""
+    demonstration: JsonValue = Field(default=None, exclude_if=lambda value: value is None)
+    """How a person did it, for `journeyman teach`; agents never see it."""
 
 
 class Outcome(Record):

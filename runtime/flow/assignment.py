@@ -30,7 +30,7 @@ async def report_on(run: Run, assignment: Assignment, tried: Sequence[str] = ())
     decisions: list[Decision] = []
     attributes = _attributes(run, agent, assignment) if run.tracer.records else {}
     with may_wait(run.tracer.span(f"invoke_agent {agent.name}", parent=run.root, attributes=attributes)) as span:
-        calls = AgentCalls(run, agent, span, steps, goal=assignment.goal, assignment=assignment.id)
+        calls = AgentCalls(run, agent, span, steps, goal=assignment.goal, work=assignment)
         try:
             report = await _contained(run, agent, assignment, calls, decisions)
         finally:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ModelConfig(Config):
     """Table `[models.NAME]`: a server that speaks the chat API, for the policy NAME.
 
-    It is another model than the one that adapters are trained on, so it is not asked for token ids, and nothing is
-    mined from its turns.
+    It is another model than the one that adapters are trained on, so it is not asked for token ids. Nothing is mined
+    from its turns, unless it is declared a teacher.
     """
 
     url: str
@@ -33,6 +33,10 @@ class ModelConfig(Config):
     """Attempts after the first one."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one attempt, if the agent allows as much."""
+    teacher: bool = False
+    """Its replies are demonstrations: agents learn from them, as text. The terms of some providers forbid that."""
+    terms: str | None = None
+    """What its provider's terms say of training on its replies. It is recorded with each of them."""
 
 
 class AgentConfig(Config):
@@ -57,7 +61,7 @@ class Endpoint:
 
     @property
     def demonstrates(self) -> bool:
-        return False
+        return self._config.teacher
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         return await self._chat.complete(self._there(request))
@@ -79,7 +83,8 @@ def model_table(
     default: Model, models: Mapping[str, ModelConfig], environment: Mapping[str, str] = os.environ
 ) -> ModelTable:
     """`default` for the base model and its adapters, and a row for each of `models`; raises `ConfigError`."""
-    return ModelTable(default, {name: _endpoint(name, config, environment) for name, config in models.items()})
+    endpoints = {name: _endpoint(name, config, environment) for name, config in models.items()}
+    return ModelTable(default, endpoints, {name: one.terms for name, one in models.items() if one.terms})
 
 
 def _endpoint(name: str, config: ModelConfig, environment: Mapping[str, str]) -> Endpoint:

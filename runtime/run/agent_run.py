@@ -4,6 +4,7 @@ from functools import cached_property
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
+from journeyman.agents.plan import Assignment
 from journeyman.runtime.run.events import SpentSoFar
 from journeyman.runtime.run.run import Run
 from journeyman.runtime.run.steps import Steps
@@ -12,13 +13,15 @@ from journeyman.traces.capture.tracer import AttributeValue, Span
 
 
 class AgentRun:
-    def __init__(self, run: Run, agent: Agent, parent: Span, steps: Steps, assignment: str | None = None) -> None:
+    def __init__(self, run: Run, agent: Agent, parent: Span, steps: Steps, work: Assignment | None = None) -> None:
         self.run = run
         self.agent = agent
         self.parent = parent
         """The span that calls are recorded under."""
         self.steps = steps
-        self.assignment = assignment
+        self.work = work
+        """What a worker is at; None for who plans or judges."""
+        self.assignment = None if work is None else work.id
         self.tools = {name: run.crew.tools[name] for name in agent.tools}
         """The only ones that the agent may use."""
         self.asked_by = parent.span_id

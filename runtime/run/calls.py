@@ -2,6 +2,7 @@
 
 from journeyman.agents.agent import Agent
 from journeyman.agents.budget import Spent
+from journeyman.agents.plan import Assignment
 from journeyman.runtime.run.agent_run import AgentRun
 from journeyman.runtime.run.model_calls import ModelCalls
 from journeyman.runtime.run.run import Run
@@ -22,10 +23,10 @@ class AgentCalls:
         steps: Steps,
         *,
         goal: str,
-        assignment: str | None = None,
+        work: Assignment | None = None,
         final: bool = False,
     ) -> None:
-        self._agent_run = AgentRun(run, agent, parent, steps, assignment)
+        self._agent_run = AgentRun(run, agent, parent, steps, work)
         models = ModelCalls(self._agent_run, goal, final=final)
         self.policy = models.policy
         if run.tracer.records:

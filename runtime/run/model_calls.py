@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -22,9 +21,10 @@ from journeyman.runtime.run.events import ReplyBroken, Token
 from journeyman.runtime.run.ledger import Reservation
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.sent import Sent
 from journeyman.traces.capture.tracer import AttributeValue, Span
 from journeyman.traces.errors import ModelError, OverBudgetError, StoreError
-from journeyman.traces.messages import Message, Usage, prompt_attributes, reply_attribute
+from journeyman.traces.messages import Message, Usage, reply_attribute
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class ModelCalls:
         self._final = final
         self._chain = agent_run.run.chain(agent_run.agent, goal)
         self._ends = monotonic() + agent_run.run.seconds(agent_run.agent)
+        self._sent = Sent()
 
     @property
     def policy(self) -> str:
@@ -107,7 +108,7 @@ class ModelCalls:
                 reply = _counted(await self._reply_in_time(request, behind, span.span_id), asked)
                 self._agent_run.asked_by = span.span_id
                 if run.tracer.records:
-                    _record_reply(span, reply)
+                    _record_reply(span, reply, self._sent)
                 return _read(reply, asked.read, self._agent_run.agent)
         finally:
             spent = reservation.settle(Usage() if reply is None else reply.usage)
@@ -128,6 +129,9 @@ class ModelCalls:
             temperature=run.record.temperature,
             seed=run.record.seed,
             timeout_s=agent.limits.seconds,
+            task_id=run.task.id,
+            agent=agent.name,
+            assignment=self._agent_run.work,
         )
         return request if run.setting.revise is None else run.setting.revise(request)
 
@@ -184,15 +188,15 @@ class ModelCalls:
         run = self._agent_run.run
         # A policy with a row of its own is another model's, and what a person wrote is no model's.
         elsewhere = request.policy in run.setting.models or run.setting.models[request.policy].demonstrates
-        prompt = prompt_attributes(request.messages)
         return {
             **self._agent_run.attributes,
             **_request_attributes(request, run.setting.models[request.policy]),
-            **prompt,
-            a.PROMPT_DIGEST: _digest(prompt.values()),
+            **self._sent.messages(request.messages),
+            a.PROMPT_DIGEST: self._sent.digest,
             a.ADAPTER_DIGEST: run.record.policies.digests.get(request.policy),
             a.BASE_DIGEST: None if elsewhere else run.setting.base_digest,
             a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),
+            a.TERMS: run.setting.models.terms.get(request.policy),
             a.POLICY_REASON: reason or None,
             a.BUDGET: json.dumps(left) if (left := run.ledger.left) else None,
         }
@@ -260,7 +264,7 @@ def _request_attributes(request: ModelRequest, model: Model) -> dict[str, Attrib
     }
 
 
-def _record_reply(span: Span, reply: ModelReply) -> None:
+def _record_reply(span: Span, reply: ModelReply, sent: Sent) -> None:
     if reply.unsent:
         span.remove(UNSENT[name] for name in reply.unsent)
         span.set_json(a.UNSENT, reply.unsent)
@@ -276,18 +280,11 @@ def _record_reply(span: Span, reply: ModelReply) -> None:
     )
     said = Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls)
     span.set({a.OUTPUT_MESSAGES: reply_attribute(said, reply.finish_reason)})
-    for name, values in (
-        (a.PROMPT_TOKEN_IDS, reply.prompt_token_ids),
-        (a.TOKEN_IDS, reply.token_ids),
-        (a.LOGPROBS, reply.logprobs),
-    ):
+    if reply.prompt_token_ids is not None:
+        span.set({a.PROMPT_TOKEN_IDS: sent.token_ids(reply.prompt_token_ids)})
+    for name, values in ((a.TOKEN_IDS, reply.token_ids), (a.LOGPROBS, reply.logprobs)):
         if values is not None:
             span.set_json(name, values)
-
-
-def _digest(texts: Iterable[str]) -> str:
-    """Of the messages as the record has them; a model can write half a surrogate pair, which has no UTF-8 form."""
-    return sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _number(value: JsonValue) -> float:

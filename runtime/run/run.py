@@ -184,4 +184,5 @@ def origin_attributes(origin: Origin) -> dict[str, AttributeValue | None]:
         a.PURPOSE: origin.purpose,
         a.TASK_SET: origin.task_set,
         a.TASK_SET_DIGEST: origin.task_set_digest,
+        a.JUDGED: origin.judged or None,
     }

@@ -1,6 +1,7 @@
 """An agent's tool calls: permitted, checked, agreed to, recorded, and kept so that none is made twice."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -167,7 +168,8 @@ class ToolCalls:
             # In this order, as who takes a run up counts first and reads then: one of the two sees the other.
             await agent_run.steps.note(wanted.number, begun=wanted.once)
             await run.check_own()
-        result = await call_tool(tool, dict(wanted.call.arguments), self._context(wanted, tool))
+        # A copy: what a tool does to its arguments must not change what the model is shown of its call.
+        result = await call_tool(tool, deepcopy(wanted.call.arguments), self._context(wanted, tool))
         made = await self._guarded(wanted, tool, result, decisions)
         # What a person has not agreed to must not be told to whoever asks for the same call meanwhile.
         if not tool.idempotent and made.question is None:

@@ -43,10 +43,19 @@ RUNS = [
     *(["runs", "list"], ["runs", "answer", "5", "yes"], ["memory", "list"], ["memory", "forget", "--user", "nobody"]),
     ["runs", "prune", "--older-than", "9999d"],
 ]
-SETS = [["tasks", "split", "tasks.jsonl"], ["tasks", "check", "tasks.jsonl"], ["tasks", "show", "tasks.jsonl"]]
+SETS = [
+    *(["tasks", name, "tasks.jsonl"] for name in ("split", "check", "show")),
+    ["tasks", "write", "--like", "tasks.jsonl", "--with", "far", "--out", "written.jsonl"],
+]
 WORK = [
     *(["run", *CREW, "How many?"], ["run", *TASKS, "--out", "outcomes2.jsonl"], ["replay", "55", *CREW]),
-    *(["evaluate", *TASKS], ["gate", "clerk@2", *TASKS], ["mcp", *CREW, "--http", "BUSY"]),
+    *(
+        ["evaluate", *TASKS],
+        ["teach", *TASKS],
+        ["teach", *TASKS, "--teacher", "far"],
+        ["gate", "clerk@2", *TASKS],
+        ["mcp", *CREW, "--http", "BUSY"],
+    ),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [
@@ -75,7 +84,7 @@ class Project:
         record.write_text(json.dumps({**json.loads(record.read_bytes()), "number": 2}), encoding="utf-8")
 
     def walk(self, commands: Sequence[Sequence[str]]) -> None:
-        here = {name: self.folder / name for name in (*FILES, "out.jsonl", "outcomes2.jsonl", "rows")}
+        here = {name: self.folder / name for name in (*FILES, "out.jsonl", "outcomes2.jsonl", "written.jsonl", "rows")}
         for command in commands:
             arguments = [str(here.get(word, self._busy if word == "BUSY" else word)) for word in command]
             ended = self._journeyman(*arguments, "-C", self.workspace)

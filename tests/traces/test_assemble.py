@@ -358,8 +358,14 @@ def test_a_demonstration_is_allowed_as_text(golden: Golden) -> None:
 
 @pytest.mark.parametrize(
     ("lack", "reason"),
-    [({"finish_reason": "length"}, "truncated"), ({"served_by": "base"}, "served by another policy")],
+    [
+        ({"finish_reason": "length"}, "truncated"),
+        ({"served_by": None}, "serving policy unknown"),
+        ({"policy": "big", "served_by": "org/large"}, None),
+    ],
 )
-def test_a_demonstration_must_still_be_whole_and_the_teachers(lack: dict[str, object], reason: str) -> None:
+def test_a_demonstration_must_still_be_whole_but_its_server_may_call_it_otherwise(
+    lack: dict[str, object], reason: str | None
+) -> None:
     told = {"demonstration": True, "token_ids": None, "logprobs": None, "prompt_token_ids": None}
     assert refusal(SAMPLED.model_copy(update={**told, **lack}), FINISHED) == reason

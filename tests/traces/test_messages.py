@@ -11,7 +11,6 @@ from journeyman.traces import attributes as a
 from journeyman.traces.messages import (
     Message,
     ToolCall,
-    message_attributes,
     prompt_attributes,
     read_prompt,
     read_reply,
@@ -54,7 +53,7 @@ def test_a_reply_comes_back_as_it_came(reply: Message) -> None:
 
 @given(st.lists(MESSAGES, max_size=5), MESSAGES)
 def test_every_message_has_the_conventions_shape(prompt: list[Message], reply: Message) -> None:
-    written = message_attributes(prompt, reply, "stop")
+    written = {**prompt_attributes(prompt), a.OUTPUT_MESSAGES: reply_attribute(reply, "stop")}
     assert not list(misfits("message[]", written[a.INPUT_MESSAGES]))
     assert not list(misfits("output_message[]", written[a.OUTPUT_MESSAGES]))
     assert not list(misfits("part[]", written.get(a.SYSTEM_INSTRUCTIONS, "[]")))

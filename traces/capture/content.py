@@ -38,7 +38,7 @@ METADATA = frozenset(
 TOKENS = frozenset({a.PROMPT_TOKEN_IDS, a.TOKEN_IDS, a.LOGPROBS})
 
 _Mask: TypeAlias = Callable[[str], str]
-_TEXTUAL = frozenset({str, list, dict})
+_TEXTUAL = (str, list, dict)
 _NO_TEXTS = METADATA - {a.RESOURCE, a.LINKS} | TOKENS | {a.PROMPT_DIGEST}
 
 _IDS_IN = {
@@ -91,7 +91,7 @@ class ContentPolicy:
         texts = {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for name, value in span.attributes.items()
-            if name not in _NO_TEXTS and type(value) in _TEXTUAL
+            if name not in _NO_TEXTS and isinstance(value, _TEXTUAL)
         }
         if not self._suspects(span.name, texts | self._new(span)):
             return span

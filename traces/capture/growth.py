@@ -54,6 +54,42 @@ class Growth(NamedTuple):
         return f"{new[:head]}{before[self.first : self.last]}{self.comma}{new[head:]}"
 
 
+class GrowingText(str):
+    """JSON text of a list that goes on from the earlier texts of one `GrowingList`."""
+
+    __slots__ = ("origin",)
+    origin: object
+
+    def goes_on_from(self, earlier: str) -> bool:
+        """Whether it is known to be all of `earlier`, but for the `]`, and what came to it."""
+        known = isinstance(earlier, GrowingText) and earlier.origin is self.origin
+        return known and len(earlier) <= len(self)
+
+
+class GrowingList:
+    """A list that is written as JSON again and again, with more at its end each time.
+
+    To write some megabytes each time, and to compare them with the last ones, takes more than all else that is done to
+    record a turn.
+    """
+
+    def __init__(self) -> None:
+        self._parts = ["["]
+        self._origin = object()
+
+    def add(self, members: str) -> str:
+        """Adds what stands between `[` and `]` in a list; returns it as it stands in the text."""
+        part = f",{members}" if members and len(self._parts) > 1 else members
+        if part:
+            self._parts.append(part)
+        return part
+
+    def text(self) -> GrowingText:
+        text = GrowingText("".join([*self._parts, "]"]))
+        text.origin = self._origin
+        return text
+
+
 class Growths:
     """Remembers the last prompts, each of an agent's work, and finds how the next ones grew from them."""
 
@@ -118,7 +154,8 @@ def _growth(before: _Last, text: str, name: str) -> tuple[Growth, str] | None:
     span_id, known, _ = before
     comma, border = _borders(text, name)
     size = len(known) - 1
-    if text.startswith(known[:size]) and text[size : size + 1] in (",", "]"):
+    known_to = isinstance(text, GrowingText) and text.goes_on_from(known)
+    if known_to or (text.startswith(known[:size]) and text[size : size + 1] in (",", "]")):
         start, end, first, last = 1, size, 1, -1
     else:
         start, end = max(_same_start(known, text, border), _same_end(known, text, comma, border), key=_width)

@@ -13,8 +13,9 @@ from pydantic import Field, FiniteFloat, JsonValue
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.capture.log import SpanRecord
+from journeyman.traces.capture.sent import Sent
 from journeyman.traces.labels import Label
-from journeyman.traces.messages import Message, Usage, message_attributes, write_result
+from journeyman.traces.messages import Message, Usage, reply_attribute, write_result
 from journeyman.traces.trace import Outcome, Task
 
 IMPORTED = "imported"
@@ -106,6 +107,7 @@ class _Writer:
         self._started_ns = now_ns if talk.started_ns is None else talk.started_ns
         self.trace_id = _trace_id(talk, agent, family)
         self._task_id = talk.id or self.trace_id[:12]
+        self._sent = Sent()
         self._common: dict[str, JsonValue | None] = {
             a.TASK_ID: self._task_id,
             a.TASK_FAMILY: family,
@@ -181,7 +183,7 @@ class _Writer:
 
     def _chat(self, place: int, entry: Entry, agent: str) -> SpanRecord:
         policy = entry.model or self._talk.model or IMPORTED
-        before = [known.message for known in self._talk.entries[:place]]
+        before = tuple(known.message for known in self._talk.entries[:place])
         attributes: dict[str, JsonValue | None] = {
             a.OPERATION: "chat",
             a.PROVIDER: entry.provider or IMPORTED,
@@ -193,7 +195,8 @@ class _Writer:
             **(_tokens(entry.usage) if entry.usage else {}),
             a.TOOL_DEFINITIONS: json.dumps(self._talk.tools, ensure_ascii=False) if self._talk.tools else None,
             a.DEMONSTRATION: entry.demonstration or None,
-            **message_attributes(before, entry.message, finish_reason),
+            **self._sent.messages(before),
+            a.OUTPUT_MESSAGES: reply_attribute(entry.message, finish_reason),
         }
         return self._span(f"chat {place}", f"agent {agent}", f"chat {policy}", place, place + 1, attributes)
 

@@ -229,6 +229,8 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
         raise _too_large()
     if not unpack.eof:
         raise _RefusalError(HTTPStatus.BAD_REQUEST, f"not {encoding}: it ends too early")
+    if unpack.unused_data:  # Of a second part of gzip the spans would be lost without a word.
+        raise _RefusalError(HTTPStatus.BAD_REQUEST, f"not one {encoding}: bytes follow its end; pack the body as one")
     return whole
 
 

@@ -32,6 +32,7 @@ from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
@@ -56,6 +57,10 @@ def mine_command(
     crew: Annotated[
         Path | None,
         typer.Option("--crew", metavar="FILE", help="The crew as it is now (default: as in the agent's newest run)"),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
     ] = None,
     sample: SampleOption = None,
     credit: CreditOption = None,
@@ -91,6 +96,7 @@ def mine_command(
     )
     rows = KINDS[_kind(kind)]
     check_credit(kind, credit, min_credit)
+    _check_prefer(prefer, kind)
     known = [] if tasks is None else list(read_set(workspace.task_file(tasks)).values())
     form = None if crew is None else _form(crew, agent)
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
@@ -103,6 +109,8 @@ def mine_command(
     if credit is not None:
         source, report["credit"] = credited(source, credit, min_credit, replace, forking)
     with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
+        preferred = None if prefer is None else prefer_short(source)
+        source = source if preferred is None else source._replace(left_out=preferred.left_out)
         mining = rows(source._replace(on_turn=tell))
         dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
     if store.damage:
@@ -131,7 +139,9 @@ def mine_command(
         "counts": mining.counts,
         **report,
     }
-    emit(report, as_json, lambda: _show(dataset, mining, report))
+    if preferred is not None:
+        report["preferred"] = preferred.model_dump(include={"before", "after"})
+    emit(report, as_json, lambda: _show(dataset, mining, preferred, report))
 
 
 def _of_tasks(source: Source, tasks: Sequence[Task]) -> Source:
@@ -167,7 +177,14 @@ def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
 
-def _show(dataset: DatasetFile, mining: Mining, report: Mapping[str, Any]) -> None:
+def _check_prefer(prefer: str | None, kind: str) -> None:
+    if prefer not in (None, "short"):
+        raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
+    if prefer is not None and kind != "sft":
+        raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
+
+
+def _show(dataset: DatasetFile, mining: Mining, preferred: Preferred | None, report: Mapping[str, Any]) -> None:
     if "sampled" in report:
         show_drawn(report["sampled"])
     if "credit" in report:
@@ -179,6 +196,12 @@ def _show(dataset: DatasetFile, mining: Mining, report: Mapping[str, Any]) -> No
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
             f"{len(edited.superseded)} superseded"
+        )
+    if preferred is not None and preferred.before is not None and preferred.after is not None:
+        before, after = preferred.before, preferred.after
+        out.print(
+            f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
+            f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
         )
     for what, rows in mining.counts.items():
         out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")

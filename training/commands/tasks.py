@@ -15,11 +15,13 @@ from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import line
 from journeyman.traces.trace import Task
+from journeyman.training.commands.tasks_write import write_command
 from journeyman.training.data.tasks.leaks import Leak, find_leaks
 from journeyman.training.data.tasks.sets import SetSummary, read_set, summarise_set, workspace_sets
 from journeyman.training.data.tasks.split import SHARES, Split, WrittenSplit, write_split
 
-app = typer.Typer(no_args_is_help=True, help="Split tasks into sets, find leaks between them, and show them.")
+app = typer.Typer(no_args_is_help=True, help="Split tasks into sets, find leaks between them, show and write tasks.")
+app.command("write")(write_command)
 
 SHOWN = 20
 """Leaks, or ids, that a person is shown; `--json` has all."""

@@ -7,6 +7,7 @@ from statistics import fmean
 from journeyman.traces.assemble import TEXT_MISSING
 from journeyman.traces.attributes import DIGEST_ONLY
 from journeyman.traces.messages import NotForTrainingError
+from journeyman.training.data.accepted import not_accepted
 from journeyman.training.data.admission import Learnable
 from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edits
 from journeyman.training.data.replies import UNREADABLE, Replies
@@ -49,6 +50,7 @@ class SFTMining:
         self._origins.clear()
         config = self._source.config
         scores = self._source.scores()
+        self._left_out = {**self._source.left_out, **not_accepted(self._source.store)}
         self._replies = replies = Replies(self._source)
         asked = None if config.policy == PERSON else config.policy  # A person wrote over whatever policy was asked.
         edits = Edits(self._source.store, self._source.agent, self._source.wanted(asked))
@@ -116,8 +118,8 @@ class SFTMining:
 
     def _refusal(self, turn: MinedTurn, edit: Edit | None, scores: dict[str, float | None]) -> str | None:
         corrected = None if edit is None else "corrected by a person"
-        unfit = corrected or self._score_refusal(turn, scores) or turn.unfit
-        return unfit or self._source.credit_refusal(turn.span_id)
+        left_out = corrected or self._left_out.get(turn.trace_id) or self._score_refusal(turn, scores)
+        return left_out or turn.unfit or self._source.credit_refusal(turn.span_id)
 
     def _score_refusal(self, turn: MinedTurn, scores: dict[str, float | None]) -> str | None:
         config = self._source.config

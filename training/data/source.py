@@ -1,6 +1,7 @@
 """The source of rows: whose turns are wanted, of which runs, and what may not be learned from."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import Field
@@ -59,6 +60,8 @@ class Source(NamedTuple):
     """How the agent is addressed now; by default, as in its newest run that may be learned from."""
     on_turn: Callable[[str], None] = lambda trace_id: None
     """Is told the trace of each turn that is looked at."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """By trace id, runs whose replies are not to be imitated, in rows of SFT, and why."""
     credit: Credits | None = None
     """What each model call was worth, where rows are chosen and weighed by that."""
 

@@ -19,7 +19,6 @@ from journeyman.agents.agent import MAX_ASSIGNMENTS
 from journeyman.agents.plan import Assignment, Plan
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
-from journeyman.training.data.teach import Finding
 
 WHEEL = "fanoutqa"
 VERSION = "1.1.1"
@@ -27,6 +26,14 @@ WORKER = "lookup"
 """The worker that plans name."""
 MAX_VALUES = 20
 """Widest fan-out; two or three questions that ask for all fifty states or all presidents would cost a split's time."""
+
+
+class Finding(Record):
+    """What a person answered, and where it stands."""
+
+    values: tuple[str, ...]
+    document: str
+    """The document that says so; without it in sight the honest answer is an empty list."""
 
 
 class SubQuestion(Record):

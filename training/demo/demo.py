@@ -1,6 +1,6 @@
 """The demo: one turn of the loop on a real task set, from an empty workspace to adapters in service."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -20,10 +20,10 @@ from journeyman.traces.base import Config, Record
 from journeyman.traces.errors import StoreError
 from journeyman.traces.files import regular, write_whole
 from journeyman.traces.trace import Purpose, Task
+from journeyman.training.data.demonstrations import TEACHER, Demonstrated
 from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.samples import write_samples
 from journeyman.training.data.source import MineConfig, Source
-from journeyman.training.data.teach import TEACHER, Teacher
 from journeyman.training.demo import fanoutqa
 from journeyman.training.evaluation.bench import Bench, with_policies
 from journeyman.training.evaluation.evaluate import Episode, Summary, summarise
@@ -32,6 +32,8 @@ from journeyman.training.improve.compare import compare
 from journeyman.training.improve.mirror import mirror, register_adapter
 from journeyman.training.improve.promote import promote
 from journeyman.training.improve.settle import settle
+from journeyman.training.improve.teach import TeachConfig, Teaching
+from journeyman.training.improve.teachers import Teachers
 from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.rewards import answer_in_text
 
@@ -59,6 +61,9 @@ class DemoConfig(Config):
     """Tasks at once."""
     seed: int = 0
 
+
+GOOD_ENOUGH = 0.5
+"""Score of a run of the teacher that agents learn from."""
 
 GATE = GateConfig(max_latency_ratio=20.0)
 """The base model runs without the LoRA path, which on a CPU costs several times its time: beside it the clock tells of
@@ -179,10 +184,23 @@ class Demo:
         taught = self._teach()
         return [self._trained(agent, taught) for agent in AGENTS]
 
-    def _teach(self) -> list[Episode]:
+    def _teach(self) -> Collection[str]:
+        """The traces that agents learn from."""
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
-        everywhere = dict.fromkeys(AGENTS, TEACHER)
-        return self._episodes("train", self._crew("train", examples=False), self._train, everywhere)
+        crew, done = self._crew("train", examples=False), count(1)
+        teachers = Teachers(
+            crew=crew,
+            policies=PolicyTable(agents=dict.fromkeys(AGENTS, TEACHER)),
+            tasks=self._train,
+            models={TEACHER: Demonstrated(crew, fanoutqa.demonstrations("train"))},
+        )
+        config = TeachConfig(
+            scorer=SCORER, min_score=GOOD_ENOUGH, seed=self._config.seed, concurrency=self._config.concurrency
+        )
+        conditions = ["train", crew.model_dump_json(exclude={"tools"})]
+        teaching = Teaching(self._workspace, teachers, config, source="fanoutqa train", conditions=conditions)
+        taught = teaching.teach(on_run=lambda _: self._progress.step(next(done), len(self._train), "tasks"))
+        return taught.accepted.values()
 
     def held_out(self, policies: Mapping[str, str]) -> list[Episode]:
         """The crew's episodes on the held-out tasks with those policies in service."""
@@ -261,11 +279,10 @@ class Demo:
             promote(self._workspace, adapter.policy, server=self._server())
         return verdict
 
-    def _trained(self, agent: str, taught: Sequence[Episode]) -> Adapter:
+    def _trained(self, agent: str, taught: Collection[str]) -> Adapter:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
-        ids = {episode.trace_id for episode in taught}
-        mined = mine_sft(Source(self._store, agent, MineConfig(min_score=0.5), ids=ids))
+        mined = mine_sft(Source(self._store, agent, MineConfig(), ids=taught))
         write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
         return train_adapter(
             mined.samples,
@@ -286,18 +303,16 @@ class Demo:
     ) -> list[Episode]:
         """The crew's episodes on those tasks under those policies; what is on disk already is not run again."""
         table = with_policies(self._workspace, PolicyTable(), {a: p for a, p in policies.items() if p != BASE})
-        purpose: Purpose = "teach" if set(policies.values()) == {TEACHER} else "evaluation"
-        bench, done = self._bench(split, crew, tasks, purpose=purpose), count(1)
+        bench, done = self._bench(split, crew, tasks, purpose="evaluation"), count(1)
         return bench.episodes(table, on_episode=lambda _: self._progress.step(next(done), len(tasks), "tasks"))
 
     def _bench(self, split: fanoutqa.Split, crew: Crew, tasks: Sequence[Task], *, purpose: Purpose) -> Bench:
-        """To teach, the teacher answers for everybody, and no server is needed."""
         return Bench(
             self._workspace,
             crew,
             tasks,
             SCORER,
-            backend=lambda: self._backend(split, taught=purpose == "teach"),
+            backend=lambda: self._backend(split, crew),
             source=f"fanoutqa {split}",
             purpose=purpose,
             conditions=[split, crew.model_dump_json(exclude={"tools"}), self._base_digest],
@@ -305,14 +320,11 @@ class Demo:
             seed=self._config.seed,
         )
 
-    def _backend(self, split: fanoutqa.Split, *, taught: bool) -> "Backend":
+    def _backend(self, split: fanoutqa.Split, crew: Crew) -> "Backend":
         from journeyman.runtime.models.vllm import ChatVLLM  # langchain takes a second to import.
         from journeyman.runtime.serving.backend import Backend
 
-        teacher = Teacher(fanoutqa.demonstrations(split))
-        if taught:
-            return Backend(models=ModelTable(teacher, {TEACHER: teacher}), router=None, server=None)
-        server = self._server()
+        server, teacher = self._server(), Demonstrated(crew, fanoutqa.demonstrations(split))
         return Backend(models=ModelTable(ChatVLLM(base_url=server.url), {TEACHER: teacher}), router=None, server=server)
 
 

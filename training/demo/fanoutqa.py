@@ -10,15 +10,16 @@ from typing import Literal
 
 from journeyman.agents.agent import Agent, Crew, Example, Limits
 from journeyman.agents.orchestrator import write_plan
-from journeyman.agents.plan import Plan
+from journeyman.agents.plan import Assignment, Plan
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.tools.retrieve import retrieve
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ConfigError
+from journeyman.traces.messages import ToolCall
 from journeyman.traces.trace import Task
+from journeyman.training.data.demonstrations import Demonstration, Work, demonstrated
 from journeyman.training.data.tasks.near import plain
-from journeyman.training.data.teach import Demonstrations, Finding
-from journeyman.training.demo.decompositions import WORKER, Question, read_questions
+from journeyman.training.demo.decompositions import WORKER, Finding, Question, read_questions
 
 Split = Literal["train", "gate", "test"]
 
@@ -66,14 +67,37 @@ def gold_plan(task: Task) -> Plan:
     raise ConfigError(f"task {task.id!r} is not one of the closed look-up's: people left no plan for it")
 
 
-def demonstrations(split: Split) -> Demonstrations:
-    """What people did on the tasks of a split, for a `Teacher`."""
-    findings: dict[str, tuple[Finding, ...]] = {}
+@cache
+def findings(split: Split) -> dict[str, tuple[Finding, ...]]:
+    """What people answered to each goal of a split; those who were asked the same may have answered differently."""
+    answered: dict[str, tuple[Finding, ...]] = {}
     for question in _splits()[split]:
         for goal, finding in question.findings.items():
-            findings[goal] = tuple(dict.fromkeys((*findings.get(goal, ()), finding)))
-    plans = {question.text: question.plan for question in _splits()[split] if question.plan is not None}
-    return Demonstrations(plans=plans, findings=findings, tool=LOOKUP)
+            answered[goal] = tuple(dict.fromkeys((*answered.get(goal, ()), finding)))
+    return answered
+
+
+def demonstrations(split: Split) -> dict[str, Demonstration]:
+    """What people did on the tasks of a split, by task: a look-up of each goal, and the answer if it can be seen then.
+
+    A goal that nobody was asked has no demonstration.
+    """
+    answered, look_up = findings(split), _look_up(split).function
+
+    def done(assignment: Assignment) -> Work | None:
+        goal = assignment.goal
+        if goal not in answered:
+            return None
+        seen = str(look_up(goal)).splitlines()
+        # The first answer whose document was found, or none: a finding that is out of sight would be a guess.
+        values = next((finding.values for finding in answered[goal] if finding.document in seen), ())
+        return Work(calls=((ToolCall(id="", name=LOOKUP, arguments={"query": goal}),),), answer=list(values))
+
+    return {
+        question.id: Demonstration(plan=question.plan, work=demonstrated(question.plan, done))
+        for question in _splits()[split]
+        if question.plan is not None
+    }
 
 
 def lookup_crew(split: Split, *, examples: bool = True) -> Crew:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,9 @@ from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, ServerError
+from journeyman.traces.prices import Price
 from journeyman.traces.trace import LEARNED_FROM, Origin, Purpose, Task, digest_tasks
-from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, finished, load_scorer, read_episodes
+from journeyman.training.evaluation.evaluate import Episode, Watched, evaluate, known, load_scorer, read_episodes
 from journeyman.training.evaluation.gate import Setup
 
 if TYPE_CHECKING:
@@ -50,13 +51,21 @@ class Bench:
         purpose: Purpose = "evaluation",
         concurrency: int = 8,
         seed: int = 0,
+        temperature: float = 0.0,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         """`backend` is asked only where a task is left to run; `conditions` are the crew's and the models', besides
         the tasks, the scorer and the policies. `source` says where the tasks are from, `purpose` what they are run
-        for: an evaluation's episodes count in a gate, but what is learned from is run for that."""
+        for: an evaluation's episodes count in a gate, but what is learned from is run for that. What is run to teach is
+        judged afterwards. `prices` are by default the workspace's."""
         self.crew = crew
         self.setup = Setup(crew=crew.name, tasks=source, tasks_digest=digest_tasks(tasks), scorer=scorer, seed=seed)
-        self._origin = Origin(purpose=purpose, task_set=source or None, task_set_digest=self.setup.tasks_digest)
+        self._origin = Origin(
+            purpose=purpose,
+            task_set=source or None,
+            task_set_digest=self.setup.tasks_digest,
+            judged=purpose == "teach",
+        )
         self.tasks = tasks
         self._workspace = workspace
         self._config = workspace.config
@@ -65,8 +74,11 @@ class Bench:
         self._backend = backend
         self._concurrency = concurrency
         self._seed = seed
-        learned_from = [purpose] if purpose in LEARNED_FROM else []
-        self._conditions = [VERSION, *conditions, scorer, seed, concurrency, *learned_from]
+        self._temperature = temperature
+        self._prices = self._config.traces.prices if prices is None else prices
+        # How many runs are made at once can change a score. What is learned from is paid for, and not made again.
+        made_by = [purpose, temperature] if purpose in LEARNED_FROM else [concurrency]
+        self._conditions = [VERSION, *conditions, scorer, seed, *made_by]
 
     @classmethod
     def open(
@@ -122,24 +134,31 @@ class Bench:
         self,
         policies: PolicyTable,
         *,
+        may_begin: Callable[[Task], Awaitable[bool]] | None = None,
         on_episode: Callable[[Episode], None] = lambda episode: None,
         again: bool = False,
     ) -> list[Episode]:
         """The tasks run under those policies, in their order; what was run before is read, unless `again`.
 
+        `may_begin` is asked before each run; a task that it refuses has no episode.
+
         Every adapter that the crew may ask for is loaded and proved first. Raises `AdapterError` or `ServerError` where
         one can't be, before any run is made, and `ServerError` where a run failed of its server: that is no episode.
         """
         path = self._path(policies)
-        if not again and (known := finished(path, self.tasks)) is not None:
-            for episode in known:
+        if not again and len(made := known(path, self.tasks)) == len(self.tasks):
+            for episode in made:
                 on_episode(episode)
-            return known
+            return made
         backend = self._backend()
         self._bring_in(policies, backend)
         if again:
             path.unlink(missing_ok=True)
-        return asyncio.run(self._run(policies, backend, path, on_episode))
+        return asyncio.run(self._run(policies, backend, path, may_begin, on_episode))
+
+    def known(self, policies: PolicyTable) -> list[Episode]:
+        """The episodes under those policies that were made before."""
+        return known(self._path(policies), self.tasks)
 
     def _bring_in(self, policies: PolicyTable, backend: "Backend") -> None:
         wanted = sorted({policy for policy in self._policies(policies) if "@" in policy})
@@ -159,7 +178,12 @@ class Bench:
         return set(chain.from_iterable(policies.chain(agent, None) for agent in self.crew.agents))
 
     async def _run(
-        self, policies: PolicyTable, backend: "Backend", path: Path, on_episode: Callable[[Episode], None]
+        self,
+        policies: PolicyTable,
+        backend: "Backend",
+        path: Path,
+        may_begin: Callable[[Task], Awaitable[bool]] | None,
+        on_episode: Callable[[Episode], None],
     ) -> list[Episode]:
         models = Watched(backend.models)
         with Recording(self._workspace, compacts=True) as recording:
@@ -169,9 +193,10 @@ class Bench:
                 tracer=recording.tracer,
                 policies=policies,
                 router=backend.router,
-                prices=self._config.traces.prices,
+                prices=self._prices,
                 base_digest=backend.base_digest,
                 seed=self._seed,
+                temperature=self._temperature,
             ) as runtime:
                 return await evaluate(
                     runtime,
@@ -182,6 +207,7 @@ class Bench:
                     path=path,
                     concurrency=self._concurrency,
                     label=recording.label,
+                    may_begin=may_begin,
                     on_episode=on_episode,
                 )
 
@@ -219,6 +245,10 @@ def answered_by(workspace: Workspace, backend: "Backend") -> list[JsonValue]:
     classifier = config.routing is not None and config.routing.classifier
     return [
         None if server is None else [server.model, server.model_digest],
-        config.model_dump(mode="json", include={"models": True, "routing": True, "traces": {"prices"}}),
+        config.model_dump(
+            mode="json",
+            include={"models": True, "routing": True, "traces": {"prices"}},
+            exclude={"models": {"__all__": {"teacher", "terms"}}},
+        ),
         workspace.router.read_text(encoding="utf-8") if classifier else None,
     ]

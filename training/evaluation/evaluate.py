@@ -1,7 +1,7 @@
 """Evaluation: a crew at work on tasks with known answers, one scored episode a task."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -44,6 +44,8 @@ class Episode(Record):
     seconds: float
     trace_id: str
     error: str | None = None
+    cost: float = 0.0
+    """Money, by the workspace's price table."""
 
     @property
     def solved(self) -> bool:
@@ -73,6 +75,7 @@ class Watched(ModelTable):
 
     def __init__(self, models: ModelTable) -> None:
         self._models = models
+        self.terms = models.terms
         self.outages: dict[str, ModelError] = {}
         """By trace id."""
 
@@ -96,6 +99,7 @@ async def evaluate(
     path: Path | None = None,
     concurrency: int = 8,
     label: Callable[[Label], None] | None = None,
+    may_begin: Callable[[Task], Awaitable[bool]] | None = None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
@@ -106,16 +110,20 @@ async def evaluate(
     moment it is there, and tasks that the file has episodes of are not run again; a file is for one
     crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
 
+    `may_begin` is asked before each run; a task that it refuses has no episode.
+
     With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
     done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
     limit = asyncio.Semaphore(concurrency)
     made_for = origin or Origin(purpose="evaluation", task_set_digest=digest_tasks(tasks))
 
-    async def episode_of(task: Task) -> Episode:
+    async def episode_of(task: Task) -> Episode | None:
         episode = done.get((task.id, _digest(task)))
         if episode is None:
             async with limit:
+                if may_begin is not None and not await may_begin(task):
+                    return None
                 episode = _score(task, await runtime.run(task, origin=made_for), scorer)
             if models is not None and (outage := models.outages.get(episode.trace_id)) is not None:
                 raise ServerError(f"task {task.id!r} says nothing: {outage}; run it again, what was measured is kept")
@@ -131,7 +139,7 @@ async def evaluate(
             running = [group.create_task(episode_of(task)) for task in tasks]
     except ExceptionGroup as failures:  # The first of them stopped the others.
         raise failures.exceptions[0] from None
-    return [task.result() for task in running]
+    return [episode for task in running if (episode := task.result()) is not None]
 
 
 def read_episodes(path: Path) -> list[Episode]:
@@ -142,11 +150,11 @@ def read_episodes(path: Path) -> list[Episode]:
         raise ConfigError(f"{path} holds something other than episodes: name another file") from None
 
 
-def finished(path: Path, tasks: Sequence[Task]) -> list[Episode] | None:
-    """The tasks' episodes, in their order, where the file has them all."""
+def known(path: Path, tasks: Sequence[Task]) -> list[Episode]:
+    """Those of the tasks' episodes that the file has, in the order of the tasks."""
     done = {(episode.task_id, episode.task_digest): episode for episode in read_episodes(path)}
-    episodes = [done.get((task.id, _digest(task))) for task in tasks]
-    return [episode for episode in episodes if episode] if all(episodes) else None
+    episodes = (done.get((task.id, _digest(task))) for task in tasks)
+    return [episode for episode in episodes if episode is not None]
 
 
 def summarise(name: str, episodes: Sequence[Episode]) -> Summary:
@@ -231,6 +239,7 @@ def _score(task: Task, outcome: Outcome, scorer: Scorer) -> Episode:
         seconds=outcome.seconds,
         trace_id=outcome.trace_id,
         error=outcome.error,
+        cost=outcome.cost,
     )
 
 

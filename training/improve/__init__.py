@@ -1,1 +1,1 @@
-"""A round of the loop as functions: compare, settle, promote, mirror. Commands and the demo call the same ones."""
+"""A round of the loop as functions: teach, compare, settle, promote, mirror. Commands and the demo call them."""

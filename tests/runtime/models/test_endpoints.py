@@ -124,6 +124,14 @@ async def test_it_has_no_more_time_than_its_row_gives_it(server: Server) -> None
     await table.aclose()
 
 
+async def test_only_a_declared_teacher_demonstrates_and_its_terms_are_known_by_its_policy(server: Server) -> None:
+    plain = ModelConfig(url=server.url, model="qwen")
+    declared = plain.model_copy(update={"teacher": True, "terms": "no rivals"})
+    table = model_table(HERE, {"big": declared, "small": plain})
+    assert (table["big"].demonstrates, table["small"].demonstrates) == (True, False)
+    assert table.with_others({"own": HERE}).terms == {"big": "no rivals"}
+
+
 def test_a_key_that_is_not_set_is_told_by_its_variable() -> None:
     config = ModelConfig(url="http://127.0.0.1:1", model="qwen", api_key_env="BIG_KEY")
     with pytest.raises(ConfigError, match=r"models\.big: the API key for http://127\.0\.0\.1:1 holds a character"):

@@ -17,6 +17,7 @@ from journeyman.runtime.store.run_store import RunStore
 from journeyman.tools.context import ToolContext
 from journeyman.tools.tool import Tool
 from journeyman.traces.errors import ToolError
+from journeyman.traces.messages import Message, ToolCall
 from journeyman.traces.trace import Task
 
 
@@ -160,3 +161,18 @@ async def test_what_replaces_a_failed_worker_does_not_do_again_what_that_one_did
     planned = desk.crew().model_copy(update={"orchestrator": Agent(name="planner", instructions="Plan.")})
     outcome = await Runtime(planned, model=model).run("I want 4A.")
     assert (outcome.status, outcome.answer, desk.booked) == ("ok", "4A", ["4A"])
+
+
+async def test_what_a_tool_does_to_its_arguments_changes_nothing_of_what_the_model_is_shown_of_its_call() -> None:
+    def add_up(amounts: Any) -> str:
+        return str(sum(amounts.pop() for _ in range(len(amounts))))
+
+    asked = ToolCall(id="c", name="add_up", arguments={"amounts": [20, 22]})
+    model = ScriptedModel([Message(role="assistant", content="", tool_calls=(asked,)), "42"])
+    clerk = Agent(name="clerk", instructions="Add.", tools=("add_up",), tool_calls="native")
+    tools = {"add_up": Tool(add_up, description="Adds up.")}
+    crew = Crew(name="sums", orchestrator=None, workers=(clerk,), tools=tools)
+    outcome = await Runtime(crew, model=model).run("Add.")
+    assert outcome.answer == "42"
+    call, result = model.requests[-1].messages[-2:]
+    assert (call.tool_calls[0].arguments, result.content) == ({"amounts": [20, 22]}, "42")

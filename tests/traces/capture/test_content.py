@@ -13,7 +13,7 @@ from journeyman.traces.assemble import assemble, refusal, withheld
 from journeyman.traces.capture.content import IDS, METADATA, TOKENS, Content, ContentPolicy
 from journeyman.traces.capture.log import SpanLog, SpanRecord, read_spans
 from journeyman.traces.capture.tracer import Tracer
-from journeyman.traces.messages import Message, message_attributes
+from journeyman.traces.messages import Message, prompt_attributes, reply_attribute
 from journeyman.traces.trace import Outcome, Task
 
 MAIL = "ann@example.com"
@@ -60,7 +60,8 @@ def chat(text: str = "Which films?", reply: str = "Alien", **attributes: JsonVal
             a.PROMPT_TOKEN_IDS: "[1, 2, 3]",
             a.TOKEN_IDS: "[4]",
             a.LOGPROBS: "[-0.5]",
-            **message_attributes(prompt, Message(role="assistant", content=reply), "stop"),
+            **prompt_attributes(prompt),
+            a.OUTPUT_MESSAGES: reply_attribute(Message(role="assistant", content=reply), "stop"),
             **attributes,
         },
     )
@@ -258,3 +259,20 @@ def test_a_tracer_that_nobody_told_anything_keeps_no_keys(tmp_path: Path) -> Non
         span.set({"said": f"{MAIL} has {KEY}"})
     spans: Sequence[SpanRecord] = list(read_spans(tmp_path))
     assert spans[0].attributes["said"] == f"{MAIL} has [redacted:key]"
+
+
+LONG = [Message(role="user", content=f"page {number} {'word ' * 300}") for number in range(6)]
+
+
+@pytest.mark.parametrize("place", [0, 3, 6], ids=["first", "middle", "last"])
+def test_a_secret_that_is_whole_only_now_is_seen_wherever_a_long_prompt_changed(place: int) -> None:
+    policy = ContentPolicy()
+
+    def said(text: str, number: int) -> str:
+        prompt = [*LONG[:place], Message(role="user", content=f"use {text}"), *LONG[place:]]
+        span = chat(**prompt_attributes(prompt)).model_copy(update={"span_id": f"{number:016x}"})
+        return str(policy.apply(span).attributes[a.INPUT_MESSAGES])
+
+    assert said(KEY[:16], 1).count(KEY[:16]) == 1
+    for number in (2, 3):
+        assert KEY[:16] not in said(KEY, number)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ def test_of_a_server_of_ours_only_requests_of_our_runs_are_kept(kept: Kept) -> N
         (b'{"resourceSpans": "x"}', {"Content-Type": "application/json"}, 400, "not OTLP JSON"),
         (b"x", {**PROTOBUF, "Content-Encoding": "gzip"}, 400, "not gzip"),
         (gzip.compress(b"x" * 99)[:-9], {**PROTOBUF, "Content-Encoding": "gzip"}, 400, "ends too early"),
+        (gzip.compress(b"") * 2, {**PROTOBUF, "Content-Encoding": "gzip"}, 400, "bytes follow its end"),
+        (zlib.compress(b"") + b"x", {**PROTOBUF, "Content-Encoding": "deflate"}, 400, "bytes follow its end"),
         (b"x", {**PROTOBUF, "Content-Encoding": "br"}, 415, "no encoding 'br'"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "application/x-protobuf or application/json"),
     ],

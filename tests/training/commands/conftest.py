@@ -15,6 +15,7 @@ from journeyman.training.commands import adapters
 from journeyman.training.commands.evaluate import evaluate_command
 from journeyman.training.commands.gate import gate_command
 from journeyman.training.commands.mine import mine_command
+from journeyman.training.commands.teach import teach_command
 
 
 class Commands:
@@ -25,6 +26,7 @@ class Commands:
         self._app.command("gate")(gate_command)
         self._app.command("evaluate")(evaluate_command)
         self._app.command("mine")(mine_command)
+        self._app.command("teach")(teach_command)
         self._app.command("run")(run_command)
 
     def __call__(self, *arguments: str) -> Result:

@@ -11,7 +11,7 @@ from journeyman.runtime.adapters.live import AdapterServer
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.storage.store import TraceStore
-from journeyman.training.data.teach import TEACHER
+from journeyman.training.data.demonstrations import TEACHER
 from journeyman.training.demo.demo import Demo, DemoConfig, DemoResult
 
 pytestmark = [

@@ -12,19 +12,20 @@ import pytest
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelRequest
-from journeyman.agents.orchestrator import plan_schema, read_plan, write_plan
+from journeyman.agents.orchestrator import read_plan, write_plan
 from journeyman.runtime.runtime import Runtime
 from journeyman.tools.retrieve import NOTHING
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Task
-from journeyman.training.data.teach import TEACHER, Teacher
+from journeyman.training.data.demonstrations import TEACHER, Demonstrated
 from journeyman.training.demo import fanoutqa
 from journeyman.training.demo.decompositions import normalised, read_questions
 from journeyman.training.demo.fanoutqa import (
     Split,
     demonstrations,
     facts,
+    findings,
     gold_plan,
     lookup_crew,
     single_agent_crew,
@@ -49,18 +50,17 @@ def texts(split: Split) -> set[str]:
 @cache
 def taught() -> tuple[str, ...]:
     """Every text that a training row can hold: what the teacher says on train, and all it is shown."""
-    crew, teacher = lookup_crew("train"), Teacher(demonstrations("train"))
+    crew, known = lookup_crew("train"), demonstrations("train")
+    teacher = Demonstrated(crew, known)
 
     async def rows() -> list[str]:
         seen = [crew.workers[0].instructions, *(text for agent in crew.agents for text in shown(agent.name, crew))]
         for task in tasks("train"):
-            request = ModelRequest(policy=TEACHER, messages=user(task.prompt), json_schema=plan_schema(crew))
+            request = ModelRequest(policy=TEACHER, messages=user(task.prompt), task_id=task.id, agent="orchestrator")
             seen += [task.prompt, (await teacher.complete(request)).content]
-        for goal in demonstrations("train").findings:
-            result = "facts: " + "\n".join(look_up("train", goal))
-            for messages in (user(goal), user(goal, result)):
-                reply = await teacher.complete(ModelRequest(policy=TEACHER, messages=messages))
-                seen += [*(message.content for message in messages), reply.content]
+            for (worker, goal), work in known[task.id].work.items():
+                seen += [goal, *(line for line in look_up("train", goal))]
+                seen += [worker, *(str(call.arguments) for turn in work.calls for call in turn), str(work.answer)]
         return seen
 
     return tuple(asyncio.run(rows()))
@@ -135,7 +135,7 @@ def test_a_task_from_elsewhere_has_no_gold_plan() -> None:
 
 
 def test_a_goal_finds_its_own_fact() -> None:
-    known = demonstrations("test").findings
+    known = findings("test")
     hits = [any(one.document in look_up("test", goal) for one in found) for goal, found in known.items()]
     assert mean(hits) > 0.98
 
@@ -168,7 +168,8 @@ def test_the_single_agent_has_the_same_tool_and_no_orchestrator() -> None:
 
 async def test_the_gold_decomposition_through_the_runtime_scores_high() -> None:
     some = tasks("gate")
-    crew, teacher = lookup_crew("gate"), Teacher(demonstrations("gate"))
+    crew = lookup_crew("gate")
+    teacher = Demonstrated(crew, demonstrations("gate"))
     runtime = Runtime(crew, model=teacher, policies={"orchestrator": TEACHER, "lookup": TEACHER})
     outcomes = await asyncio.gather(*(runtime.run(task) for task in some))
     scores = [answer_in_text(task, outcome.answer) for task, outcome in zip(some, outcomes, strict=True)]

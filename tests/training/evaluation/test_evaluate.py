@@ -19,7 +19,7 @@ from journeyman.training.evaluation.evaluate import (
     Episode,
     Watched,
     evaluate,
-    finished,
+    known,
     load_scorer,
     mean_interval,
     read_episodes,
@@ -189,8 +189,8 @@ def episode(score: float, seconds: float) -> Episode:
     )
 
 
-async def test_what_is_finished_is_read_without_a_crew(tmp_path: Path) -> None:
+async def test_what_was_run_before_is_read_without_a_crew(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     first = await evaluate(runtime()[0], TASKS[:3], exact, path=path)
-    assert finished(path, TASKS[:2]) == first[:2]
-    assert finished(path, TASKS) is None
+    assert known(path, TASKS[:2]) == first[:2]
+    assert known(path, TASKS) == first

@@ -69,8 +69,14 @@ class HeldOut:
         asked = (message["content"] for message in messages if message["role"] == "user")
         return next((reason for text in asked if (reason := self._of_text(text, False))), None)
 
+    def task(self, task: Task) -> str | None:
+        """Why nobody may learn from a task: it is one that is held out, or is tied to one."""
+        return self._reason(self._ties.of(task), references=True) if self else None
+
     def _find(self, text: str, references: bool) -> str | None:
-        ties = self._ties.of(Task(id="", prompt=text))
+        return self._reason(self._ties.of(Task(id="", prompt=text)), references)
+
+    def _reason(self, ties: Mapping[int, Tie], references: bool) -> str | None:
         tied = [(position, tie) for position, tie in ties.items() if references or tie.kind != "reference"]
         if not tied:
             return None
