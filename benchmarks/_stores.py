@@ -25,6 +25,7 @@ from journeyman.traces.storage.columns import to_table
 from journeyman.traces.storage.compact import compact
 from journeyman.traces.storage.segments import Segments
 from journeyman.traces.storage.store import TraceStore
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.mine import mine_to_file
 from journeyman.training.data.samples import SFTSample, plain_line, write_lines
 from journeyman.training.data.sft import SFTMining
@@ -99,9 +100,8 @@ class Journeyman:
         return len(self._store.sql(AGGREGATE))
 
     def rows(self, file: Path) -> int:
-        dataset = mine_to_file(
-            SFTMining(Source(self._store, AGENT, MineConfig())), file.parent, lambda digest: file.name
-        )
+        source = Source(self._store, AGENT, MineConfig())
+        dataset = mine_to_file(SFTMining(source), file.parent, lambda digest: file.name, Choosing(source))
         return 0 if dataset is None else dataset.rows
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.serving.server import ServerState, attach
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import parse_config, read_toml
+from journeyman.traces.messages import Message
+from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.sft import SFTRecipe
 
@@ -299,7 +301,11 @@ def recorded(workspace: Workspace) -> SimpleNamespace:
     recording.close()
     assert (ended.status, waiting.status) == ("ok", "needs_input")
     span = workspace.store.get(ended.trace_id).turns[0].span_id
-    return SimpleNamespace(TRACE=ended.trace_id, SPAN=span, RUN="waiting", folder=workspace.root.parent)
+    asked = (Message(role="user", content="How much is six times seven?"),)
+    whose: dict[str, Any] = {"agent": "lookup", "policy": "person", "trace_id": ended.trace_id, "span_ids": (span,)}
+    write_samples([SFTSample(messages=asked, completion="42", **whose)], workspace.datasets / "lookup.jsonl")
+    names = dict.fromkeys(("DATASET", "OLD", "NEW"), "lookup.jsonl")
+    return SimpleNamespace(TRACE=ended.trace_id, SPAN=span, RUN="waiting", folder=workspace.root.parent, **names)
 
 
 def test_the_commands_of_the_pages_that_need_no_server_work(

@@ -30,6 +30,9 @@ EXPERIMENT = "journeyman"
 
 REGISTRATION = "registration.json"
 
+DIGEST = 36
+"""Characters of a dataset's digest that MLflow takes."""
+
 
 class Registration(Record):
     """Kept beside the adapter: importing MLflow to look it up takes seconds."""
@@ -89,6 +92,11 @@ def model_name(agent: str) -> str:
     return f"journeyman-{agent}"
 
 
+def dataset_name(agent: str, method: str) -> str:
+    """What a dataset is called as an input of its run, and beside the adapter's metrics."""
+    return f"{agent}-{method}"
+
+
 def _register(
     client: "MlflowClient", adapter: Adapter, folder: Path, run_id: str | None, experiment_id: str
 ) -> "ModelVersion":
@@ -106,8 +114,8 @@ def _register(
                 key,
                 value,
                 model_id=model.model_id,
-                dataset_name=f"{adapter.agent}-{adapter.method}",
-                dataset_digest=adapter.dataset_digest[:36],
+                dataset_name=dataset_name(adapter.agent, adapter.method),
+                dataset_digest=adapter.dataset_digest[:DIGEST],
             )
     client.finalize_logged_model(model.model_id, "READY")
     if not _is_registered(client, name):

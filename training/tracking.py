@@ -1,5 +1,6 @@
 """Tracking: a training run as MLflow shows it, with its parameters and the loss of every step."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.runtime.adapters.adapter import Adapter
-from journeyman.training.registry import experiment
+from journeyman.training.data.datasets.shelf import KnownDataset
+from journeyman.training.registry import DIGEST, experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +31,23 @@ class TrackedRun:
 
     def step(self, step: int, loss: float) -> None:
         self._tell(lambda client: client.log_metric(self._run_id, "loss", loss, step=step))
+
+    def learns_from(self, dataset: KnownDataset, name: str) -> None:
+        """Names the dataset as an input of the run, with what its card counts."""
+        if self._client is None:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        counted = dataset.card.model_dump(mode="json", exclude={"made_by", "refused"})
+        entity = Dataset(
+            name=name,
+            digest=dataset.digest[:DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": str(dataset.path.resolve())}),
+            profile=json.dumps(counted),
+        )
+        given = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+        self._tell(lambda client: client.log_inputs(self._run_id, datasets=[given]))
 
     def finish(self, adapter: Adapter) -> None:
         """Ties the run to its adapter, so that `run_of` finds it."""

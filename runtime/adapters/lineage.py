@@ -3,19 +3,25 @@
 A dataset's rows name their spans, an adapter names its dataset by digest, and its parent. Nothing else is needed.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from journeyman.runtime.adapters.adapter import Adapter, adapter_folders, find_adapter, read_adapter
+from journeyman.runtime.adapters.datasets import (
+    Row,
+    Side,
+    dataset_files,
+    find_dataset,
+    read_dataset,
+    row_of,
+    split_row,
+)
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
-from journeyman.traces.files import regular
 from journeyman.traces.labels import Label, LabelLog, newest
 from journeyman.traces.tombstones import Tombstones
 
@@ -24,25 +30,6 @@ State = Literal["recorded", "deleted", "unknown"]
 
 
 How = Literal["trained on it", "trained to replace it", "trained on its replies"]
-
-
-class Row(Record):
-    """What a dataset's row says of where it came from."""
-
-    trace_id: str
-    span_ids: tuple[str, ...]
-    policy: str | None
-    """What sampled it."""
-    demonstration: bool = False
-    """Whether it is text alone, which nobody sampled."""
-
-
-class Dataset(Record):
-    """A file of training rows."""
-
-    path: Path
-    digest: str
-    rows: tuple[Row, ...]
 
 
 class Source(Record):
@@ -75,6 +62,8 @@ class Use(Record):
     digest: str
     rows: int
     """Rows that it is in."""
+    numbers: tuple[int, ...]
+    """Of those rows, as `traces lineage DATASET:ROW` takes them."""
     adapters: tuple[Descendant, ...]
     """Those that were trained on the dataset."""
 
@@ -102,12 +91,25 @@ class RecordLineage(Record):
     datasets: tuple[Use, ...]
 
 
-def trace_lineage(workspace: Workspace, name: str) -> AdapterLineage | RecordLineage:
-    """The lineage of an adapter (`worker@8`), a trace or a span, the latter by id or the start of one.
+class RowLineage(Record):
+    """Where a row of a dataset came from, and what learned from it."""
 
-    Raises `AdapterError` or `StoreError` for a name of nothing.
+    path: Path
+    digest: str
+    number: int
+    sources: tuple[Source, ...]
+    adapters: tuple[Descendant, ...]
+    """Those that were trained on the dataset."""
+
+
+def trace_lineage(workspace: Workspace, name: str) -> AdapterLineage | RecordLineage | RowLineage:
+    """The lineage of an adapter (`worker@8`), of a row (`DATASET:ROW`), or of a trace or a span by the start of its id.
+
+    Raises `AdapterError`, `ConfigError` or `StoreError` for a name of nothing.
     """
     family = _Family(workspace)
+    if (row := split_row(name)) is not None:
+        return family.of_row(find_dataset(workspace.datasets, row[0]), row[1])
     if "@" in name:
         return family.of_adapter(read_adapter(find_adapter(workspace.adapters, name)))
     return family.of_record(name.lower())
@@ -124,7 +126,7 @@ class _Family:
         self._tombstones = Tombstones(workspace.spans)
         self._workspace = workspace
         self._adapters = list(_adapters(workspace.adapters))
-        self._datasets = list(_datasets(workspace.datasets))
+        self._datasets = [read_dataset(path) for path in dataset_files(workspace.datasets)]
 
     def of_adapter(self, adapter: Adapter) -> AdapterLineage:
         datasets = [dataset for dataset in self._datasets if dataset.digest == adapter.dataset_digest]
@@ -137,6 +139,16 @@ class _Family:
             children=self._children(adapter, frozenset({adapter.policy})),
         )
 
+    def of_row(self, path: Path, number: int) -> RowLineage:
+        dataset = read_dataset(path)
+        return RowLineage(
+            path=path,
+            digest=dataset.digest,
+            number=number,
+            sources=tuple(self._sources([row_of(dataset, number)])),
+            adapters=self._trained_on(dataset.digest),
+        )
+
     def of_record(self, name: str) -> RecordLineage:
         trace_id, span_id = self._resolved(name)
         datasets = self.uses(frozenset() if span_id else frozenset({str(trace_id)}), self._calls(trace_id, span_id))
@@ -146,10 +158,11 @@ class _Family:
     def uses(self, trace_ids: frozenset[str], span_ids: frozenset[str]) -> tuple[Use, ...]:
         found = []
         for dataset in self._datasets:
-            rows = sum(row.trace_id in trace_ids or not span_ids.isdisjoint(row.span_ids) for row in dataset.rows)
-            if rows:
+            numbers = tuple(row.number for row in dataset.rows if row.is_from(trace_ids, span_ids))
+            if numbers:
                 adapters = self._trained_on(dataset.digest)
-                found.append(Use(path=dataset.path, digest=dataset.digest, rows=rows, adapters=adapters))
+                more = {"rows": len(numbers), "numbers": numbers, "adapters": adapters}
+                found.append(Use(path=dataset.path, digest=dataset.digest, **more))
         return tuple(found)
 
     def _parents(self, adapter: Adapter) -> Iterator[str]:
@@ -163,7 +176,9 @@ class _Family:
 
     def _children(self, adapter: Adapter, above: frozenset[str]) -> tuple[Descendant, ...]:
         """What was trained to replace the adapter, or on its own replies; `above` are told of already."""
-        taught = {one.digest for one in self._datasets if any(row.policy == adapter.policy for row in one.rows)}
+        taught = {
+            one.digest for one in self._datasets if any(side.policy == adapter.policy for side in _sides(one.rows))
+        }
         children = []
         for one in self._adapters:
             replaces = one.parent == adapter.policy
@@ -181,9 +196,10 @@ class _Family:
         return Descendant(policy=adapter.policy, digest=adapter.digest, how=how, children=children)
 
     def _sources(self, rows: Sequence[Row]) -> Iterator[Source]:
-        named = {row.span_ids[0]: row.trace_id for row in rows if row.span_ids}
-        spans = list(dict.fromkeys(span_id for row in rows for span_id in row.span_ids))
-        shown = {span_id for row in rows if row.demonstration for span_id in row.span_ids}
+        sides = list(_sides(rows))
+        named = {side.span_ids[0]: side.trace_id for side in sides if side.span_ids}
+        spans = list(dict.fromkeys(span_id for side in sides for span_id in side.span_ids))
+        shown = {span_id for side in sides if side.demonstration for span_id in side.span_ids}
         recorded = self._ask("SELECT span_id, trace_id FROM spans WHERE list_contains(?::VARCHAR[], span_id)", spans)
         there = {row["span_id"]: row["trace_id"] for row in recorded}
         runs: dict[str | None, list[str]] = {}
@@ -210,15 +226,18 @@ class _Family:
     def _resolved(self, name: str) -> tuple[str | None, str | None]:
         """The trace, and the span if it is one, that an id or the start of one names."""
         if not re.fullmatch(r"[0-9a-f]{1,32}", name):
-            raise StoreError(f"{name!r} names neither an adapter (as worker@8 does) nor a trace or a span (hex digits)")
-        rows = [row for dataset in self._datasets for row in dataset.rows]
+            raise StoreError(
+                f"{name!r} names neither an adapter (as worker@8 does) nor a row (as DATASET:7 does), a trace "
+                "or a span (hex digits)"
+            )
+        sides = [side for dataset in self._datasets for side in _sides(dataset.rows)]
         spans: dict[str, str | None] = {
-            span_id: row.trace_id if place == 0 else None
-            for row in rows
-            for place, span_id in enumerate(row.span_ids)
+            span_id: side.trace_id if position == 0 else None
+            for side in sides
+            for position, span_id in enumerate(side.span_ids)
             if span_id.startswith(name)
         }
-        traces = {row.trace_id for row in rows} | self._tombstones.trace_ids()
+        traces = {side.trace_id for side in sides} | self._tombstones.trace_ids()
         traces = {trace_id for trace_id in traces if trace_id.startswith(name)}
         query = "SELECT DISTINCT trace_id, span_id FROM spans WHERE starts_with(trace_id, ?) OR starts_with(span_id, ?)"
         for found in self._store.sql(query, [name, name]).to_pylist():
@@ -250,30 +269,13 @@ class _Family:
         return rows
 
 
+def _sides(rows: Iterable[Row]) -> Iterator[Side]:
+    return (side for row in rows for side in row.sides)
+
+
 def _adapters(folder: Path) -> Iterator[Adapter]:
     for one in adapter_folders(folder):
         try:
             yield read_adapter(one)
         except AdapterError:
             continue  # `journeyman adapters` says what is wrong with it.
-
-
-def _datasets(folder: Path) -> Iterator[Dataset]:
-    for path in sorted(folder.glob("*.jsonl")):
-        contents = regular(path).read_bytes()
-        rows = tuple(_rows(contents.split(b"\n")))
-        yield Dataset(path=path, digest=sha256(contents).hexdigest(), rows=rows)
-
-
-def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-            yield Row(
-                trace_id=row["trace_id"],
-                span_ids=row["span_ids"],
-                policy=row.get("policy"),
-                demonstration=not row.get("token_ids"),
-            )
-        except (ValueError, KeyError, TypeError):
-            continue  # Training says which line of a dataset is broken.

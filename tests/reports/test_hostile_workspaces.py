@@ -43,6 +43,11 @@ RUNS = [
     *(["runs", "list"], ["runs", "answer", "5", "yes"], ["memory", "list"], ["memory", "forget", "--user", "nobody"]),
     ["runs", "prune", "--older-than", "9999d"],
 ]
+DATA = [
+    ["data", "list"],
+    *(["data", name, "rows.jsonl"] for name in ("show", "card", "check")),
+    *(["data", "diff", "rows.jsonl", "rows.jsonl"], ["data", "export", "rows.jsonl", "--out", "out2.jsonl"]),
+]
 SETS = [
     *(["tasks", name, "tasks.jsonl"] for name in ("split", "check", "show")),
     ["tasks", "write", "--like", "tasks.jsonl", "--with", "far", "--out", "written.jsonl"],
@@ -64,7 +69,7 @@ SERVING = [
     *(["server", name] for name in ("status", "logs", "stop")),
     ["server", "start", "--attach", "http://127.0.0.1:9"],
 ]
-COMMANDS = [*RECORD, *RUNS, *SETS, *WORK, *SERVING]
+COMMANDS = [*RECORD, *RUNS, *DATA, *SETS, *WORK, *SERVING]
 
 
 class Project:
@@ -84,7 +89,8 @@ class Project:
         record.write_text(json.dumps({**json.loads(record.read_bytes()), "number": 2}), encoding="utf-8")
 
     def walk(self, commands: Sequence[Sequence[str]]) -> None:
-        here = {name: self.folder / name for name in (*FILES, "out.jsonl", "outcomes2.jsonl", "written.jsonl", "rows")}
+        more = ("out.jsonl", "out2.jsonl", "outcomes2.jsonl", "written.jsonl", "rows")
+        here = {name: self.folder / name for name in (*FILES, *more)}
         for command in commands:
             arguments = [str(here.get(word, self._busy if word == "BUSY" else word)) for word in command]
             ended = self._journeyman(*arguments, "-C", self.workspace)
@@ -220,7 +226,6 @@ READERS = {
     "journeyman.toml": ["traces list"],
     "crew.toml": ["run", "evaluate"],
     "tasks.jsonl": ["evaluate", "tasks"],
-    "rows.jsonl": ["train"],
     "chat.jsonl": ["traces import"],
     "workspace": ["traces list", "runs list", "adapters list", "server status"],
     "workspace/spans": ["traces list", "traces import", "traces compact"],
@@ -240,7 +245,9 @@ READERS = {
     },
     f"{ADAPTER}/registration.json": ["adapters list"],
     "workspace/journal.jsonl": ["adapters list"],
-    "workspace/datasets": ["traces lineage"],
+    "workspace/datasets": ["traces lineage", "data list", "data show"],
+    "rows.jsonl": ["data show", "data card", "data check", "data diff", "data export", "train"],
+    "rows.jsonl.card.json": ["data show", "data card", "train"],
     "workspace/evaluations": ["evaluate"],
     "workspace/server.json": ["server status", "server stop"],
     "workspace/server.log": ["server logs"],

@@ -19,9 +19,11 @@ class Scope(Config):
 
     family: str | None = None
     agent: str | None = None
-    policy: str | None = None
+    policy: tuple[str, ...] | None = None
     session: str | None = None
     user: str | None = None
+    crew: str | None = None
+    task_set: str | None = None
     purpose: Purpose | None = None
     status: Ending | None = None
     label: str | None = None

@@ -1,7 +1,7 @@
 """Conditions: which traces are wanted, as keyword arguments and as the SQL that finds them."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from journeyman.traces import attributes as a
@@ -14,11 +14,14 @@ class Conditions(TypedDict, total=False):
 
     agent: str | None
     """It took part."""
-    policy: str | None
-    """It was asked, e.g. `worker@8`."""
+    policy: str | Sequence[str] | None
+    """It was asked, e.g. `worker@8`; of several, one of them."""
     family: str | None
     session: str | None
     user: str | None
+    crew: str | None
+    """The name of the crew that worked, and below of the file that the task is from. Both are told as a run ends."""
+    task_set: str | None
     purpose: Purpose | None
     """It was made for that."""
     status: Ending | None
@@ -65,7 +68,7 @@ def _has_ended(given: dict[str, Any]) -> bool:
 
 def _ended(given: dict[str, Any]) -> Query:
     """What is needed of the view `workflows`, less what is too old, which DuckDB cannot skip by itself."""
-    of_whom = [f'"{name}"' for name in ("family", "session", "user", "purpose") if name in given]
+    of_whom = [f'"{name}"' for name in ("family", "session", "user", "crew", "task_set", "purpose") if name in given]
     texts = ["prompt", "answer"] if "text" in given else []
     parts = last_parts(["start_ns", "run_status", *of_whom, *texts])
     return Query(f"({parts} WHERE start_ns >= ? GROUP BY trace_id)", [_earliest(given)])
@@ -73,7 +76,7 @@ def _ended(given: dict[str, Any]) -> Query:
 
 _ANY = """(
     SELECT trace_id, coalesce(workflows.start_ns, spanned.start_ns) AS start_ns,
-        run_status, family, session, "user", purpose, prompt, answer
+        run_status, family, session, "user", crew, task_set, purpose, prompt, answer
     FROM (SELECT trace_id, min(start_ns) AS start_ns FROM spans GROUP BY trace_id) AS spanned
     LEFT JOIN workflows USING (trace_id)
 )"""
@@ -130,6 +133,12 @@ def _part(name: str, test: str) -> Callable[[dict[str, Any]], list[Query]]:
     return lambda given: [Query(sql, [_earliest(given), given[name]])]
 
 
+def _policy(given: dict[str, Any]) -> Query:
+    asked = asked_of(given["policy"])
+    sql = f"SELECT trace_id FROM spans WHERE start_ns >= ? AND operation IN {a.INFERENCE} AND {asked.sql}"
+    return Query(f"trace_id IN ({sql})", [_earliest(given), *asked.parameters])
+
+
 def _earliest(given: dict[str, Any]) -> int:
     """No span starts before its trace, which lets DuckDB skip the older ones; clocks of several machines may differ,
     but not by an hour."""
@@ -143,13 +152,21 @@ _TESTS: dict[str, Callable[[dict[str, Any]], list[Query]]] = {
     "family": _whose("family"),
     "session": _whose("session"),
     "user": _whose("user"),
+    "crew": _test("crew", "crew = ?"),
+    "task_set": _test("task_set", "task_set = ?"),
     "purpose": _whose("purpose"),
     "ids": _test("ids", "trace_id IN (SELECT unnest(?::VARCHAR[]))"),
     "agent": _part("agent", "agent = ?"),
-    "policy": _part("policy", f"operation IN {a.INFERENCE} AND policy = ?"),
+    "policy": lambda given: [_policy(given)],
     "label": _label,
     "text": _text,
 }
+
+
+def asked_of(policy: str | Sequence[str]) -> Query:
+    """A test for calls of that policy, or of one of those."""
+    policies = [policy] if isinstance(policy, str) else list(policy)
+    return Query(f"policy IN ({', '.join('?' * len(policies))})", policies)
 
 
 def value_text(value: bool | float | str) -> str:

@@ -20,7 +20,7 @@ from journeyman.traces.errors import StoreError
 from journeyman.traces.labels import Label, LabelLog
 from journeyman.traces.storage.arrays import to_array, to_list
 from journeyman.traces.storage.columns import SCHEMA, to_spans
-from journeyman.traces.storage.conditions import Conditions, Query, found
+from journeyman.traces.storage.conditions import Conditions, Query, asked_of, found
 from journeyman.traces.storage.database import Database
 from journeyman.traces.storage.pace import Pace
 from journeyman.traces.storage.prompt_columns import GrownColumns
@@ -224,9 +224,11 @@ def _ahead(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
 
 def _calls(columns: Sequence[str], conditions: Conditions) -> Query:
     """Keys, starts and `columns` of the model calls that are asked for, in order."""
-    own = {name: value for name in ("agent", "policy") if (value := conditions.get(name)) is not None}
+    agent, policy = conditions.get("agent"), conditions.get("policy")
+    own = [] if agent is None else [Query("agent = ?", [agent])]
+    own += [] if policy is None else [asked_of(policy)]
+    tests, parameters = [test.sql for test in own], [value for test in own for value in test.parameters]
     of_trace = cast(Conditions, {name: value for name, value in conditions.items() if name not in ("agent", "policy")})
-    tests, parameters = [f"{name} = ?" for name in own], [*own.values()]
     if any(value is not None for value in of_trace.values()):
         query = found(of_trace)
         tests.append(f"trace_id IN (SELECT trace_id FROM ({query.sql}))")

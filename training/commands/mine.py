@@ -9,11 +9,38 @@ from rich.table import Table
 
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.prompt import PromptForm, prompt_form
+from journeyman.runtime.commands.traces.scope import (
+    CrewOption,
+    FamilyOption,
+    SessionOption,
+    SinceOption,
+    StatusOption,
+    TaskSetOption,
+    TextOption,
+    UntilOption,
+    UserOption,
+    conditions,
+)
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.trace import Task
+from journeyman.training.commands.choose import (
+    BalanceOption,
+    CapOption,
+    HardOption,
+    KeepSecretsOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MixOption,
+    NearOption,
+    NoInjectionsOption,
+    OutliersOption,
+    SeedOption,
+    choose_config,
+    show_chosen,
+)
 from journeyman.training.commands.evaluate import SCORER, ScorerOption
 from journeyman.training.commands.forks import (
     BudgetOption,
@@ -29,9 +56,11 @@ from journeyman.training.commands.forks import (
     show_drawn,
 )
 from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
+from journeyman.training.data.choosing.choose import Choosing, Chosen
+from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.edits import NO_EDITS
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile, Kind
+from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
 from journeyman.training.data.shorter import Preferred, prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
@@ -44,9 +73,26 @@ def mine_command(
     agent: Annotated[str, typer.Option(help="The agent whose turns are mined")],
     kind: Annotated[str, typer.Option(help=f"What the rows are to be learned as: {', '.join(KINDS)}")] = "sft",
     min_score: Annotated[float | None, typer.Option(help="Only runs whose label is at least this")] = None,
-    label: Annotated[str, typer.Option(help="The label that --min-score is compared with")] = "score",
-    family: Annotated[str | None, typer.Option(help="Only tasks of this family")] = None,
-    policy: Annotated[str | None, typer.Option(help="Only turns of this policy, e.g. teacher or worker@8")] = None,
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="The label that --min-score is compared with; with a value, only runs labelled so: thumbs=true",
+        ),
+    ] = "score",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Only turns of this policy, e.g. teacher or worker@8; repeatable"),
+    ] = None,
+    family: FamilyOption = None,
+    status: StatusOption = None,
+    session: SessionOption = None,
+    user: UserOption = None,
+    of_crew: CrewOption = None,
+    task_set: TaskSetOption = None,
+    text: TextOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     tasks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only runs of these tasks: a file, or a set's name")
     ] = None,
@@ -68,6 +114,17 @@ def mine_command(
     replace: ReplaceOption = RESAMPLE,
     budget: BudgetOption = None,
     scorer: ScorerOption = SCORER,
+    near: NearOption = None,
+    max_tokens: MaxTokensOption = None,
+    no_injections: NoInjectionsOption = False,
+    keep_secrets: KeepSecretsOption = False,
+    outliers: OutliersOption = None,
+    mix: MixOption = None,
+    cap: CapOption = None,
+    max_rows: MaxRowsOption = None,
+    hard: HardOption = None,
+    balance: BalanceOption = None,
+    seed: SeedOption = 0,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The dataset (default: in the workspace)")
     ] = None,
@@ -87,12 +144,32 @@ def mine_command(
     """
     workspace = find_workspace(folder)
     store = workspace.store
-    config = MineConfig(
+    asked = conditions(
         label=label,
-        min_score=min_score,
         policy=policy,
         family=family,
-        purposes=tuple(map(_learnable, purpose or DEFAULT)),
+        status=status,
+        session=session,
+        user=user,
+        crew=of_crew,
+        task_set=task_set,
+        text=text,
+        since=since,
+        until=until,
+    )
+    config = _config(asked, min_score=min_score, purposes=tuple(map(_learnable, purpose or DEFAULT)))
+    choice = choose_config(
+        near=near,
+        max_tokens=max_tokens,
+        no_injections=no_injections,
+        secrets=keep_secrets,
+        outliers=outliers,
+        mix=mix,
+        cap=cap,
+        max_rows=max_rows,
+        hard=hard,
+        balance=balance,
+        seed=seed,
     )
     rows = KINDS[_kind(kind)]
     check_credit(kind, credit, min_credit)
@@ -102,17 +179,24 @@ def mine_command(
     target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     source = Source(store, agent, config, None, HeldOut.of(workspace), evaluated(workspace), form)
     forking = Forking(workspace, crew, scorer, budget, known)
-    report: dict[str, Any] = {}
+    forks: dict[str, Any] = {}
     if sample is not None:
-        report["sampled"] = draw(_of_tasks(source, known), sample, forking)
+        forks["sampled"] = draw(_of_tasks(source, known), sample, forking)
     source = _of_tasks(source, known)
     if credit is not None:
-        source, report["credit"] = credited(source, credit, min_credit, replace, forking)
-    with runs_done("mining, run", len(store.ids(agent=agent, policy=policy, family=family))) as tell:
-        preferred = None if prefer is None else prefer_short(source)
-        source = source if preferred is None else source._replace(left_out=preferred.left_out)
-        mining = rows(source._replace(on_turn=tell))
-        dataset = mine_to_file(mining, target, lambda digest: named or f"{agent}-{digest[:12]}.jsonl")
+        source, forks["credit"] = credited(source, credit, min_credit, replace, forking)
+    preferred = None if prefer is None else prefer_short(source)
+    source = source if preferred is None else source._replace(left_out=preferred.left_out)
+    options = {"agent": agent, "kind": kind, **config.model_dump(mode="json"), **choice.model_dump(mode="json")}
+    more: dict[str, Any] = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    more |= {"sample": sample, "credit": credit, "min_credit": min_credit, "budget": budget}
+    more |= {"replace": replace, "scorer": scorer} if forks else {}
+    made = Provenance.now(workspace, options | more)
+    with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
+        source = source._replace(on_turn=tell)
+        mining, choosing = rows(source), Choosing(source, choice)
+        dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), choosing, made)
+    chosen = choosing.chosen
     if store.damage:
         notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
     if WITHHELD in (*mining.refused, *mining.edited.refused):
@@ -129,7 +213,7 @@ def mine_command(
             markup=False,
         )
     if dataset is None:
-        raise TrainingError(_nothing(agent, mining, workspace))
+        raise TrainingError(_nothing(agent, mining, chosen, workspace))
     report = {
         **dataset._asdict(),
         "turns": mining.turns,
@@ -137,16 +221,25 @@ def mine_command(
         "edits": mining.edited.model_dump(),
         "superseded": [pair.model_dump() for pair in mining.superseded],
         "counts": mining.counts,
-        **report,
+        **chosen.model_dump(exclude={"rows"}),
+        **forks,
     }
     if preferred is not None:
         report["preferred"] = preferred.model_dump(include={"before", "after"})
-    emit(report, as_json, lambda: _show(dataset, mining, preferred, report))
+    emit(report, as_json, lambda: _show(dataset, mining, chosen, preferred, forks))
 
 
 def _of_tasks(source: Source, tasks: Sequence[Task]) -> Source:
     """Of runs of those tasks only, where there are any."""
     return source._replace(ids=runs_of(source.store, tasks)) if tasks else source
+
+
+def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tuple[Learnable, ...]) -> MineConfig:
+    """`asked` is what `conditions` gives. A label with a value is a condition; one without it is the score's name."""
+    values = dict(asked)
+    label = values.pop("label")
+    named = {"labelled": label} if {"value", "min_value"} & values.keys() else {"label": label}
+    return MineConfig(min_score=min_score, purposes=purposes, **values, **named)
 
 
 def _form(crew: Path, agent: str) -> PromptForm:
@@ -171,8 +264,8 @@ def _learnable(purpose: str) -> Learnable:
     raise ConfigError(f"--purpose {purpose}: nobody learns from such runs; have {', '.join(get_args(Learnable))}")
 
 
-def _nothing(agent: str, mining: Mining, workspace: Workspace) -> str:
-    counted = [*mining.refused.items(), *mining.edited.refused.items()]
+def _nothing(agent: str, mining: Mining, chosen: Chosen, workspace: Workspace) -> str:
+    counted = [*mining.refused.items(), *mining.edited.refused.items(), *chosen.left_out.items()]
     reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
     return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
 
@@ -184,14 +277,19 @@ def _check_prefer(prefer: str | None, kind: str) -> None:
         raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
 
 
-def _show(dataset: DatasetFile, mining: Mining, preferred: Preferred | None, report: Mapping[str, Any]) -> None:
-    if "sampled" in report:
-        show_drawn(report["sampled"])
-    if "credit" in report:
-        show_credited(report["credit"])
-    refused, edited = sum(mining.refused.values()), mining.edited
+def _show(
+    dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Preferred | None, forks: Mapping[str, Any]
+) -> None:
+    if "sampled" in forks:
+        show_drawn(forks["sampled"])
+    if "credit" in forks:
+        show_credited(forks["credit"])
+    refused, edited, left_out = sum(mining.refused.values()), mining.edited, sum(chosen.left_out.values())
     out.print(f"{dataset.path}", markup=False, soft_wrap=True)
-    out.print(f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused")
+    out.print(
+        f"{dataset.rows} rows from {mining.turns} turns; {refused} turns refused"
+        + (f"; {left_out} rows left out" if left_out else "")
+    )
     if edited != NO_EDITS:
         out.print(
             f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
@@ -211,6 +309,7 @@ def _show(dataset: DatasetFile, mining: Mining, preferred: Preferred | None, rep
             for reason, count in reasons.items():
                 table.add_row(reason, str(count))
             out.print(table)
+    show_chosen(chosen)
     for one in mining.superseded:
         counts, older = one.counts, one.superseded
         where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")

@@ -13,6 +13,7 @@ from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes,
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.reports.wording import duration
+from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
@@ -22,7 +23,9 @@ from journeyman.training.methods.recipe import Recipe, read_override
 
 def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="The dataset that `journeyman mine` wrote")],
+    data: Annotated[
+        str, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
@@ -54,7 +57,8 @@ def train(
     """
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    samples = read_samples(data, SFTSample)
+    dataset = open_dataset(workspace, data)
+    samples = read_samples(dataset.path, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
     if explain:
         plan = plan_job(samples, settings, base_model)
@@ -67,12 +71,13 @@ def train(
         report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
         emit(report, as_json, lambda: _show_trial(trial, energy))
         return
-    adapter = _train(samples, agent, settings, base_model, workspace, start, mlflow or workspace.mlflow_uri)
+    adapter = _train(samples, dataset, agent, settings, base_model, workspace, start, mlflow or workspace.mlflow_uri)
     emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
     samples: list[SFTSample],
+    dataset: KnownDataset,
     agent: str,
     recipe: Recipe,
     base_model: Path,
@@ -98,6 +103,7 @@ def _train(
             base_model=base_model,
             workspace=workspace,
             parent=parent,
+            dataset=shelve(workspace, dataset, agent),
             start=start,
             mlflow_uri=mlflow_uri,
             on_start=tell,

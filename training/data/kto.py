@@ -84,6 +84,8 @@ class KTOMining:
         reply = self._replies.read(turn)
         if isinstance(reply, str):
             return reply
+        if judged.good and (refusal := reply.misformed) is not None:
+            return refusal
         known = self._span_ids.get(digest := reply.digest + bytes([judged.good]))
         if known is not None:
             known.append(turn.span_id)

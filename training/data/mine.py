@@ -2,10 +2,13 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from journeyman.traces.base import Record
+from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.datasets.card import Profile, Provenance, write_card
 from journeyman.training.data.edits import Edited
 from journeyman.training.data.kto import KTOMining
 from journeyman.training.data.prompts import PromptMining
@@ -75,11 +78,34 @@ def mine_sft(source: Source) -> Mined:
     return Mined(samples=samples, refused=mining.refused, edited=mining.edited)
 
 
-def mine_to_file(mining: Mining, folder: Path, name: Callable[[str], str]) -> DatasetFile | None:
-    """Rows in bounded memory, into a file of `folder` that is named for its digest; None where there is no row."""
+def mine_to_file(
+    mining: Mining,
+    folder: Path,
+    name: Callable[[str], str],
+    choosing: Choosing,
+    made: Provenance | None = None,
+) -> DatasetFile | None:
+    """Those rows that are chosen, in bounded memory, into a file of `folder` that is named for its digest; None where
+    there is no row. What was left out, `choosing.chosen` says.
+
+    With `made` a card is written beside it.
+    """
+    profile = Profile()
+
+    def write_its_card(file: DatasetFile) -> None:
+        if made is not None:
+            refused = mining.refused | mining.edited.refused | choosing.chosen.left_out
+            write_card(profile.card(file.digest, made, turns=mining.turns, refused=refused), file.path)
+
     with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as lines:
         lines.writelines(mining)
-        if not mining.turns:
+
+        def finished() -> Iterator[bytes]:
+            lines.seek(0)
+            return mining.finished(iter(lines))
+
+        chosen = choosing.over(finished)
+        if (first := next(chosen, None)) is None:
             return None
-        lines.seek(0)
-        return write_lines(mining.finished(iter(lines)), folder, name)
+        rows = chain([first], chosen)
+        return write_lines(rows if made is None else profile.over(rows), folder, name, write_its_card)

@@ -1,10 +1,10 @@
 """Replies: what an agent said, each in the prompt that the agent is shown now, or why nobody may learn from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from journeyman.traces.messages import NotForTrainingError
 from journeyman.training.data.admission import Admission, Learnable
@@ -37,6 +37,17 @@ class Reply(NamedTuple):
     def prompt_digest(self) -> bytes:
         """Equal for turns that were shown the same; of what a server sampled, in its own tokens too."""
         return digest_texts((*(self.turn.ids or ("",))[:1], *self.asked))
+
+    @property
+    def misformed(self) -> str | None:
+        """Why nobody may imitate it, whatever came of it: JSON was asked for."""
+        if self.turn.output_type != "json" or self.tool_calls:
+            return None
+        try:
+            from_json(self.content)
+        except ValueError:
+            return "a reply that isn't the JSON that was asked for"
+        return None
 
     @property
     def written(self) -> dict[str, str | None]:
@@ -82,12 +93,12 @@ class Replies:
         """Digest of the prompt form that the student is shown."""
         return self._student.digest
 
-    def turns(self, policy: str | None) -> Iterator[MinedTurn]:
-        """In the order in which the calls began; `policy` is the one that was asked, None for any."""
+    def turns(self, policy: Sequence[str] | None) -> Iterator[MinedTurn]:
+        """In the order in which the calls began; `policy` are those of which one was asked, None for any."""
         for values in self._source.store.turns(MinedTurn._fields, **self._source.wanted(policy)):
             yield MinedTurn._make(values)
 
-    def admitted(self, policy: str | None) -> Iterator[tuple[MinedTurn, str | None]]:
+    def admitted(self, policy: Sequence[str] | None) -> Iterator[tuple[MinedTurn, str | None]]:
         """Those turns, each with why nothing of its run may be learned from; without runs that aren't asked for."""
         for turn in self.turns(policy):
             self._source.on_turn(turn.trace_id)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json, to_json
 
+from journeyman.runtime.adapters.datasets import digest_file
 from journeyman.traces.base import Record, first_mistake, read_text
 from journeyman.traces.errors import ConfigError, StoreError, TrainingError
 from journeyman.traces.files import make_folder, publish
@@ -218,8 +219,17 @@ def write_samples(samples: Iterable[Sample], path: Path) -> str:
     return write_lines(map(sample_line, samples), path.parent, lambda digest: path.name).digest
 
 
-def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]) -> DatasetFile:
-    """The same for lines as `sample_line` gives them, one at a time, into a file that `name` names by its digest."""
+def write_lines(
+    lines: Iterable[bytes],
+    folder: Path,
+    name: Callable[[str], str],
+    beside: Callable[[DatasetFile], None] = lambda dataset: None,
+) -> DatasetFile:
+    """The same for lines as `sample_line` gives them, one at a time, into a file that `name` names by its digest.
+
+    `beside` writes what belongs beside the file, just before that gets its name: a kill leaves no file without it.
+    Raises `TrainingError` where another dataset has the name, for a dataset never changes.
+    """
     hashed, rows = sha256(), 0
     partial = folder / f".dataset-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -229,14 +239,28 @@ def write_lines(lines: Iterable[bytes], folder: Path, name: Callable[[str], str]
                 hashed.update(line)
                 file.write(line)
                 rows += 1
-        path = folder / name(hashed.hexdigest())
-        publish(partial, path)
+        dataset = DatasetFile(folder / name(hashed.hexdigest()), hashed.hexdigest(), rows)
+        _check_new(dataset)
+        beside(dataset)
+        publish(partial, dataset.path)
     except OSError as error:
         raise StoreError(f"a dataset in {folder} was not written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return DatasetFile(path, hashed.hexdigest(), rows)
+    return dataset
+
+
+def dataset_file_name(agent: str, digest: str) -> str:
+    """In the workspace."""
+    return f"{agent}-{digest[:12]}.jsonl"
+
+
+def _check_new(dataset: DatasetFile) -> None:
+    if dataset.path.exists() and digest_file(dataset.path) != dataset.digest:
+        raise TrainingError(
+            f"{dataset.path} is another dataset, and a dataset never changes: choose another name for it"
+        )
 
 
 def sample_line(sample: Sample) -> bytes:

@@ -52,12 +52,12 @@ class SFTMining:
         scores = self._source.scores()
         self._left_out = {**self._source.left_out, **not_accepted(self._source.store)}
         self._replies = replies = Replies(self._source)
-        asked = None if config.policy == PERSON else config.policy  # A person wrote over whatever policy was asked.
+        by_person = config.takes(PERSON)
+        asked = None if by_person else config.policy  # A person wrote over whatever policy was asked.
         edits = Edits(self._source.store, self._source.agent, self._source.wanted(asked))
-        by_person = config.policy in (None, PERSON)
         for turn in replies.turns(asked):
             edit = edits.of(turn.trace_id, turn.span_id)
-            if edit is None and config.policy == PERSON:
+            if edit is None and not config.takes(turn.policy):
                 continue
             self._source.on_turn(turn.trace_id)
             refusal = replies.run_refusal(turn.trace_id)
@@ -137,6 +137,8 @@ class SFTMining:
         reply = self._replies.read(turn)
         if isinstance(reply, str):
             return reply
+        if (refusal := reply.misformed) is not None:
+            return refusal
         known = self._span_ids.get(digest := reply.digest)
         if known is not None:
             known.append(turn.span_id)

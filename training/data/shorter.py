@@ -78,7 +78,7 @@ def prefer_short(source: Source) -> Preferred:
 def _able(source: Source) -> set[str]:
     """Runs that rows of the agent can come from."""
     replies, student = Replies(source), Student(source.store, source.agent, source.form)
-    policy = None if source.config.policy == PERSON else source.config.policy
+    policy = None if source.config.takes(PERSON) else source.config.policy
     unaccepted = not_accepted(source.store)
     wanted = {
         trace_id

@@ -1,8 +1,8 @@
 """The source of rows: whose turns are wanted, of which runs, and what may not be learned from."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pydantic import Field
 
@@ -10,9 +10,15 @@ from journeyman.agents.prompt import PromptForm
 from journeyman.traces.base import Config
 from journeyman.traces.storage.conditions import Conditions
 from journeyman.traces.storage.store import TraceStore
+from journeyman.traces.trace import Ending
 from journeyman.training.data.admission import DEFAULT, Learnable
 from journeyman.training.data.credit import Credits
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
+
+_OF_RUNS = (
+    *("family", "status", "session", "user", "crew", "task_set"),
+    *("value", "min_value", "text", "since_ns", "until_ns"),
+)
 
 
 class MineConfig(Config):
@@ -23,12 +29,34 @@ class MineConfig(Config):
     """The label of a trace that `min_score` is compared with."""
     min_score: float | None = Field(default=None, allow_inf_nan=False)
     """Smallest value of the label, true counting as 1; None takes every trace, labelled or not."""
-    policy: str | None = None
-    """Only turns that were asked of this policy, e.g. `teacher`; `person` for the replies that people corrected."""
+    policy: tuple[str, ...] | None = None
+    """Only turns that were asked of one of these, e.g. `teacher`; `person` for the replies that people corrected."""
     family: str | None = None
-    """Only tasks of this family."""
+    """Only tasks of this family; this and what follows is about the run, as for `traces list`."""
+    status: Ending | None = None
+    session: str | None = None
+    user: str | None = None
+    crew: str | None = None
+    task_set: str | None = None
+    labelled: str | None = None
+    """Only runs with a label of this name, its newest one being `value` or at least `min_value`, if those are given."""
+    value: bool | float | str | None = None
+    min_value: float | None = None
+    text: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
     purposes: tuple[Learnable, ...] = DEFAULT
     """Only runs that were made for one of these. One that was made to measure is refused, whatever is asked for."""
+
+    def takes(self, policy: str | None) -> bool:
+        """Whether rows of that policy are wanted."""
+        return self.policy is None or policy in self.policy
+
+    @property
+    def runs(self) -> Conditions:
+        """What the runs must meet."""
+        conditions = {name: getattr(self, name) for name in _OF_RUNS}
+        return cast(Conditions, conditions | {"label": self.labelled})
 
 
 SOLVED = 1.0
@@ -65,9 +93,9 @@ class Source(NamedTuple):
     credit: Credits | None = None
     """What each model call was worth, where rows are chosen and weighed by that."""
 
-    def wanted(self, policy: str | None) -> Conditions:
-        """Of the turns that are looked at, `policy` being the one that was asked."""
-        return {"agent": self.agent, "policy": policy, "family": self.config.family, "ids": self.ids}
+    def wanted(self, policy: Sequence[str] | None) -> Conditions:
+        """Of the turns that are looked at, `policy` being those of which one was asked."""
+        return {**self.config.runs, "agent": self.agent, "policy": policy, "ids": self.ids}
 
     def credit_refusal(self, span_id: str) -> str | None:
         return None if self.credit is None else self.credit.refusal(span_id)

@@ -17,12 +17,16 @@ from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState, attach, start, status, stop
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config, Record
-from journeyman.traces.errors import StoreError
+from journeyman.traces.errors import StoreError, TrainingError
 from journeyman.traces.files import regular, write_whole
 from journeyman.traces.trace import Purpose, Task
+from journeyman.training.data.choosing.choose import ChooseConfig, Choosing
+from journeyman.training.data.datasets.card import Provenance
+from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.demonstrations import TEACHER, Demonstrated
-from journeyman.training.data.mine import mine_sft
-from journeyman.training.data.samples import write_samples
+from journeyman.training.data.mine import mine_to_file
+from journeyman.training.data.samples import SFTSample, dataset_file_name, read_samples
+from journeyman.training.data.sft import SFTMining
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.demo import fanoutqa
 from journeyman.training.evaluation.bench import Bench, with_policies
@@ -282,18 +286,27 @@ class Demo:
     def _trained(self, agent: str, taught: Collection[str]) -> Adapter:
         steps = self._config.steps[agent]
         self._progress.stage(f"Train {agent}: {steps} steps of SFT on what the teacher did", steps * 4 / 60)
-        mined = mine_sft(Source(self._store, agent, MineConfig(), ids=taught))
-        write_samples(mined.samples, self._workspace.datasets / f"demo-{agent}.jsonl")
+        dataset = self._mined(agent, Source(self._store, agent, MineConfig(), ids=taught))
         return train_adapter(
-            mined.samples,
+            read_samples(dataset.path, SFTSample),
             agent=agent,
             recipe=load_recipe("sft", {"trl.max_steps": steps, "trl.per_device_train_batch_size": self._config.batch}),
             base_model=self._base_model,
             workspace=self._workspace,
             parent=BASE,
+            dataset=dataset,
             mlflow_uri=self._workspace.mlflow_uri,
             on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
         )
+
+    def _mined(self, agent: str, source: Source) -> KnownDataset:
+        """What may be learned from the source, as `journeyman mine` would write it."""
+        made = Provenance.now(self._workspace, {"agent": agent, "kind": "sft", **source.config.model_dump(mode="json")})
+        folder, choosing = self._workspace.datasets, Choosing(source, ChooseConfig())
+        file = mine_to_file(SFTMining(source), folder, lambda digest: dataset_file_name(agent, digest), choosing, made)
+        if file is None:
+            raise TrainingError(f"the teacher's runs gave no row for {agent}: take more train tasks")
+        return open_dataset(self._workspace, file.path)
 
     def _in_service(self) -> dict[str, str]:
         return dict(current_policies(self._workspace).agents)

@@ -65,7 +65,7 @@ class Forkable:
         source = self._source
         held = source.held_out.runs(source.store)
         admission = Admission(source.store, source.config.purposes, source.evaluated)
-        among = source.store.ids(agent=source.agent, family=source.config.family, ids=source.ids)
+        among = source.store.ids(**source.wanted(None))
         rows = {row["trace_id"]: row for row in source.store.sql(QUERY).to_pylist() if not row["replayed"]}
         for trace_id in reversed(among):
             if (row := rows.get(trace_id)) is None:

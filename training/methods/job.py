@@ -27,12 +27,14 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
+from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import SFTSample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
 METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
@@ -78,12 +80,15 @@ def train_adapter(
     parent: str = BASE,
     start: str = BASE,
     number: int | None = None,
+    dataset: KnownDataset | None = None,
     mlflow_uri: str | None = None,
     on_start: OnStart = lambda checkpoint: None,
     on_plan: OnPlan = lambda plan: None,
     on_step: OnStep | None = None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
+
+    `dataset` is the file that the samples are from, by whose digest lineage finds them.
 
     Training starts from the weights of `start`, whatever `parent` is. A run that was killed goes on from its last
     checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError` for a
@@ -97,7 +102,7 @@ def train_adapter(
         start=start,
         start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
-        dataset_digest=digest_samples(samples),
+        dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
@@ -113,6 +118,8 @@ def train_adapter(
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
         with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
+            if dataset is not None:
+                run.learns_from(dataset, dataset_name(job.agent, job.method))
             steps = _Steps(checkpoint, run, on_step)
             with method_of(recipe) as method, _one_line(policy, steps):
                 fitted = method.fit(

@@ -15,6 +15,7 @@ from journeyman.runtime.commands.traces.receive import receive_command
 from journeyman.runtime.commands.traces.report import report_command
 from journeyman.runtime.commands.traces.scope import (
     AgentOption,
+    CrewOption,
     FamilyOption,
     LabelOption,
     PolicyOption,
@@ -22,6 +23,7 @@ from journeyman.runtime.commands.traces.scope import (
     SessionOption,
     SinceOption,
     StatusOption,
+    TaskSetOption,
     TextOption,
     UntilOption,
     UserOption,
@@ -59,6 +61,8 @@ def list_traces(
     status: StatusOption = None,
     session: SessionOption = None,
     user: UserOption = None,
+    crew: CrewOption = None,
+    task_set: TaskSetOption = None,
     purpose: PurposeOption = None,
     label: LabelOption = None,
     text: TextOption = None,
@@ -81,6 +85,8 @@ def list_traces(
         status=status,
         session=session,
         user=user,
+        crew=crew,
+        task_set=task_set,
         purpose=purpose,
         label=label,
         text=text,

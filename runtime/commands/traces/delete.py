@@ -19,12 +19,21 @@ from journeyman.traces.errors import ConfigError, StoreError
 from journeyman.traces.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from journeyman.runtime.adapters.lineage import AdapterLineage, Descendant, RecordLineage, Source, Use
+    from journeyman.runtime.adapters.lineage import (
+        AdapterLineage,
+        Descendant,
+        RecordLineage,
+        RowLineage,
+        Source,
+        Use,
+    )
     from journeyman.traces.storage.retention import Deletion, Doomed
     from journeyman.traces.storage.store import TraceStore
 
 SHOWN = 20
 """Runs of an adapter that are listed; `--json` has all."""
+SHOWN_ROWS = 8
+"""Numbers of rows that are listed; `--json` has all."""
 
 
 def delete_command(
@@ -103,18 +112,20 @@ def delete_command(
 
 
 def lineage_command(
-    name: Annotated[str, typer.Argument(metavar="ADAPTER|TRACE|SPAN", help="worker@8, or the start of an id")],
+    name: Annotated[
+        str, typer.Argument(metavar="ADAPTER|DATASET:ROW|TRACE|SPAN", help="worker@8, clerk.jsonl:3, or an id's start")
+    ],
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an adapter learned from, or what came of a run or a span.
+    """Show what an adapter learned from, where a dataset's row came from, or what came of a run or a span.
 
     Example: journeyman traces lineage clerk@2
     """
-    from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
+    from journeyman.runtime.adapters.lineage import trace_lineage
 
     found = trace_lineage(find_workspace(folder), name)
-    emit(found, as_json, lambda: out.print(_adapter(found) if isinstance(found, AdapterLineage) else _record(found)))
+    emit(found, as_json, lambda: out.print(_tree(found)))
 
 
 def _ids(workspace: Workspace, store: "TraceStore", prefixes: Iterable[str]) -> list[str]:
@@ -177,6 +188,14 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def _tree(found: "AdapterLineage | RecordLineage | RowLineage") -> Tree:
+    from journeyman.runtime.adapters.lineage import AdapterLineage, RowLineage
+
+    if isinstance(found, AdapterLineage):
+        return _adapter(found)
+    return _row(found) if isinstance(found, RowLineage) else _record(found)
+
+
 def _adapter(found: "AdapterLineage") -> Tree:
     adapter = found.adapter
     tree = Tree(f"[bold]{adapter.policy}[/] · {adapter.method} · {adapter.digest[:12]}")
@@ -198,6 +217,17 @@ def _learned(found: "AdapterLineage") -> str:
     written = sum(source.demonstrations > 0 for source in found.sources)
     shown = f" · {_counted(written, 'run')} of demonstrations" if written else ""
     return f"{_counted(found.spans, 'span')} of {_counted(len(found.sources), 'run')}{shown}"
+
+
+def _row(found: "RowLineage") -> Tree:
+    tree = Tree(f"[bold]row {found.number}[/] of dataset {escape(found.path.name)} · {found.digest[:12]}")
+    for source in found.sources:
+        branch = tree.add(_source(source))
+        for span_id in source.span_ids:
+            branch.add(f"span {span_id}")
+    for adapter in found.adapters:
+        _add(tree, adapter)
+    return tree
 
 
 def _record(found: "RecordLineage") -> Tree:
@@ -231,7 +261,9 @@ def _state(state: str) -> str:
 
 
 def _dataset(use: "Use") -> Tree:
-    tree = Tree(f"dataset {escape(use.path.name)} · {_counted(use.rows, 'row')} from it · {use.digest[:12]}")
+    numbers = ", ".join(map(str, use.numbers[:SHOWN_ROWS])) + (", …" if use.rows > SHOWN_ROWS else "")
+    rows = f"{_counted(use.rows, 'row')} from it ({numbers})"
+    tree = Tree(f"dataset {escape(use.path.name)} · {rows} · {use.digest[:12]}")
     for adapter in use.adapters:
         _add(tree, adapter)
     return tree

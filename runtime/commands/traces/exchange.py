@@ -9,6 +9,7 @@ import typer
 
 from journeyman.runtime.commands.traces.scope import (
     AgentOption,
+    CrewOption,
     FamilyOption,
     LabelOption,
     PolicyOption,
@@ -16,6 +17,7 @@ from journeyman.runtime.commands.traces.scope import (
     SessionOption,
     SinceOption,
     StatusOption,
+    TaskSetOption,
     TextOption,
     UntilOption,
     UserOption,
@@ -56,6 +58,8 @@ def export_command(
     status: StatusOption = None,
     session: SessionOption = None,
     user: UserOption = None,
+    crew: CrewOption = None,
+    task_set: TaskSetOption = None,
     purpose: PurposeOption = None,
     label: LabelOption = None,
     text: TextOption = None,
@@ -80,6 +84,8 @@ def export_command(
         status=status,
         session=session,
         user=user,
+        crew=crew,
+        task_set=task_set,
         purpose=purpose,
         label=label,
         text=text,

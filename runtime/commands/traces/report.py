@@ -7,6 +7,7 @@ import typer
 
 from journeyman.runtime.commands.traces.scope import (
     AgentOption,
+    CrewOption,
     FamilyOption,
     LabelOption,
     PolicyOption,
@@ -14,6 +15,7 @@ from journeyman.runtime.commands.traces.scope import (
     SessionOption,
     SinceOption,
     StatusOption,
+    TaskSetOption,
     TextOption,
     UntilOption,
     UserOption,
@@ -34,6 +36,8 @@ def report_command(
     status: StatusOption = None,
     session: SessionOption = None,
     user: UserOption = None,
+    crew: CrewOption = None,
+    task_set: TaskSetOption = None,
     purpose: PurposeOption = None,
     label: LabelOption = None,
     text: TextOption = None,
@@ -59,6 +63,8 @@ def report_command(
         status=status,
         session=session,
         user=user,
+        crew=crew,
+        task_set=task_set,
         purpose=purpose,
         label=label,
         text=text,

@@ -12,12 +12,18 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Ending, Purpose
 
 AgentOption = Annotated[str | None, typer.Option(help="Only runs in which this agent took part")]
-PolicyOption = Annotated[str | None, typer.Option(help="Only runs in which this policy was asked, e.g. worker@8")]
+PolicyOption = Annotated[
+    list[str] | None, typer.Option(help="Only runs in which this policy was asked, e.g. worker@8; repeatable")
+]
 FamilyOption = Annotated[str | None, typer.Option(help="Only tasks of this family")]
 StatusOption = Annotated[Ending | None, typer.Option(help="Only runs that ended so")]
 PurposeOption = Annotated[Purpose | None, typer.Option(help="Only runs that were made for this")]
 SessionOption = Annotated[str | None, typer.Option(help="Only runs of this session")]
 UserOption = Annotated[str | None, typer.Option(help="Only runs of this user")]
+CrewOption = Annotated[str | None, typer.Option("--of-crew", metavar="NAME", help="Only runs of the crew of this name")]
+TaskSetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only runs of tasks from the file of this name: tasks.train.jsonl")
+]
 LabelOption = Annotated[
     str | None, typer.Option(metavar="NAME[=VALUE]", help="Only runs labelled so: score, thumbs=true, 'score>=0.5'")
 ]
@@ -28,12 +34,15 @@ SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only runs
 UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only runs begun before")]
 
 
-def conditions(*, label: str | None, since: str | None, until: str | None, **others: str | None) -> dict[str, Any]:
+def conditions(
+    *, label: str | None, since: str | None, until: str | None, policy: list[str] | None, **others: str | None
+) -> dict[str, Any]:
     """What was asked for, as keyword arguments of `TraceStore.traces` and of `Scope`; raises `ConfigError`."""
     now_ns = time_ns()
     times = {"since_ns": since, "until_ns": until}
     return {
         **others,
+        "policy": tuple(policy) if policy else None,
         **({} if label is None else _label(label)),
         **{name: moment_ns(text, now_ns=now_ns) for name, text in times.items() if text is not None},
     }

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from journeyman.runtime.adapters.adapter import RECORD, Adapter
-from journeyman.runtime.adapters.lineage import AdapterLineage, RecordLineage, trace_lineage, uses
+from journeyman.runtime.adapters.lineage import AdapterLineage, RecordLineage, RowLineage, trace_lineage, uses
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
-from journeyman.traces.errors import AdapterError, StoreError
+from journeyman.traces.errors import AdapterError, ConfigError, StoreError
 from journeyman.traces.labels import Label
 from journeyman.traces.tombstones import Tombstones
 
@@ -157,6 +157,63 @@ def test_deleted_runs_show_as_deleted(farm: Farm) -> None:
     assert states == {trace_id: "deleted", "a" * 32: "unknown"}
     assert [farm.of_record(name).state for name in (trace_id, span_id, "b" * 16)] == ["deleted", "deleted", "unknown"]
     assert [use.path.name for use in farm.of_record(trace_id).datasets] == ["rows.jsonl"]
+
+
+def test_a_row_leads_to_its_spans_and_adapters_and_they_lead_back(farm: Farm) -> None:
+    one, (first, second) = farm.run(calls=2)
+    digest = farm.dataset("rows.jsonl", farm.run(), (one, [first, second]))
+    farm.adapter("worker@1", digest)
+    for name in ("rows.jsonl:2", f"{digest[:8]}:2", f"{farm.workspace.datasets / 'rows.jsonl'}:2"):
+        found = trace_lineage(farm.workspace, name)
+        assert isinstance(found, RowLineage)
+        assert [(source.trace_id, source.span_ids) for source in found.sources] == [(one, (first, second))]
+        assert [adapter.policy for adapter in found.adapters] == ["worker@1"]
+    assert [use.numbers for use in farm.of_record(second).datasets] == [(2,)]
+    with pytest.raises(StoreError, match="has no row 3"):
+        trace_lineage(farm.workspace, "rows.jsonl:3")
+    with pytest.raises(ConfigError, match="there is no dataset 'other'"):
+        trace_lineage(farm.workspace, "other:3")
+
+
+def test_both_sides_of_a_pair_lead_to_their_spans_and_taint_what_learned_from_them(farm: Farm) -> None:
+    (one, chosen), (two, rejected) = farm.run(), farm.run(policy="worker@1")
+    better = {"trace_id": one, "span_ids": chosen, "policy": "person"}
+    worse = {"trace_id": two, "span_ids": rejected, "policy": "worker@1", "token_ids": [1]}
+    farm.adapter("worker@1", farm.dataset("first.jsonl", farm.run()))
+    spans = [*chosen, *rejected]
+    digest = farm.dataset("pairs.jsonl", (one, spans), kind="preference", chosen=better, rejected=worse)
+    farm.adapter("worker@2", digest)
+    found = farm.of_adapter("worker@2")
+    assert [(source.trace_id, source.span_ids, source.demonstrations) for source in found.sources] == [
+        (one, tuple(chosen), 1),
+        (two, tuple(rejected), 0),
+    ]
+    for trace_id, span_ids in ((one, chosen), (two, rejected)):
+        (use,) = uses(farm.workspace, [trace_id], span_ids)
+        assert (use.path.name, use.rows, [adapter.policy for adapter in use.adapters]) == (
+            "pairs.jsonl",
+            1,
+            ["worker@2"],
+        )
+    (child,) = farm.of_adapter("worker@1").children
+    assert (child.policy, child.how) == ("worker@2", "trained on its replies")
+
+
+@pytest.mark.parametrize(("kind", "demonstrations"), [("kto", 1), ("prompts", 0)])
+def test_rows_of_one_reply_or_none_lead_to_their_spans(farm: Farm, kind: str, demonstrations: int) -> None:
+    trace_id, spans = farm.run()
+    farm.adapter("worker@1", farm.dataset("rows.jsonl", (trace_id, spans), kind=kind))
+    (source,) = farm.of_adapter("worker@1").sources
+    assert (source.trace_id, source.span_ids, source.demonstrations) == (trace_id, tuple(spans), demonstrations)
+    assert [use.rows for use in farm.of_record(spans[0]).datasets] == [1]
+
+
+def test_documents_come_from_no_run(farm: Farm) -> None:
+    path = farm.workspace.datasets / "texts.jsonl"
+    path.write_text('{"kind": "documents", "sources": ["a.md"], "text": "Long ago."}\n')
+    farm.adapter("worker@1", sha256(path.read_bytes()).hexdigest())
+    found = farm.of_adapter("worker@1")
+    assert (found.datasets, found.sources) == ((path,), ())
 
 
 def test_a_name_of_nothing_is_an_error_that_says_so(farm: Farm) -> None:

@@ -298,9 +298,9 @@ async def test_an_edit_is_redacted_like_what_is_recorded(record: Record) -> None
 async def test_policies_that_are_asked_for(record: Record) -> None:
     trace = await record.run(crew())
     record.edit(trace, write_answer("4"), turns(trace)[-1])
-    by_person = record.mine(config=MineConfig(policy="person"))
+    by_person = record.mine(config=MineConfig(policy=("person",)))
     assert ([row.policy for row in by_person.samples], by_person.refused) == (["person"], {})
-    own = record.mine(config=MineConfig(policy="any@1"))
+    own = record.mine(config=MineConfig(policy=("any@1",)))
     assert ([row.policy for row in own.samples], own.refused) == (["any@1"], {"corrected by a person": 1})
     assert own.edited.turns == 0
 

@@ -15,6 +15,7 @@ from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.credit import Credits
 from journeyman.training.data.mine import Mined, mine_sft, mine_to_file
 from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, sample_line
@@ -191,7 +192,7 @@ def test_other_agents_policies_families_and_traces_are_passed_over_without_a_wor
     wanted = runs.run(turn(AGENT_NAME="orchestrator"), turn(), shown())
     rings = runs.run(shown(), family="rings")
     runs.run(shown())
-    mined = runs.mine(MineConfig(policy="teacher", family="moons"), ids=[wanted, rings])
+    mined = runs.mine(MineConfig(policy=("teacher",), family="moons"), ids=[wanted, rings])
     assert [sample.trace_id for sample in mined.samples] == [wanted]
     assert mined.refused == {}
 
@@ -232,7 +233,8 @@ def test_the_command_says_what_setting_training_needs(workspace: Workspace) -> N
 def test_a_file_of_rows_names_all_spans_of_each(workspace: Workspace, tmp_path: Path) -> None:
     runs = Runs(workspace)
     runs.run(shown(), shown(), turn())
-    dataset = mine_to_file(SFTMining(Source(runs.store, "worker", ANY)), tmp_path, lambda digest: f"{digest[:4]}.jsonl")
+    source = Source(runs.store, "worker", ANY)
+    dataset = mine_to_file(SFTMining(source), tmp_path, lambda digest: f"{digest[:4]}.jsonl", Choosing(source))
     assert dataset is not None
     assert (tuple(read_samples(dataset.path)), dataset.rows) == (runs.mine().samples, 2)
     assert dataset.digest == digest_samples(runs.mine().samples)

@@ -128,6 +128,8 @@ def _scope(report: Report) -> str:
         if name in asked:
             at = datetime.fromtimestamp(asked.pop(name) / 1e9, UTC)
             asked[name.removesuffix("_ns")] = f"{at:%Y-%m-%d %H:%M} UTC"
+    if report.scope.policy is not None:
+        asked["policy"] = " or ".join(report.scope.policy)
     return " · ".join(f"{name} {value}" for name, value in asked.items()) or "all runs"
 
 

@@ -1,5 +1,6 @@
 """Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -39,6 +40,11 @@ class HeldOut:
 
     def __bool__(self) -> bool:
         return bool(self._set_of)
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """How many tasks of each set."""
+        return dict(Counter(self._set_of))
 
     def runs(self, store: TraceStore) -> dict[str, str]:
         """Why nothing of a run may be learned from, by trace id; the others are left out.

@@ -21,9 +21,9 @@ def plain(text: str) -> str:
     return " ".join(_PUNCTUATION.sub(" ", normalize("NFKC", text).casefold()).split())
 
 
-def shingles(text: str) -> set[str]:
-    """Each run of three letters of a plain text, spaces included; of a shorter one the text itself."""
-    return {text[start : start + LETTERS] for start in range(max(1, len(text) - LETTERS + 1))}
+def shingles(text: str, letters: int = LETTERS) -> set[str]:
+    """Each run of so many letters of a plain text, spaces included; of a shorter one the text itself."""
+    return {text[start : start + letters] for start in range(max(1, len(text) - letters + 1))}
 
 
 class Texts:

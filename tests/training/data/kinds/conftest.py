@@ -13,6 +13,7 @@ from journeyman.traces.capture.log import SpanLog
 from journeyman.traces.capture.tracer import Tracer
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Task
+from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.mine import KINDS, Mining, mine_to_file
 from journeyman.training.data.samples import AnySample, Kind, read_samples
 from journeyman.training.data.source import MineConfig, Source
@@ -115,8 +116,9 @@ def mine(runs: Runs, tmp_path: Path) -> Callable[..., tuple[list[AnySample], Min
     """The rows of a kind out of the file that they were written to, and the pass that gave them."""
 
     def mined(kind: Kind, **source: Any) -> tuple[list[AnySample], Mining]:
-        mining = KINDS[kind](runs.source(**source))
-        dataset = mine_to_file(mining, tmp_path, lambda digest: "rows.jsonl")
+        mined_from = runs.source(**source)
+        mining = KINDS[kind](mined_from)
+        dataset = mine_to_file(mining, tmp_path, lambda digest: "rows.jsonl", Choosing(mined_from))
         return [] if dataset is None else read_samples(dataset.path), mining
 
     return mined
