@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from journeyman.runtime.models.routing import Router as Router
     from journeyman.runtime.models.scripted import ScriptedModel as ScriptedModel
     from journeyman.runtime.models.vllm import ChatVLLM as ChatVLLM
-    from journeyman.runtime.replay.replay import Replay as Replay, find_fork as find_fork
+    from journeyman.runtime.replay.fork import find_fork as find_fork
+    from journeyman.runtime.replay.replay import Replay as Replay
     from journeyman.runtime.run.events import (
         Answered as Answered,
         Asked as Asked,
@@ -64,7 +65,8 @@ else:
             "runtime.models.routing": "Router",
             "runtime.models.scripted": "ScriptedModel",
             "runtime.models.vllm": "ChatVLLM",
-            "runtime.replay.replay": "Replay find_fork",
+            "runtime.replay.fork": "find_fork",
+            "runtime.replay.replay": "Replay",
             "runtime.run.events": "Answered Asked Ended Event PlanMade ReplyBroken ReportFiled "
             "SpentSoFar Token ToolCalled ToolUsed WorkerStarted",
             "runtime.runtime": "Runtime",

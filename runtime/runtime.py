@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
-from journeyman.agents.model import Model, ModelTable
+from journeyman.agents.model import Model, ModelRequest, ModelTable
 from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.flow.executor import Executor
 from journeyman.runtime.loops import iterate_in_own_loop, run_in_own_loop, stop
@@ -51,8 +51,8 @@ class Runtime:
     `policies` is a table, or a function that gives the table of the moment: each run asks once, when it starts.
     `base_digest` is that of the model's weights, for the record. `concurrency` is the limit on model calls in flight,
     of all runs in all event loops and threads together. With `runs`, a run is kept while it goes on: it can wait for a
-    person and be taken up again by another process; without, it lives in memory and is faster. `words` are those of a
-    run that is repeated, see `Replay`.
+    person and be taken up again by another process; without, it lives in memory and is faster. `words` and `revise` are
+    of a run that is repeated, see `Replay`.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Runtime:
         runs: RunStore | None = None,
         memory: Memory | None = None,
         words: Callable[[Question], Consent | None] | None = None,
+        revise: Callable[[ModelRequest], ModelRequest] | None = None,
         base_digest: str | None = None,
         crew_path: Path | None = None,
         seed: int = 0,
@@ -97,6 +98,7 @@ class Runtime:
             memory=memory or Memory(runs, crew.memory),
             runs=runs,
             words=words,
+            revise=revise,
         )
         self._executor = Executor(setting=setting, graph=self._graph)
 

@@ -262,6 +262,7 @@ ELSEWHERE = (
     "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
     "mine --agent lookup --kind",
+    "mine --agent lookup --credit counterfactual", "mine --agent lookup --sample",
     "replay TRACE --crew crew.toml --from", "label --from-mlflow",
     "traces export --otlp", "traces receive", "traces tail", "tasks write",
 )  # fmt: skip
@@ -375,6 +376,12 @@ def test_the_tables_of_the_benchmarks_are_those_of_the_results() -> None:
         f"| {row['score']:.3f} ({row['low']:.3f} .. {row['high']:.3f}) | {row['solved']} of {row['tasks']} "
         f"| {row['tokens_per_task']:.0f} | {row['calls_per_task']:.1f} | {row['p50_s']:.1f} | {row['p90_s']:.1f} |"
         for row in crews.values()
+    ]
+    rows += [
+        f"| {row['name']} | {row['named_right']:.3f} ({row['low']:.3f} .. {row['high']:.3f}) "
+        f"| {row['calls_per_run']:.1f} | {row['of']['silent']:.3f} | {row['of']['loud']:.3f} "
+        f"| {row['of']['habit']:.3f} | {row['of']['slip']:.3f} |"
+        for row in measured("credit")["rules"]
     ]
     rows += [f"{faults['runs']:,} runs", f"{faults['faults']:,} faults of {len(faults['by_fault'])} kinds"]
     rows += [f"{faults['taken_back']} replies broke off", f"{faults['streamed']:,} were streamed"]

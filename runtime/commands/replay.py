@@ -21,7 +21,8 @@ from journeyman.traces.trace import Outcome, Trace
 if TYPE_CHECKING:
     from journeyman.agents.agent import Crew
     from journeyman.runtime.models.policies import PolicyTable
-    from journeyman.runtime.replay.replay import Fork, Replay
+    from journeyman.runtime.replay.fork import Fork
+    from journeyman.runtime.replay.replay import Replay
     from journeyman.runtime.runtime import Runtime
 
 
@@ -57,7 +58,7 @@ def replay_command(
     Example: journeyman replay 3fa9 --crew crew.toml
     """
     from journeyman.agents.crew_file import load_crew
-    from journeyman.runtime.replay.replay import find_fork
+    from journeyman.runtime.replay.fork import find_fork
 
     workspace = find_workspace(folder)
     recorded = workspace.store.get(trace)

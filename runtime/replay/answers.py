@@ -1,7 +1,7 @@
 """Recorded answers: what the model calls and tool calls of a trace brought, given out again to whoever asks the same.
 
 A model call is found by its messages, without the examples that only some policies are shown; a tool call by tool and
-arguments; a person's word by what it was about. Each is given out once; of those that are alike the earliest is first.
+arguments. Each is given out once; of those that are alike the earliest is first.
 A run that was cancelled ends again where its record does.
 """
 
@@ -17,9 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 from journeyman.agents.agent import Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
-from journeyman.agents.plan import Plan
 from journeyman.runtime.run.endings import CancelledRunError, OutOfTimeError
-from journeyman.runtime.store.questions import Consent, Question, about_plan
 from journeyman.tools.call import CallResult
 from journeyman.traces.errors import ModelError
 from journeyman.traces.messages import Message
@@ -30,14 +28,14 @@ T = TypeVar("T")
 
 _DECISIONS = TypeAdapter(list[Decision])
 
-BEFOREHAND = "agreed to before the replay began"
 BEFORE = 30
 """Characters that are shown before the place where two messages differ."""
 
 
 class RecordedAnswers:
-    def __init__(self, trace: Trace, crew: Crew, *, before_ns: int | None = None) -> None:
-        """Of the calls of `trace`, or of those that began before `before_ns`."""
+    def __init__(self, trace: Trace, crew: Crew, *, before_ns: int | None = None, replaced: str | None = None) -> None:
+        """Of the calls of `trace`, or of those that began before `before_ns`. What the model call of span `replaced`
+        brought is given to nobody."""
         self._examples = {(example.user, example.assistant) for agent in crew.agents for example in agent.examples}
         self._trajectories = trace.trajectories
         self._ends = before_ns is None and ending(trace) == "cancelled"
@@ -46,6 +44,14 @@ class RecordedAnswers:
         self._late = {turn.span_id for one in trace.trajectories if one.status == "timeout" for turn in one.turns}
         # Live, what an interruption cut off is asked anew.
         kept = [turn for turn in self._turns if before_ns is None or not self._was_cut_off(turn)]
+        self.parted = False
+        """Whether the replaced call was made."""
+        self._replaced = next((turn for turn in trace.turns if turn.span_id == replaced), None)
+        if self._replaced is not None:
+            self._replaced_key = self._key(self._replaced.messages)
+            self._alike_before = sum(self._comes_before(turn, self._replaced) for turn in kept)
+            self._next_is_live = False
+            kept = [turn for turn in kept if turn is not self._replaced]
         self._turns_left = _grouped(kept, lambda turn: self._key(turn.messages))
         results = [
             (turn, result)
@@ -65,7 +71,11 @@ class RecordedAnswers:
 
     def reply(self, request: ModelRequest) -> ModelReply | None:
         """What the recorded call brought, its failure included; None where the record has no such call left."""
-        left = self._turns_left.get(self._key(request.messages))
+        key = self._key(request.messages)
+        if self._replaced is not None and self._next_is_live and key == self._replaced_key:
+            self._next_is_live, self.parted = False, True
+            return None
+        left = self._turns_left.get(key)
         if not left:
             if self._ends and not any(self._turns_left.values()):
                 raise CancelledRunError(CUT_OFF)
@@ -80,6 +90,17 @@ class RecordedAnswers:
             raise CancelledRunError(CUT_OFF)
         raise ModelError(turn.error or "the recorded call brought nothing", kind="unreachable")
 
+    def replaces(self, messages: Sequence[Message]) -> bool:
+        """Whether a call that is about to be made is the replaced one; the next reply to such a call is then live.
+
+        Calls that are alike are told apart by their order.
+        """
+        if self._replaced is None or self._key(messages) != self._replaced_key:
+            return False
+        self._alike_before -= 1
+        self._next_is_live = self._alike_before == -1
+        return self._next_is_live
+
     def result(self, tool: str, arguments: Mapping[str, Any]) -> CallResult | None:
         """How the recorded tool call ended; None where the record has no such call left."""
         left = self._results_left.get(_call_key(tool, arguments))
@@ -92,7 +113,9 @@ class RecordedAnswers:
         """Why nobody agreed to the recorded call; None where nobody had to, somebody did, or there is none left."""
         left = self._results_left.get(_call_key(tool, arguments))
         said = (
-            {(one.source, one.action) for one in _decisions(left[0].decisions) if one.point == "call"} if left else ()
+            {(one.source, one.action) for one in recorded_decisions(left[0].decisions) if one.point == "call"}
+            if left
+            else ()
         )
         if not left or "ask" not in (action for _, action in said) or ("person", "allow") in said:
             return None
@@ -145,6 +168,10 @@ class RecordedAnswers:
         """Whether an interruption ended the call, so that it was made again: the one that came to an end counts."""
         return turn.cut_off and turn.span_id not in self._late
 
+    def _comes_before(self, turn: Turn, other: Turn) -> bool:
+        """Whether `turn` began before `other`, which is asked alike."""
+        return turn.started_ns < other.started_ns and self._key(turn.messages) == self._key(other.messages)
+
     def _key(self, messages: Sequence[Message]) -> str:
         return json.dumps([message.model_dump() for message in self._compared(messages)])
 
@@ -154,53 +181,6 @@ class RecordedAnswers:
         while len(rest) > 1 and (rest[0].content, rest[1].content) in self._examples:
             rest = rest[2:]
         return (*messages[:1], *rest)
-
-
-# Every run that waited for a person needs them: without the words 14 of the 64 cases of `tests/runtime/replay` part,
-# and with a yes to each question still 12. Without `RecordedAnswers.refusal` 2 do: a refused call would be paid for.
-class RecordedWords:
-    """What a person said to each question of a trace about a plan or a text.
-
-    A word about a text is given out once. One about a plan holds for that very plan, whenever it is made.
-    """
-
-    def __init__(self, trace: Trace, *, before_ns: int | None = None, approve: bool = False) -> None:
-        """Of texts, those that were checked before `before_ns` count. `approve` says yes where there is no word."""
-        said = _words(trace.decisions)
-        plans = [word for word in said if word.point == "plan"]
-        self._of_plans = dict(zip(_plans_asked(trace), plans, strict=False)) if plans else {}
-        texts = [word for word in said if word.point != "plan"]
-        self._of_run = [word for word in texts if before_ns is None or word.point == "task"]
-        # The last part of work that was taken up again has all that was decided about it.
-        self._of_work = {
-            one.assignment: _words(one.decisions)
-            for one in trace.trajectories
-            if one.assignment is not None and (before_ns is None or one.ended_ns < before_ns)
-        }
-        self._ends = before_ns is None and ending(trace) == "cancelled"
-        self.approve = approve
-        self.unasked: list[str] = []
-        """What a person would have been asked besides."""
-
-    def __call__(self, question: Question) -> Consent | None:
-        """None where nobody has said anything to such a question."""
-        word = self._of_plans.get(question.text) if question.kind == "approve_plan" else self._of_text(question)
-        if word is not None:
-            return Consent(approved=word.action == "allow", reason=word.reason)
-        if self._ends:
-            raise CancelledRunError
-        if self.approve:
-            return Consent(approved=True, reason=BEFOREHAND)
-        self.unasked.append(question.text)
-        return None
-
-    def _of_text(self, question: Question) -> Decision | None:
-        left = self._of_run if question.assignment is None else self._of_work.get(question.assignment, [])
-        point = question.step_key.rpartition(".")[2]
-        word = next((word for word in left if (word.name, word.point) == (question.kind, point)), None)
-        if word is not None:
-            left.remove(word)
-        return word
 
 
 class RecordedModels(ModelTable):
@@ -258,22 +238,8 @@ def _reply(turn: Turn, request: ModelRequest) -> ModelReply:
     )
 
 
-def _decisions(decisions: JsonValue) -> list[Decision]:
+def recorded_decisions(decisions: JsonValue) -> list[Decision]:
     return _DECISIONS.validate_python(decisions or ())
-
-
-def _words(decisions: JsonValue) -> list[Decision]:
-    return [word for word in _decisions(decisions) if word.source == "person"]
-
-
-def _plans_asked(trace: Trace) -> list[str]:
-    """The questions about the trace's plans: the first one, and what it was after each replan."""
-    made = [one.plan for one in sorted(trace.trajectories, key=lambda one: one.started_ns) if one.plan is not None]
-    if not made:
-        return []
-    plan = Plan.model_validate(made[-1])
-    rows = plan.assignments
-    return [about_plan(Plan(assignments=rows[:size])) for size in (*plan.replans, len(rows))]
 
 
 def _grouped(calls: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:

@@ -25,16 +25,17 @@ from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.guards.guardrails import TOOLS, Guardrail
 from journeyman.agents.guards.permissions import Permissions
-from journeyman.agents.model import ModelTable
+from journeyman.agents.model import ModelRequest, ModelTable
 from journeyman.runtime.models.policies import PolicyTable
-from journeyman.runtime.replay.answers import BEFOREHAND, RecordedAnswers, RecordedModels, RecordedWords
+from journeyman.runtime.replay.answers import RecordedAnswers, RecordedModels
+from journeyman.runtime.replay.fork import Fork, Replacement, check_replaced
+from journeyman.runtime.replay.words import BEFOREHAND, RecordedWords
 from journeyman.runtime.store.memory import Memory
 from journeyman.runtime.store.run_store import WAITING
 from journeyman.tools.call import CallResult, call_tool
 from journeyman.tools.context import Notes, ToolContext
 from journeyman.tools.tool import Tool
 from journeyman.traces import attributes as a
-from journeyman.traces.base import Record
 from journeyman.traces.capture.log import SpanRecord
 from journeyman.traces.capture.tracer import Sink
 from journeyman.traces.errors import ConfigError
@@ -43,25 +44,6 @@ from journeyman.traces.trace import Origin, Task, Trace, ending
 
 CONTEXT = "tool context"
 """Name of a parameter that no tool can have."""
-
-
-class Fork(Record):
-    """Where a replay leaves the record: what began before is answered from it, the rest is live."""
-
-    span_id: str
-    agent: str
-    at_ns: int
-
-
-def find_fork(trace: Trace, prefix: str) -> Fork:
-    """The agent, model call or tool call whose span id starts with `prefix`; raises `ConfigError`."""
-    found = [fork for fork in _forks(trace) if fork.span_id.startswith(prefix.lower())]
-    if len(found) == 1:
-        return found[0]
-    problem = (
-        "more than one step has a span that starts with" if found else "no agent, model call or tool call has span"
-    )
-    raise ConfigError(f"{problem} {prefix!r}: `journeyman traces show {trace.trace_id[:12]} --json` has their ids")
 
 
 class Replay:
@@ -76,9 +58,11 @@ class Replay:
         live: ModelTable | None = None,
         policies: Mapping[str, str] | None = None,
         approve: bool = False,
+        replacement: Replacement | None = None,
     ) -> None:
         """From `fork` on, `live` models answer and tools are used; `policies` says who then answers which agent.
 
+        `replacement` says how the fork's own model call is asked; the `Runtime` then needs `revise=replay.revise`.
         `approve` then says yes to every plan, text and tool call that a person would have to be asked about.
         Raises `ConfigError` where `trace` can't be run again with this crew.
         """
@@ -95,10 +79,16 @@ class Replay:
             raise ConfigError("only a replay that goes on live can approve: what is recorded asks nobody")
         if fork is None and (status := ending(trace)) in (*WAITING, "unfinished"):
             raise ConfigError(f"trace {short} is {status}: its run did not end, so resume it instead")
+        if replacement is not None:
+            check_replaced(trace, crew, fork)
         self.task: Task = trace.task
         self.origin = (trace.origin or Origin()).model_copy(update={"purpose": "replay"})
-        before_ns = None if fork is None else fork.at_ns
-        answers = RecordedAnswers(trace, crew, before_ns=before_ns)
+        whole = fork is None or (replacement is not None and replacement.rest == "recorded")
+        before_ns = None if whole or fork is None else fork.at_ns
+        replaced = None if fork is None or replacement is None else fork.span_id
+        answers = RecordedAnswers(trace, crew, before_ns=before_ns, replaced=replaced)
+        self._answers = answers
+        self._replacement = replacement
         self.models: ModelTable = RecordedModels(answers, live)
         self.words = RecordedWords(trace, before_ns=before_ns, approve=approve)
         self.crew = _replayed(crew, answers, policies or {}, self.words, live=live is not None)
@@ -109,6 +99,23 @@ class Replay:
         )
         """Who answered each agent first, and goes on to; and who stood in where that one failed."""
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))
+
+    @property
+    def forked(self) -> bool:
+        """Whether the run came to the call that was to be replaced."""
+        return self._answers.parted
+
+    def revise(self, request: ModelRequest) -> ModelRequest:
+        """The request as it is to be made: the fork's is asked as the replacement says."""
+        if self._replacement is None or not self._answers.replaces(request.messages):
+            return request
+        return request.model_copy(
+            update={
+                "policy": self._replacement.policy or request.policy,
+                "temperature": self._replacement.temperature,
+                "seed": self._replacement.seed,
+            }
+        )
 
 
 class ReplaySink:
@@ -238,14 +245,3 @@ def _stand_in(tool: Tool, crew: Crew, answers: RecordedAnswers, words: RecordedW
     twin.timeout_s = tool.timeout_s + 1.0
     twin.approve = twin.asks = False
     return twin
-
-
-def _forks(trace: Trace) -> list[Fork]:
-    forks = []
-    for trajectory in trace.trajectories:
-        forks.append(Fork(span_id=trajectory.span_id, agent=trajectory.agent, at_ns=trajectory.started_ns))
-        for turn in trajectory.turns:
-            forks.append(Fork(span_id=turn.span_id, agent=turn.agent, at_ns=turn.started_ns))
-            for result in turn.tool_results:
-                forks.append(Fork(span_id=result.span_id, agent=turn.agent, at_ns=result.started_ns))
-    return forks

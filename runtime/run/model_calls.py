@@ -86,20 +86,23 @@ class ModelCalls:
 
     async def _answer(self, asked: "_Asked[T]", policy: str, reason: str, behind: int = 0) -> T:
         """`behind` policies may still stand in for this one."""
+        request = self._request(asked, policy)
         # What may have to wait for its own run's budget must not take a turn that other runs wait for.
-        reservation = await self._reserved(asked, policy)
+        reservation = await self._reserved(asked, request.policy)
         try:
             async with self._agent_run.run.setting.limiter:
-                return await self._made(asked, policy, reason, behind, reservation)
+                return await self._made(asked, request, reason, behind, reservation)
         finally:
             reservation.release()
 
-    async def _made(self, asked: "_Asked[T]", policy: str, reason: str, behind: int, reservation: Reservation) -> T:
+    async def _made(
+        self, asked: "_Asked[T]", request: ModelRequest, reason: str, behind: int, reservation: Reservation
+    ) -> T:
         run = self._agent_run.run
         reply: ModelReply | None = None
         try:
-            with run.tracer.span(f"chat {policy}", parent=self._agent_run.parent, kind="client") as span:
-                request = self._request(asked, policy, span)
+            with run.tracer.span(f"chat {request.policy}", parent=self._agent_run.parent, kind="client") as span:
+                request = request.model_copy(update={"traceparent": span.traceparent})
                 if run.tracer.records:
                     span.set(self._attributes(request, reason))
                 reply = _counted(await self._reply_in_time(request, behind, span.span_id), asked)
@@ -113,9 +116,9 @@ class ModelCalls:
             if reply is not None:
                 await self._keep(asked.number, reply, spent)
 
-    def _request(self, asked: "_Asked[T]", policy: str, span: Span) -> ModelRequest:
+    def _request(self, asked: "_Asked[T]", policy: str) -> ModelRequest:
         run, agent = self._agent_run.run, self._agent_run.agent
-        return ModelRequest(
+        request = ModelRequest(
             policy=policy,
             messages=asked.messages,
             json_schema=asked.schema,
@@ -126,11 +129,11 @@ class ModelCalls:
             temperature=run.record.temperature,
             seed=run.record.seed,
             timeout_s=agent.limits.seconds,
-            traceparent=span.traceparent,
             task_id=run.task.id,
             agent=agent.name,
             assignment=self._agent_run.work,
         )
+        return request if run.setting.revise is None else run.setting.revise(request)
 
     async def _reserved(self, asked: "_Asked[T]", policy: str) -> Reservation:
         """What the call may take, set aside; the prompt's tokens are estimated until its real number is known."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
-from journeyman.agents.model import ModelTable
+from journeyman.agents.model import ModelRequest, ModelTable
 from journeyman.agents.prompt import PromptForm
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.limiter import Limiter
@@ -41,5 +41,7 @@ class Setting:
     """Where runs are kept; None for runs that live in memory and can't wait for anybody."""
     words: "Callable[[Question], Consent | None] | None"
     """What a person said to each question about a plan or a text, in a run that is repeated and waits for nobody."""
+    revise: Callable[[ModelRequest], ModelRequest] | None = None
+    """How a call of a run that is repeated is asked otherwise than the crew would."""
     forms: dict[str, PromptForm] = field(default_factory=dict)
     """By agent, once it has been at work."""

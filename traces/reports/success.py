@@ -84,5 +84,13 @@ def success_by_policy(store: TraceStore, scope: Scope) -> tuple[Success, ...]:
     )
 
 
+def wilson(right: float, of: int) -> tuple[float, float]:
+    """Bounds of a proportion at 95% (Wilson 1927)."""
+    z, share = 1.96, right / of
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    reach = z / (1 + z * z / of) * (share * (1 - share) / of + z * z / (4 * of * of)) ** 0.5
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
 def _asked(store: TraceStore, scope: Scope, query: str) -> tuple[Success, ...]:
     return tuple(Success(**row) for row in scope.ask(store, query))

@@ -1,11 +1,10 @@
 """The `journeyman mine` command: recorded runs become a dataset for one agent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich.table import Table
 
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.prompt import PromptForm, prompt_form
@@ -21,10 +20,10 @@ from journeyman.runtime.commands.traces.scope import (
     UserOption,
     conditions,
 )
-from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, runs_done
+from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
-from journeyman.traces.assemble import WITHHELD
 from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.traces.trace import Task
 from journeyman.training.commands.choose import (
     BalanceOption,
     CapOption,
@@ -38,20 +37,32 @@ from journeyman.training.commands.choose import (
     OutliersOption,
     SeedOption,
     choose_config,
-    show_chosen,
 )
-from journeyman.training.data.admission import DEFAULT, UNKNOWN, Learnable
-from journeyman.training.data.choosing.choose import Choosing, Chosen
-from journeyman.training.data.corpus import find_corpus
+from journeyman.training.commands.evaluate import SCORER, ScorerOption
+from journeyman.training.commands.forks import (
+    BudgetOption,
+    CreditOption,
+    Forking,
+    MinCreditOption,
+    ReplaceOption,
+    SampleOption,
+    check_credit,
+    credited,
+    draw,
+)
+from journeyman.training.commands.mine_shown import MineShown
+from journeyman.training.data.admission import DEFAULT, Learnable
+from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.corpus import Corpus, find_corpus
 from journeyman.training.data.datasets.card import Provenance
-from journeyman.training.data.edits import NO_EDITS
-from journeyman.training.data.mine import KINDS, Mining, mine_to_file
-from journeyman.training.data.samples import DatasetFile, Kind, dataset_file_name
-from journeyman.training.data.shorter import Preferred, prefer_short
+from journeyman.training.data.mine import KINDS, mine_to_file
+from journeyman.training.data.samples import Kind, dataset_file_name
+from journeyman.training.data.shorter import prefer_short
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut, runs_of
 from journeyman.training.data.tasks.sets import read_set
 from journeyman.training.evaluation.bench import evaluated
+from journeyman.training.forks.counterfactual import RESAMPLE
 
 
 def mine_command(
@@ -101,6 +112,12 @@ def mine_command(
         str | None,
         typer.Option("--prefer", metavar="short", help="Of runs of a task that ended equally well only the shortest"),
     ] = None,
+    sample: SampleOption = None,
+    credit: CreditOption = None,
+    min_credit: MinCreditOption = None,
+    replace: ReplaceOption = RESAMPLE,
+    budget: BudgetOption = None,
+    scorer: ScorerOption = SCORER,
     near: NearOption = None,
     max_tokens: MaxTokensOption = None,
     no_injections: NoInjectionsOption = False,
@@ -124,6 +141,8 @@ def mine_command(
     Runs that were made to measure (evaluation, gate, replay, shadow) are always refused.
     So are prompts that the agent would not be shown now; demonstrations are put in its own prompt.
     A reply that a person corrected (`journeyman label --edit`) gives a row with what they wrote, as policy `person`.
+    --sample draws from the running server, first for tasks that neither always nor never succeed.
+    --credit rule reads what a call was worth off the record. Counterfactual credit measures it by replays.
 
     Example: journeyman mine --agent clerk --min-score 1
     """
@@ -156,56 +175,55 @@ def mine_command(
         balance=balance,
         seed=seed,
     )
-    ids = None if tasks is None else runs_of(store, read_set(workspace.task_file(tasks)).values())
-    corpus = None
-    if kind == "documents":
-        corpus = find_corpus(documents, crew, agent, licence, length, workspace.config.server.model)
-    elif documents is not None or licence is not None:
-        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
+    rows = KINDS[_kind(kind)]
+    check_credit(kind, credit, min_credit)
+    _check_prefer(prefer, kind)
+    known = [] if tasks is None else list(read_set(workspace.task_file(tasks)).values())
+    corpus = _corpus(kind, documents, licence, crew, agent, length, workspace)
     form = None if crew is None or corpus is not None else _form(crew, agent)
-    target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
-    source = Source(store, agent, config, ids, HeldOut.of(workspace), evaluated(workspace), form, corpus=corpus)
-    preferred = _preferred(prefer, kind, source)
+    source = Source(store, agent, config, None, HeldOut.of(workspace), evaluated(workspace), form, corpus=corpus)
+    forking = Forking(workspace, crew, scorer, budget, known)
+    forks: dict[str, Any] = {}
+    if sample is not None:
+        forks["sampled"] = draw(_of_tasks(source, known), sample, forking)
+    source = _of_tasks(source, known)
+    if credit is not None:
+        source, forks["credit"] = credited(source, credit, min_credit, replace, forking)
+    preferred = None if prefer is None else prefer_short(source)
     source = source if preferred is None else source._replace(left_out=preferred.left_out)
     options = {"agent": agent, "kind": kind, **config.model_dump(mode="json"), **choice.model_dump(mode="json")}
     more: dict[str, Any] = {"tasks": tasks and str(tasks), "crew": crew and str(crew), "prefer": prefer}
+    more |= {"sample": sample, "credit": credit, "min_credit": min_credit, "budget": budget}
+    more |= {"replace": replace, "scorer": scorer} if forks else {}
     if corpus is not None:
         more |= {"documents": ", ".join(map(str, corpus.paths)), "licence": licence, "length": length}
     made = Provenance.now(workspace, options | more)
+    target, named = (workspace.datasets, None) if to is None else (to.parent, to.name)
     with runs_done("mining, run", len(store.ids(**source.wanted(config.policy)))) as tell:
         source = source._replace(on_turn=tell)
-        mining, choosing = KINDS[_kind(kind)](source), Choosing(source, choice)
+        mining, choosing = rows(source), Choosing(source, choice)
         dataset = mine_to_file(mining, target, lambda digest: named or dataset_file_name(agent, digest), choosing, made)
-    chosen = choosing.chosen
-    if store.damage:
-        notes.print(f"left out: {store.damage}", style="yellow", markup=False, soft_wrap=True)
-    if WITHHELD in (*mining.refused, *mining.edited.refused):
-        notes.print(
-            'training needs the texts: set `content = "full"` in `[traces]` of journeyman.toml',
-            style="yellow",
-            markup=False,
-        )
-    if UNKNOWN in mining.refused:
-        notes.print(
-            "runs from before they said why they were made are left out: add --purpose service --purpose unknown if "
-            "they are customers' tasks",
-            style="yellow",
-            markup=False,
-        )
+    shown = MineShown(mining, choosing.chosen, preferred, forks)
+    shown.note(store.damage)
     if dataset is None:
-        raise TrainingError(_nothing(agent, mining, chosen, workspace))
-    report = {
-        **dataset._asdict(),
-        "turns": mining.turns,
-        "refused": mining.refused,
-        "edits": mining.edited.model_dump(),
-        "superseded": [pair.model_dump() for pair in mining.superseded],
-        "counts": mining.counts,
-        **chosen.model_dump(exclude={"rows"}),
-    }
-    if preferred is not None:
-        report["preferred"] = preferred.model_dump(include={"before", "after"})
-    emit(report, as_json, lambda: _show(dataset, mining, chosen, preferred))
+        raise TrainingError(shown.nothing(agent, workspace))
+    emit(shown.report(dataset), as_json, lambda: shown.show(dataset))
+
+
+def _corpus(
+    kind: str, documents: Path | None, licence: str | None, crew: Path | None, agent: str, length: int, where: Workspace
+) -> Corpus | None:
+    """The texts of rows of kind `documents`; None for the others."""
+    if kind == "documents":
+        return find_corpus(documents, crew, agent, licence, length, where.config.server.model)
+    if documents is not None or licence is not None:
+        raise ConfigError("--documents and --licence are for --kind documents: add it, or leave them out")
+    return None
+
+
+def _of_tasks(source: Source, tasks: Sequence[Task]) -> Source:
+    """Of runs of those tasks only, where there are any."""
+    return source._replace(ids=runs_of(source.store, tasks)) if tasks else source
 
 
 def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tuple[Learnable, ...]) -> MineConfig:
@@ -238,51 +256,8 @@ def _learnable(purpose: str) -> Learnable:
     raise ConfigError(f"--purpose {purpose}: nobody learns from such runs; have {', '.join(get_args(Learnable))}")
 
 
-def _nothing(agent: str, mining: Mining, chosen: Chosen, workspace: Workspace) -> str:
-    counted = [*mining.refused.items(), *mining.edited.refused.items(), *chosen.left_out.items()]
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in counted)
-    if mining.unit != "turn":
-        return f"no {mining.unit} became a sample: {reasons or 'there is no text'}"
-    return f"no turn of {agent} in {workspace.spans} became a sample: " + (reasons or "there are none of that kind")
-
-
-def _preferred(prefer: str | None, kind: str, source: Source) -> Preferred | None:
+def _check_prefer(prefer: str | None, kind: str) -> None:
     if prefer not in (None, "short"):
         raise ConfigError(f"--prefer {prefer}: runs can't be preferred by that; have short")
     if prefer is not None and kind != "sft":
         raise ConfigError(f"--prefer {prefer} is about what to imitate: leave it out, or mine --kind sft")
-    return None if prefer is None else prefer_short(source)
-
-
-def _show(dataset: DatasetFile, mining: Mining, chosen: Chosen, preferred: Preferred | None) -> None:
-    refused, edited, left_out = sum(mining.refused.values()), mining.edited, sum(chosen.left_out.values())
-    out.print(f"{dataset.path}", markup=False, soft_wrap=True)
-    out.print(
-        f"{dataset.rows} rows from {mining.turns} {mining.unit}s; {refused} {mining.unit}s refused"
-        + (f"; {left_out} rows left out" if left_out else "")
-    )
-    if edited != NO_EDITS:
-        out.print(
-            f"{edited.turns} of them corrected by a person; {sum(edited.refused.values())} edits refused, "
-            f"{len(edited.superseded)} superseded"
-        )
-    if preferred is not None and preferred.before is not None and preferred.after is not None:
-        before, after = preferred.before, preferred.after
-        out.print(
-            f"short runs preferred: {after.runs} of {before.runs} runs; a run has {after.steps:.1f} steps and "
-            f"{after.tokens:,.0f} tokens, {before.steps:.1f} and {before.tokens:,.0f} without the choice"
-        )
-    for what, rows in mining.counts.items():
-        out.print(f"{what}: {', '.join(f'{name} {count}' for name, count in rows.items())}")
-    for what, reasons in ((f"{mining.unit}s", mining.refused), ("edits", edited.refused)):
-        if reasons:
-            table = Table("refused", what, box=None)
-            for reason, count in reasons.items():
-                table.add_row(reason, str(count))
-            out.print(table)
-    show_chosen(chosen)
-    for one in mining.superseded:
-        counts, older = one.counts, one.superseded
-        where = counts.trace_id[:8] + (f", span {counts.span_id}" if counts.span_id else "")
-        out.print(f"{where}: {counts.source}'s {counts.name} counts: {counts.value}", markup=False, soft_wrap=True)
-        out.print(f"  superseded, of {older.source}: {older.value}", markup=False, soft_wrap=True)

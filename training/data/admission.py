@@ -17,12 +17,13 @@ assert (*LEARNED_FROM, "unknown") == LEARNED
 
 QUERY = f"""
 SELECT trace_id, list(DISTINCT coalesce(purpose, CASE
-        WHEN attributes ->> '$."{a.REPLAY_OF}"' IS NOT NULL THEN 'replay'
         WHEN workflow = '{IMPORTED}' OR attributes ->> '$."{a.RESOURCE}"' IS NOT NULL THEN 'service' END)) AS purposes,
+    bool_or(attributes ->> '$."{a.REPLAY_OF}"' IS NOT NULL) AS replays,
     bool_or(operation = 'invoke_workflow') AS ended
 FROM spans WHERE operation IN ('invoke_workflow', 'invoke_agent') GROUP BY trace_id
 """
-"""A run's own span says why it was made. What another program recorded is somebody's service, and has no such span."""
+"""A run's own span says why it was made. What another program recorded is somebody's service, and has no such span.
+Every span of a run that repeats another one says so; it is a replay unless it says why else it was made."""
 
 
 UNKNOWN = "nothing says why it was made"
@@ -73,4 +74,5 @@ _NOTHING_TOLD = _Told(frozenset(), ended=False)
 
 
 def _told(row: Mapping[str, Any]) -> _Told:
-    return _Told(frozenset(purpose for purpose in row["purposes"] if purpose is not None), row["ended"])
+    purposes = frozenset(purpose for purpose in row["purposes"] if purpose is not None)
+    return _Told(purposes or frozenset({"replay"} if row["replays"] else ()), row["ended"])

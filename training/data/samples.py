@@ -294,6 +294,11 @@ def with_spans(line: bytes, span_ids: Sequence[str]) -> bytes:
     return line.replace(b'"span_ids":["%s"]' % span_ids[0].encode(), b'"span_ids":' + to_json(span_ids), 1)
 
 
+def weighed(line: bytes, weight: float) -> bytes:
+    """The line with a weight in the place of 1."""
+    return line if weight == 1.0 else line.replace(b'"weight":1.0', b'"weight":' + to_json(weight), 1)
+
+
 @cache
 def _defaults(record: type[Sample]) -> dict[str, Any]:
     return {name: field.default for name, field in record.model_fields.items() if not field.is_required()}

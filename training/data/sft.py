@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from journeyman.training.data.accepted import not_accepted
 from journeyman.training.data.admission import Learnable
 from journeyman.training.data.edits import NO_EDITS, PERSON, Edit, Edits
 from journeyman.training.data.replies import Replies
-from journeyman.training.data.samples import SFTOrigin, SFTSample, plain_line, with_spans
+from journeyman.training.data.samples import SFTOrigin, SFTSample, plain_line, weighed, with_spans
 from journeyman.training.data.source import Source
 from journeyman.training.data.statements import Superseded
 from journeyman.training.data.turns import MinedTurn
@@ -36,11 +37,14 @@ class SFTMining:
         """What came of people's corrections, once the pass is over."""
         self._origins: Counter[str] = Counter()
         self._span_ids: dict[bytes, list[str]] = {}
+        self._by_hand: set[bytes] = set()
+        """Rows that a person wrote, which no credit is for."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The line of each distinct row, as `sample_line` writes it, naming the first span that it is from."""
         self._counted.clear()
         self._span_ids.clear()
+        self._by_hand.clear()
         self._origins.clear()
         config = self._source.config
         scores = self._source.scores()
@@ -68,8 +72,9 @@ class SFTMining:
         self.edited = edits.edited if by_person else NO_EDITS
 
     def finished(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        """The lines of the pass that is over, each naming all its spans."""
-        return map(with_spans, lines, map(tuple, self._span_ids.values()))
+        """The lines of the pass that is over, each naming all its spans, and weighed by their mean credit."""
+        weights = map(self._weight, self._span_ids)
+        return map(weighed, map(with_spans, lines, map(tuple, self._span_ids.values())), weights)
 
     @property
     def refused(self) -> dict[str, int]:
@@ -80,6 +85,11 @@ class SFTMining:
     def turns(self) -> int:
         """Turns that became samples, duplicates included."""
         return sum(map(len, self._span_ids.values()))
+
+    def _weight(self, digest: bytes) -> float:
+        if (credit := self._source.credit) is None or digest in self._by_hand:
+            return 1.0
+        return fmean(credit.rewards[span_id] for span_id in self._span_ids[digest])
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -97,7 +107,8 @@ class SFTMining:
 
     def _refusal(self, turn: MinedTurn, edit: Edit | None, scores: dict[str, float | None]) -> str | None:
         corrected = None if edit is None else "corrected by a person"
-        return corrected or self._left_out.get(turn.trace_id) or self._score_refusal(turn, scores) or turn.unfit
+        left_out = corrected or self._left_out.get(turn.trace_id) or self._score_refusal(turn, scores)
+        return left_out or turn.unfit or self._source.credit_refusal(turn.span_id)
 
     def _score_refusal(self, turn: MinedTurn, scores: dict[str, float | None]) -> str | None:
         config = self._source.config
@@ -125,6 +136,8 @@ class SFTMining:
         if isinstance(messages, str):
             return messages
         self._span_ids[digest] = [turn.span_id]
+        if edited_by is not None:
+            self._by_hand.add(digest)
         origin: SFTOrigin = "person" if edited_by is not None else ORIGINS[self._replies.origin(turn.trace_id)]
         self._origins[origin] += 1
         fields = reply.fields(messages, self._replies.form)

@@ -13,6 +13,7 @@ from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Ending
 from journeyman.training.data.admission import DEFAULT, Learnable
 from journeyman.training.data.corpus import Corpus
+from journeyman.training.data.credit import Credits
 from journeyman.training.data.tasks.heldout import NOTHING, HeldOut
 
 _OF_RUNS = (
@@ -94,10 +95,15 @@ class Source(NamedTuple):
     """By trace id, runs whose replies are not to be imitated, in rows of SFT, and why."""
     corpus: Corpus | None = None
     """Texts that aren't in the record, for rows of kind `documents`."""
+    credit: Credits | None = None
+    """What each model call was worth, where rows are chosen and weighed by that."""
 
     def wanted(self, policy: Sequence[str] | None) -> Conditions:
         """Of the turns that are looked at, `policy` being those of which one was asked."""
         return {**self.config.runs, "agent": self.agent, "policy": policy, "ids": self.ids}
+
+    def credit_refusal(self, span_id: str) -> str | None:
+        return None if self.credit is None else self.credit.refusal(span_id)
 
     @property
     def threshold(self) -> float:

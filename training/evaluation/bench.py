@@ -103,7 +103,7 @@ class Bench:
             tasks,
             scorer,
             backend=lambda: backend,
-            conditions=[crew.read_text(encoding="utf-8"), *_answered_by(workspace, backend)],
+            conditions=[crew.read_text(encoding="utf-8"), *answered_by(workspace, backend)],
             source=source,
             purpose=purpose,
             concurrency=concurrency,
@@ -239,7 +239,7 @@ def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[st
     return table.model_copy(update=update)
 
 
-def _answered_by(workspace: Workspace, backend: "Backend") -> list[JsonValue]:
+def answered_by(workspace: Workspace, backend: "Backend") -> list[JsonValue]:
     """What a score depends on besides the policies: the base model, other endpoints, routes, and prices."""
     server, config = backend.server, workspace.config
     classifier = config.routing is not None and config.routing.classifier

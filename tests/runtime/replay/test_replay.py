@@ -13,7 +13,8 @@ from journeyman.agents.model import BASE, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.scripted import ScriptedModel
-from journeyman.runtime.replay.replay import Replay, ReplaySink, find_fork
+from journeyman.runtime.replay.fork import find_fork
+from journeyman.runtime.replay.replay import Replay, ReplaySink
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.memory import Memory
 from journeyman.tools.tool import Tool, tool

@@ -15,7 +15,8 @@ from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.models.scripted import ScriptedModel
-from journeyman.runtime.replay.replay import Fork, Replay, find_fork
+from journeyman.runtime.replay.fork import Fork, find_fork
+from journeyman.runtime.replay.replay import Replay
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.questions import Consent, Question
 from journeyman.runtime.store.run_store import RunStore

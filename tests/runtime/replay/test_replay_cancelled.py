@@ -14,7 +14,8 @@ from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.flow import control as interventions
 from journeyman.runtime.models.scripted import ScriptedModel
-from journeyman.runtime.replay.replay import Fork, Replay
+from journeyman.runtime.replay.fork import Fork
+from journeyman.runtime.replay.replay import Replay
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.store.questions import Consent
 from journeyman.runtime.store.run_store import RunStore

@@ -16,6 +16,7 @@ from journeyman.traces.errors import TrainingError
 from journeyman.traces.labels import Label
 from journeyman.traces.messages import Message
 from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.credit import Credits
 from journeyman.training.data.mine import Mined, mine_sft, mine_to_file
 from journeyman.training.data.samples import SFTSample, digest_samples, read_samples, sample_line
 from journeyman.training.data.sft import SFTMining
@@ -283,3 +284,36 @@ def _record_a_demonstration(place: Workspace) -> None:
         with tracer.span("chat teacher", parent=parent, attributes=shown(OUTPUT_MESSAGES=None)) as span:
             span.fail("ModelError", "nobody demonstrated this")
     log.close()
+
+
+def test_a_row_is_weighed_by_the_mean_credit_of_its_calls_and_what_is_worth_too_little_is_refused(runs: Runs) -> None:
+    for _ in range(2):
+        runs.run(turn())
+    for number in (7, 8, 9):
+        runs.run(turn(TOKEN_IDS=f"[{number}]", LOGPROBS="[-0.5]"))
+    spans = [one.turns[0].span_id for one in runs.store.traces()]
+    rewards = dict(zip(spans, (1.0, 0.5, 0.25, 0.0), strict=False))
+    credit = Credits(rewards)
+    mined = mine_sft(Source(runs.store, "worker", ANY, credit=credit))
+    assert [sample.weight for sample in mined.samples] == [0.75, 0.25]
+    assert mined.refused == {"credit is 0": 1, "no credit measured": 1}
+    strict = mine_sft(Source(runs.store, "worker", ANY, credit=Credits(rewards, 0.75)))
+    assert [sample.weight for sample in strict.samples] == [1.0]
+    assert strict.refused == {"credit below 0.75": 3, "no credit measured": 1}
+
+
+def test_what_a_person_wrote_is_weighed_by_no_credit(runs: Runs) -> None:
+    trace_id = runs.run(turn())
+    (edited,) = runs.store.get(trace_id).turns
+    runs.store.label(
+        Label(
+            trace_id=trace_id,
+            span_id=edited.span_id,
+            name="edit",
+            source="ann",
+            source_type="human",
+            value='{"answer": "two"}',
+        )
+    )
+    (sample,) = mine_sft(Source(runs.store, "worker", ANY, credit=Credits({edited.span_id: 0.25}))).samples
+    assert (sample.edited_by, sample.weight) == ("ann", 1.0)

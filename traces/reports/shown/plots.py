@@ -15,7 +15,7 @@ from journeyman.traces.reports.cost import Cost
 from journeyman.traces.reports.critical_path import CriticalPath
 from journeyman.traces.reports.latency import Latency
 from journeyman.traces.reports.steps import Compounding
-from journeyman.traces.reports.success import Success
+from journeyman.traces.reports.success import Success, wilson
 from journeyman.traces.reports.wording import line, shortened
 
 if TYPE_CHECKING:
@@ -208,14 +208,6 @@ def critical_path_plot(path: CriticalPath) -> str:
         _legend(axes)
 
     return _svg("path", draw, height=1.2 + 0.26 * len(rows))
-
-
-def wilson(right: int, of: int) -> tuple[float, float]:
-    """Bounds of a proportion at 95%."""
-    z, share = 1.96, right / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    reach = z / (1 + z * z / of) * (share * (1 - share) / of + z * z / (4 * of * of)) ** 0.5
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def _runs(found: Attribution, *, kind: str, agent: str | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from journeyman.traces.reports.report import Report, report
 from journeyman.traces.reports.shown.html import html
-from journeyman.traces.reports.shown.plots import wilson
+from journeyman.traces.reports.success import wilson
 
 CHAT = {"operation": "chat"}
 EVIL = '<script>alert("$x$")</script> & \x1b[2J 河'

@@ -10,7 +10,8 @@ from journeyman.agents.model import ModelReply, ModelRequest, ModelTable
 from journeyman.agents.worker import write_answer
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.scripted import ScriptedModel
-from journeyman.runtime.replay.replay import Replay, ReplaySink, find_fork
+from journeyman.runtime.replay.fork import find_fork
+from journeyman.runtime.replay.replay import Replay, ReplaySink
 from journeyman.runtime.runtime import Runtime
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.capture.log import SpanLog
