@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from journeyman.runtime.config import TaskSet
@@ -21,6 +21,9 @@ _REASONS = {
     "reference": "holds a reference of {}",
 }
 
+MOST_KNOWN = 2**18
+"""Texts that are remembered by their digests, in some 50 MB."""
+
 
 class HeldOut:
     """What is held out, and why a text may not be learned from."""
@@ -31,7 +34,7 @@ class HeldOut:
         tasks = [task for tasks in sets.values() for task in tasks]
         self._ids = {task.id: name for task, name in zip(tasks, self._set_of, strict=True)}
         self._ties = Ties(tasks, near)
-        self._of_text = lru_cache(maxsize=4096)(self._find)
+        self._known: dict[tuple[bytes, bool], str | None] = {}
 
     @classmethod
     def of(cls, workspace: Workspace) -> "HeldOut":
@@ -78,6 +81,15 @@ class HeldOut:
     def task(self, task: Task) -> str | None:
         """Why nobody may learn from a task: it is one that is held out, or is tied to one."""
         return self._reason(self._ties.of(task), references=True) if self else None
+
+    def _of_text(self, text: str, references: bool) -> str | None:
+        # Rows are looked at when they are mined and before they are written; to find what ties a text takes long.
+        key = sha256(text.encode("utf-8", "replace")).digest()[:16], references
+        if key not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = self._find(text, references)
+        return self._known[key]
 
     def _find(self, text: str, references: bool) -> str | None:
         return self._reason(self._ties.of(Task(id="", prompt=text)), references)
