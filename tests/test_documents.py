@@ -42,7 +42,7 @@ from journeyman.training.methods.sft import SFTRecipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("training/*/README.md")])
 FOLDERS = ("agents", "benchmarks", "runtime", "tools", "traces", "training")
 APP = build()
 COMMAND = get_command(APP)
