@@ -80,7 +80,8 @@ def test_a_row_has_the_tools_that_the_server_was_given(workspace: Workspace) -> 
 
 def test_an_agent_that_writes_calls_as_json_was_given_none(workspace: Workspace) -> None:
     tools = json.dumps([{"type": "function", **WEATHER}])
-    [own] = recorded(workspace, [TEXT], [TEXT], TOOL_DEFINITIONS=tools, RUN_ID="r", OUTPUT_TYPE="json").samples
+    said = {"type": "text", "content": '{"answer": "hello"}'}
+    [own] = recorded(workspace, [TEXT], [said], TOOL_DEFINITIONS=tools, RUN_ID="r", OUTPUT_TYPE="json").samples
     assert own.tools is None
 
 
