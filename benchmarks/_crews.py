@@ -12,3 +12,13 @@ def terse(crew: Crew, tokens: int) -> Crew:
 
 def _terse(agent: Agent, tokens: int) -> Agent:
     return agent.model_copy(update={"limits": agent.limits.model_copy(update={"tokens": tokens})})
+
+
+class Plain:
+    """Tells the stages on lines of their own."""
+
+    def stage(self, title: str, minutes: float) -> None:
+        print(f"-- {title}", flush=True)
+
+    def step(self, done: int, total: int, note: str) -> None:
+        pass

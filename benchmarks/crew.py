@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from _crews import terse
+from _crews import Plain, terse
 from _record import RESULTS, write_result
 from _server import borrowed
 
@@ -29,16 +29,6 @@ AFTER_DEMO = DemoConfig(test_tasks=1)
 """A quick run in a workspace where `journeyman demo` has run: its adapters are used."""
 FEW_TOKENS = 16
 """Of each reply in a quick run from nothing, whose adapters would never come to an end."""
-
-
-class Plain:
-    """Tells the stages on lines of their own."""
-
-    def stage(self, title: str, minutes: float) -> None:
-        print(f"-- {title}", flush=True)
-
-    def step(self, done: int, total: int, note: str) -> None:
-        pass
 
 
 def short_crew(split: fanoutqa.Split, *, examples: bool = True) -> Crew:

@@ -9,12 +9,12 @@ import argparse
 import json
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from _crews import terse
+from _crews import Plain, terse
 from _record import write_result
 from _server import borrowed
 
@@ -25,6 +25,7 @@ from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.models.vllm import ChatVLLM
 from journeyman.runtime.serving.backend import Backend
+from journeyman.runtime.serving.embedded import model_digest, pull_model
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.reports.success import wilson
@@ -35,7 +36,7 @@ from journeyman.training.data.mine import KINDS
 from journeyman.training.data.samples import Kind
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.demo import fanoutqa
-from journeyman.training.demo.demo import GOOD_ENOUGH, SCORER
+from journeyman.training.demo.demo import GOOD_ENOUGH, SCORER, Demo, DemoConfig
 from journeyman.training.evaluation.bench import Bench
 from journeyman.training.evaluation.evaluate import Episode
 
@@ -60,7 +61,7 @@ def first_fact(request: ModelRequest) -> str:
 
 def episodes(
     workspace: Workspace,
-    server: ServerState,
+    server: Callable[[], ServerState],
     crew: Crew,
     tasks: Sequence[Task],
     policies: Mapping[str, str],
@@ -76,8 +77,10 @@ def episodes(
         crew,
         tasks,
         SCORER,
-        backend=lambda: Backend(models=ModelTable(ChatVLLM(base_url=server.url), teachers), router=None, server=server),
-        conditions=["train", crew.model_dump_json(exclude={"tools"}), server.model_digest],
+        backend=lambda: Backend(
+            models=ModelTable(ChatVLLM(base_url=server().url), teachers), router=None, server=server()
+        ),
+        conditions=["train", crew.model_dump_json(exclude={"tools"}), model_digest(pull_model())],
         source="fanoutqa train",
         purpose=purpose,
         concurrency=12,
@@ -138,11 +141,8 @@ def mined(workspace: Workspace) -> list[dict[str, Any]]:
             config = MineConfig(min_score=GOOD_ENOUGH)
             mining = KINDS[kind](Source(workspace.store, agent, config))
             origins = Counter(json.loads(line)["origin"] for line in mining.finished(iter(list(mining))))
-            refused = sum(mining.refused.values())
-            rows += [
-                {"agent": agent, "kind": kind, "origin": origin, "rows": count, "turns_refused": refused}
-                for origin, count in (origins or {"-": 0}).items()
-            ]
+            told = {"agent": agent, "kind": kind, "refused": mining.refused}
+            rows += [told | {"origin": origin, "rows": count} for origin, count in (origins or {"-": 0}).items()]
     return rows
 
 
@@ -151,13 +151,13 @@ def measure(workspace: Workspace, url: str | None, *, quick: bool) -> dict[str, 
     crew = fanoutqa.lookup_crew("train")
     crew = terse(crew, FEW_TOKENS) if quick else crew
     with workspace.create().lock("demo"), borrowed(workspace, url) as server:
-        state = server()
-        print(f"-- {len(tasks)} train tasks: taught, by the untrained crew, and with each agent replaced", flush=True)
-        episodes(workspace, state, crew, tasks, dict.fromkeys(AGENTS, TEACHER), "teach")
-        untrained = episodes(workspace, state, crew, tasks, {}, "service")
+        config = DemoConfig(train_tasks=len(tasks))
+        Demo(workspace, config, base_model=pull_model(), server=server, progress=Plain()).teach()
+        print(f"-- {len(tasks)} train tasks by the untrained crew, and with each agent replaced", flush=True)
+        untrained = episodes(workspace, server, crew, tasks, {}, "service")
         replaced = {
-            "orchestrator": episodes(workspace, state, crew, tasks, {"orchestrator": TEACHER}, "evaluation"),
-            "lookup": episodes(workspace, state, crew, tasks, {"lookup": FIRST_FACT}, "evaluation"),
+            "orchestrator": episodes(workspace, server, crew, tasks, {"orchestrator": TEACHER}, "evaluation"),
+            "lookup": episodes(workspace, server, crew, tasks, {"lookup": FIRST_FACT}, "evaluation"),
         }
     oracle = compared(workspace, untrained, replaced)
     rows = mined(workspace)

@@ -387,6 +387,12 @@ def test_the_tables_of_the_benchmarks_are_those_of_the_results() -> None:
     ]
     rows += [f"{faults['runs']:,} runs", f"{faults['faults']:,} faults of {len(faults['by_fault'])} kinds"]
     rows += [f"{faults['taken_back']} replies broke off", f"{faults['streamed']:,} were streamed"]
+    demo = measured("demo_record")
+    sft, kto = ([row["rows"] for row in demo["rows"] if row["kind"] == kind] for kind in ("sft", "kto"))
+    rows.append(f"{sft[0]} rows of SFT for the orchestrator and {sft[1]} for the worker, and {kto[0]} and {kto[1]} of")
+    oracle = demo["oracle"]
+    rows.append(f"{oracle['named_right']['documented rule']:.3f} ({oracle['low']:.3f} .. {oracle['high']:.3f})")
+    rows += [f"{row['gain']:+.3f}" for row in oracle["agents"].values()]
     mining = measured("mining")
     mined = {f"`{row['kind']}`": row for row in mining["kinds"]}
     mined |= {f"plain DuckDB, {row['kind']}": row for row in mining["duckdb"]}

@@ -185,11 +185,11 @@ class Demo:
 
     def candidates(self) -> list[Adapter]:
         """An adapter for each agent, trained on what the teacher did."""
-        taught = self._teach()
+        taught = self.teach()
         return [self._trained(agent, taught) for agent in AGENTS]
 
-    def _teach(self) -> Collection[str]:
-        """The traces that agents learn from."""
+    def teach(self) -> Collection[str]:
+        """The traces that agents learn from, once the teacher has worked on the train tasks."""
         self._progress.stage(f"Teacher: human decompositions of {len(self._train)} train tasks become traces", 0.2)
         crew, done = self._crew("train", examples=False), count(1)
         teachers = Teachers(
