@@ -1,4 +1,4 @@
-"""Claim: the demo's record gives rows of every kind, and credit by the rule can be held to an oracle there.
+"""What the demo's record gives to learn from, and whom credit by the rule blames there, held to an oracle.
 
 The untrained crew works on train tasks as if in service, beside the human teacher. Then each of its agents is replaced:
 the orchestrator by the human plans, the worker by one that looks its goal up and answers with the best fact. The one

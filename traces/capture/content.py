@@ -31,7 +31,7 @@ METADATA = frozenset(
     | {a.ASSIGNMENT_ID, a.STATUS, a.TOOL_STATUS, a.ADAPTER_DIGEST, a.BASE_DIGEST, a.BUDGET, a.ENERGY_SOURCE}
     | {a.EVALUATION_NAME, a.EVALUATION_LABEL, a.LABEL_SOURCE, a.LABEL_SOURCE_TYPE}
     | {a.RESOURCE, a.LINKS, a.CONTENT, a.REDACTED, a.REPLAY_OF, a.POLICY_REASON, a.UNSENT}
-    | {a.PURPOSE, a.TASK_SET_DIGEST, a.PROMPT_FORM}
+    | {a.PURPOSE, a.TASK_SET_DIGEST, a.PROMPT_FORM, a.JUDGED, a.TERMS}
 )
 """What the runtime says of a span. Whatever is in neither of the two sets is content, unless it is a number."""
 
