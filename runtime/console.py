@@ -54,8 +54,9 @@ WorkspaceOption = Annotated[
 AttachOption = Annotated[str | None, typer.Option("--attach", metavar="URL", help="A server someone else runs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 
-out = Console(highlight=False)
-notes = Console(stderr=True, highlight=False, soft_wrap=True)
+# Texts are a user's own: `a:b:c` in one is no emoji.
+out = Console(highlight=False, emoji=False)
+notes = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 LINE_EVERY_S = 10.0
 """How often long work says where it is, where stderr is no terminal."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pydantic import JsonValue
 
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, JourneymanError, TrainingError, in_one_line
 from journeyman.traces.trace import Task
 
 Scorer = Callable[[Task, str], float]
@@ -20,6 +20,20 @@ ALLOWED_SLACK = 8
 # Where no number stands this matches nothing, and puts nothing in its place.
 _NUMBER = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?!\w)")
 _TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"})
+
+
+def score_of(scorer: Scorer, task: Task, answer: str) -> float:
+    """What a scorer says; raises `TrainingError` where it breaks, or gives anything but a number from 0 to 1."""
+    try:
+        given = scorer(task, answer)
+        score = float(given)
+    except JourneymanError:
+        raise
+    except Exception as error:  # Somebody else's code.
+        raise TrainingError(f"the scorer broke on task {task.id!r}: {in_one_line(error)}; mend it") from error
+    if not 0 <= score <= 1:
+        raise TrainingError(f"the scorer gave {given!r} for task {task.id!r}: it must give a number from 0 to 1")
+    return score
 
 
 def answer_in_text(task: Task, answer: str) -> float:
@@ -37,13 +51,18 @@ def answer_in_text(task: Task, answer: str) -> float:
     Recall is FanOutQA's own measure (Zhu et al. 2024, "loose accuracy") without its lemmatiser, which needs a spaCy
     model that is not on PyPI; the length factor is ours, because recall alone pays for dumping all that was read.
     """
-    strings = [string for text in _strings(task.reference) if (string := _normalise(text))]
+    strings = compared(task.reference)
     if not strings:
         raise ConfigError(f"task {task.id!r} has no reference to compare an answer with: add `reference` to its line")
     text = _normalise(answer)
     recall = sum(_stands_in(string, text) for string in strings) / len(strings)
     allowed = ALLOWED_TIMES * sum(len(string.split()) for string in set(strings)) + ALLOWED_SLACK
     return recall * min(1.0, allowed / max(1, len(text.split())))
+
+
+def compared(reference: JsonValue) -> list[str]:
+    """The strings of a reference that an answer is compared with; none where it says nothing."""
+    return [string for text in _strings(reference) if (string := _normalise(text))]
 
 
 def solved(score: float) -> bool:

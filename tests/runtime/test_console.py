@@ -4,7 +4,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from journeyman.runtime.console import progress, runs_done
+from journeyman.runtime.console import notes, out, progress, runs_done
 
 Captured = pytest.CaptureFixture[str]
 
@@ -61,3 +61,10 @@ def test_of_recorded_runs_each_counts_once(capsys: Captured) -> None:
             tell(trace_id)
         (line, *_) = lines_of(capsys, 1)
     assert line.startswith("mining, run 2 of 3, ")
+
+
+def test_no_text_of_a_user_becomes_an_emoji(capsys: Captured) -> None:
+    for console in (out, notes):
+        with console.capture() as told:
+            console.print("a:b:c", markup=False)
+        assert told.get() == "a:b:c\n"

@@ -1,11 +1,13 @@
 """The score of an answer: recall of the reference's strings, times a factor against rambling."""
 
+from typing import Any
+
 import pytest
 from pydantic import JsonValue
 
-from journeyman.traces.errors import ConfigError
+from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.trace import Task
-from journeyman.training.rewards import answer_in_text, solved
+from journeyman.training.rewards import answer_in_text, score_of, solved
 
 
 def score(reference: JsonValue, answer: str) -> float:
@@ -72,3 +74,25 @@ def test_solved_means_that_nothing_is_missing_and_nothing_rambles() -> None:
 def test_a_task_without_a_reference_cannot_be_scored() -> None:
     with pytest.raises(ConfigError, match="'1' has no reference"):
         score(None, "Oak")
+
+
+def broken(task: Task, answer: str) -> Any:
+    raise KeyError("gold")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        (broken, "the scorer broke on task 'q1': KeyError: 'gold'; mend it"),
+        (lambda task, answer: None, "the scorer broke on task 'q1': TypeError"),
+        (lambda task, answer: "good", "the scorer broke on task 'q1': ValueError"),
+        (lambda task, answer: float("nan"), "the scorer gave nan for task 'q1': it must give a number from 0 to 1"),
+        (lambda task, answer: 5, "the scorer gave 5 for task 'q1'"),
+        (lambda task, answer: -0.1, "the scorer gave -0.1 for task 'q1'"),
+    ],
+)
+def test_a_scorer_that_breaks_or_gives_no_score_is_told_in_one_line(scorer: Any, words: str) -> None:
+    with pytest.raises(TrainingError) as refused:
+        score_of(scorer, Task(id="q1", prompt="?"), "1")
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    assert score_of(lambda task, answer: True, Task(id="q1", prompt="?"), "1") == 1.0

@@ -16,7 +16,14 @@ from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.credit import RULE, TERMS, Credit, Credits, credit_agent
 from journeyman.training.data.source import Source
 from journeyman.training.forks.alternatives import Alternative, Alternatives, Step
-from journeyman.training.forks.counterfactual import choose_steps, credit_agents, credit_steps, replacements
+from journeyman.training.forks.counterfactual import (
+    RESAMPLE,
+    SERVICE,
+    choose_steps,
+    credit_agents,
+    credit_steps,
+    replacements,
+)
 from journeyman.training.forks.runs import Forkable
 from journeyman.training.forks.sample import choose_draws
 from journeyman.training.rewards import solved
@@ -112,6 +119,8 @@ def credited(
         rewards = {credit.span_id: credit.reward for credit in credits}
         account = _of_rule(credits)
     else:
+        if replace not in (RESAMPLE, SERVICE):
+            forking.workspace.config.check_policy(replace)
         made, spent = forking.take(
             source,
             "--credit counterfactual",

@@ -88,7 +88,7 @@ def teach_command(
         },
         "teach",
     )
-    named = dict(map(_named, teacher or []))
+    named = _teachers(teacher or [])
     teaching = Teaching.open(workspace, crew, find_tasks(workspace, tasks), named, config, source=tasks.name)
     _announce(teaching, workspace.config)
     with progress() as bar:
@@ -100,6 +100,17 @@ def teach_command(
     if taught.first_problem is not None:
         notes.print(f"the first run that did not end well: {taught.first_problem}", markup=False)
     raise typer.Exit(_exit(taught))
+
+
+def _teachers(texts: list[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for agent, name in map(_named, texts):
+        if agent in named:
+            raise ConfigError(
+                f"--teacher names {named[agent]} and {name} for {agent or 'all agents'}: name one of them"
+            )
+        named[agent] = name
+    return named
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from journeyman.traces.files import RowFile, is_torn
 from journeyman.traces.imports import imported
 from journeyman.traces.labels import Label
 from journeyman.traces.trace import Origin, Outcome, Status, Task, digest_tasks
-from journeyman.training.rewards import Scorer, solved
+from journeyman.training.rewards import Scorer, score_of, solved
 
 RESAMPLES = 10_000
 
@@ -231,7 +231,7 @@ def _score(task: Task, outcome: Outcome, scorer: Scorer) -> Episode:
     return Episode(
         task_id=task.id,
         task_digest=_digest(task),
-        score=float(scorer(task, outcome.answer)) if outcome.answer else 0.0,
+        score=score_of(scorer, task, outcome.answer) if outcome.answer else 0.0,
         status=outcome.status,
         input_tokens=outcome.usage.input_tokens,
         output_tokens=outcome.usage.output_tokens,

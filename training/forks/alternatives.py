@@ -28,7 +28,7 @@ from journeyman.traces.labels import Label
 from journeyman.traces.trace import Purpose, Status, Task, Trace, Turn
 from journeyman.training.evaluation.bench import answered_by
 from journeyman.training.evaluation.evaluate import Watched, load_scorer
-from journeyman.training.rewards import Scorer
+from journeyman.training.rewards import Scorer, score_of
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -219,7 +219,7 @@ class Alternatives:
         if not replay.forked:
             self.astray += 1
             return None
-        score = float(self.score(step.task, outcome.answer)) if outcome.answer else 0.0
+        score = score_of(self.score, step.task, outcome.answer) if outcome.answer else 0.0
         recording.label(Label(trace_id=outcome.trace_id, name="score", source=self._scorer, value=score))
         made = Alternative(
             run=trace.trace_id,

@@ -15,7 +15,7 @@ from journeyman.training.data.admission import Admission
 from journeyman.training.data.source import Source
 from journeyman.training.data.tasks.near import plain
 from journeyman.training.forks.alternatives import Step
-from journeyman.training.rewards import Scorer, solved
+from journeyman.training.rewards import Scorer, score_of, solved
 
 QUERY = f"""
 SELECT trace_id, arg_max_null(crew, end_ns) AS crew, arg_max_null(status, end_ns) AS status,
@@ -104,7 +104,7 @@ class Forkable:
         task = own if known is None else own.model_copy(update={"reference": known.reference})
         try:
             # Where no answer came too: those of its forks must be comparable.
-            score = float(self._scorer(task, row["answer"] or task.prompt))
+            score = score_of(self._scorer, task, row["answer"] or task.prompt)
         except ConfigError:
             return "no reference to score with"
         return ScoredRun(row["trace_id"], task, score if row["answer"] else 0.0)

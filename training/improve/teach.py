@@ -22,7 +22,7 @@ from journeyman.training.evaluation.bench import Bench
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.spending import Estimate, Limit, Purse, estimate
 from journeyman.training.improve.teachers import DEMONSTRATIONS, EVERYBODY, Teachers, find_teachers
-from journeyman.training.rewards import answer_in_text
+from journeyman.training.rewards import answer_in_text, compared
 
 SCORER = f"{answer_in_text.__module__}:{answer_in_text.__name__}"
 NO_DEMONSTRATION = "no demonstration"
@@ -260,7 +260,7 @@ class Teaching:
             raise ConfigError(
                 f"best of {config.best_of} {why}: each run would be the same; leave --best-of out, or {remedy}"
             )
-        if config.scorer == SCORER and (without := [task.id for task in tasks if task.reference is None]):
+        if config.scorer == SCORER and (without := [task.id for task in tasks if not compared(task.reference)]):
             raise ConfigError(
                 f"{self._source}: {len(without)} tasks have no `reference` to score by, the first is {without[0]!r}: "
                 "add it, or name another --scorer"

@@ -94,6 +94,7 @@ def test_alternatives_are_drawn_once_scored_and_mined_like_other_runs(
             "--min-credit needs --credit, one of rule, counterfactual: nothing else gives any",
         ),
         (("--sample", "1", "--budget", "2", "--scorer", "none:such"), "none:such"),
+        (("--credit", "counterfactual", "--budget", "2", "--replace", "bog"), "unknown policy 'bog'; have base"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run: Any, served: Mine, options: tuple[str, ...], line: str) -> None:

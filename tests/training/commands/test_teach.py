@@ -14,7 +14,7 @@ from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer, write_call
 from journeyman.runtime.console import Exit
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
-from journeyman.traces.errors import ConfigError, ServerError
+from journeyman.traces.errors import ConfigError, ServerError, TrainingError
 from journeyman.traces.messages import Usage
 from journeyman.training.data.samples import SFTSample, read_samples
 
@@ -136,6 +136,10 @@ class Doubling:
         return ModelReply(id="1", model=request.policy, content=said, finish_reason="stop", usage=Usage())
 
     async def aclose(self) -> None: ...
+
+
+def lost(task: Any, answer: str) -> Any:
+    raise ValueError("no gold")
 
 
 def broken() -> Any:
@@ -396,6 +400,8 @@ def test_of_the_base_model_the_best_runs_are_kept_and_half_the_tasks_have_none(
         (["--teacher", "big", "--budget", "cost=-1"], "teach: 'limit.cost'"),
         (["--teacher", "big", "--verify", "nmber"], "unknown verifier 'nmber'"),
         (["--teacher", "big", "--scorer", "nowhere:score"], "scorer 'nowhere:score' cannot be imported"),
+        (["--teacher", "big", "--teacher", "base"], "--teacher names big and base for all agents: name one of them"),
+        (["--teacher", "clerk=big", "--teacher", "clerk=base"], "--teacher names big and base for clerk"),
         (["--teacher", "big", "--tasks", "gate"], "--tasks gate: nobody may learn from that set; teach with train"),
     ],
 )
@@ -440,10 +446,16 @@ def test_where_texts_are_not_recorded_nothing_is_paid_for(
     assert teacher.bodies == []
 
 
+@pytest.mark.parametrize("reference", ["null", '""', "[]", '[" "]'])
 def test_a_task_without_a_reference_is_told_before_anything_is_asked(
-    run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher
+    run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher, reference: str
 ) -> None:
-    (tmp_path / "lesson.jsonl").write_text('{"id": "q1", "prompt": "1"}\n')
+    (tmp_path / "lesson.jsonl").write_text(f'{{"id": "q1", "prompt": "1", "reference": {reference}}}\n')
     refused = str(run.error("teach", *lesson, "--teacher", "big"))
     assert "1 tasks have no `reference` to score by, the first is 'q1': add it, or name another --scorer" in refused
     assert teacher.bodies == []
+
+
+def test_a_scorer_that_breaks_is_one_line(run: Any, lesson: tuple[str, ...], here: str) -> None:
+    error = run.error("teach", *lesson, "--teacher", "big", "--scorer", f"{here}:lost")
+    assert isinstance(error, TrainingError) and "the scorer broke on task 'q" in str(error)

@@ -69,16 +69,18 @@ class Division(NamedTuple):
     """Tied to tasks of two sets that were fixed before."""
 
 
-def divide(tasks: Mapping[int, Task], split: Split, earlier: Mapping[str, TaskSet] | None = None) -> Division:
-    """The sets of `tasks`, which come by line number; `earlier` is the set that a prompt, made plain, has already.
+def divide(tasks: Mapping[int, Task], split: Split, earlier: Mapping[str, set[TaskSet]] | None = None) -> Division:
+    """The sets of `tasks`, which come by line number; `earlier` is the sets that a prompt, made plain, has
+    already: of equal prompts of several groups each has its own.
 
     Raises `ConfigError` where a group key is missing, a task would move, or a set would be empty.
     """
     fixed = earlier or {}
     division = Division({name: [] for name in split.sets}, dict.fromkeys(split.sets, 0), [])
     for key, group in _groups(tasks, split).items():
-        homes = [fixed.get(plain(task.prompt)) for task in group]
-        drawn = {split.set_of(key)}
+        own = split.set_of(key)
+        homes = [_home(fixed.get(plain(task.prompt), set()), own) for task in group]
+        drawn = {own}
         if split.by is not None:
             _check_unmoved(group, homes, drawn)
         else:
@@ -94,6 +96,11 @@ def divide(tasks: Mapping[int, Task], split: Split, earlier: Mapping[str, TaskSe
     for members in division.sets.values():
         members.sort(key=lambda task: task.id)
     return division
+
+
+def _home(sets: set[TaskSet], own: TaskSet) -> TaskSet | None:
+    """Where a task is already; `own` is the set of its group."""
+    return own if own in sets else min(sets, default=None)
 
 
 def _check_unmoved(group: Sequence[Task], homes: Sequence[TaskSet | None], drawn: set[TaskSet]) -> None:
@@ -220,9 +227,11 @@ def _check_same(record: Path, split: Split, folder: Path) -> None:
         raise ConfigError(f"{folder} has another split of these tasks ({changed}): ask for that, or name another --out")
 
 
-def _earlier(path: Path, tasks: Iterable[Task], files: Mapping[TaskSet, Path], *, known: bool) -> dict[str, TaskSet]:
-    """The set of each prompt that has one already."""
-    prompts, fixed = {plain(task.prompt) for task in tasks}, dict[str, TaskSet]()
+def _earlier(
+    path: Path, tasks: Iterable[Task], files: Mapping[TaskSet, Path], *, known: bool
+) -> dict[str, set[TaskSet]]:
+    """The sets of each prompt that has any already."""
+    prompts, fixed = {plain(task.prompt) for task in tasks}, defaultdict[str, set[TaskSet]](set)
     for name, file in files.items():
         if not file.exists():
             continue
@@ -232,5 +241,5 @@ def _earlier(path: Path, tasks: Iterable[Task], files: Mapping[TaskSet, Path], *
             prompt = plain(task.prompt)
             if prompt not in prompts:
                 raise ConfigError(f"{path} lacks {task.id!r}, which {file} has: a split only grows; put the task back")
-            fixed[prompt] = name
+            fixed[prompt].add(name)
     return fixed

@@ -84,7 +84,7 @@ def test_groups_of_near_duplicates_are_the_same_in_any_order(order: list[int]) -
 def test_a_later_task_moves_none_of_the_near_duplicates(first: int) -> None:
     split = Split(shares={"train": 1, "gate": 1})
     before = divide(numbered(TASKS[:first]), split)
-    fixed = {plain(task.prompt): name for name, members in before.sets.items() for task in members}
+    fixed = {plain(task.prompt): {name} for name, members in before.sets.items() for task in members}
     after = sets_of(TASKS, split, fixed)
     assert all(after[task.id] == name for name, members in before.sets.items() for task in members)
 
@@ -102,7 +102,7 @@ def test_near_duplicates_share_nothing_across_sets() -> None:
 def test_a_task_that_ties_two_sets_is_left_out() -> None:
     one, other = task(0, prompt="How many moons has Mars, our neighbour?"), task(1, prompt="Where is Venus at seven?")
     bridge = task(2, prompt="How many moons has Mars, our neighbour? Where is Venus at seven?")
-    fixed = {plain(one.prompt): "train", plain(other.prompt): "gate"}
+    fixed = {plain(one.prompt): {"train"}, plain(other.prompt): {"gate"}}
     split = Split(shares={"train": 1, "gate": 1})
     division = divide(numbered([bridge, one, other]), split, fixed)  # type: ignore[arg-type]
     assert division.left_out == [bridge]
@@ -223,3 +223,13 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"the sets in .*file were not all written: .*; make room"):
         write_split(path, tmp_path / "file", BY_DB)
+
+
+def test_equal_prompts_of_two_groups_stay_where_they_are(tmp_path: Path) -> None:
+    tasks = [*TASKS, *(task(0, id=f"again{number}", metadata={"db": f"d{number}"}) for number in range(1, 12))]
+    path = write(tmp_path / "q.jsonl", tasks)
+    write_split(path, tmp_path, BY_DB)
+    before = read(tmp_path)
+    assert len({name for name, ids in before.items() for one in ids if one.startswith("again")}) > 1
+    write_split(path, tmp_path, BY_DB)
+    assert read(tmp_path) == before
