@@ -152,9 +152,11 @@ class Bench:
             return made
         backend = self._backend()
         self._bring_in(policies, backend)
-        if again:
+        # What is learned from is paid for: it stays until the new run of the same task is there.
+        anew = again and self._origin.purpose in LEARNED_FROM
+        if again and not anew:
             path.unlink(missing_ok=True)
-        return asyncio.run(self._run(policies, backend, path, may_begin, on_episode))
+        return asyncio.run(self._run(policies, backend, path, may_begin, on_episode, anew=anew))
 
     def known(self, policies: PolicyTable) -> list[Episode]:
         """The episodes under those policies that were made before."""
@@ -184,6 +186,8 @@ class Bench:
         path: Path,
         may_begin: Callable[[Task], Awaitable[bool]] | None,
         on_episode: Callable[[Episode], None],
+        *,
+        anew: bool,
     ) -> list[Episode]:
         models = Watched(backend.models)
         with Recording(self._workspace, compacts=True) as recording:
@@ -209,6 +213,7 @@ class Bench:
                     label=recording.label,
                     may_begin=may_begin,
                     on_episode=on_episode,
+                    anew=anew,
                 )
 
     def _path(self, policies: PolicyTable) -> Path:

@@ -101,20 +101,22 @@ async def evaluate(
     label: Callable[[Label], None] | None = None,
     may_begin: Callable[[Task], Awaitable[bool]] | None = None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
+    anew: bool = False,
 ) -> list[Episode]:
     """Runs every task and scores its answer; episodes come back in the order of the tasks.
 
     `origin` is for the record, by default an evaluation's, so that nobody learns from what they are measured by.
 
     A run that fails is an episode with its status. With `path`, each episode is appended to that file (JSON lines) the
-    moment it is there, and tasks that the file has episodes of are not run again; a file is for one
-    crew with one set of policies. `label` gets a `score` label for each trace, and `on_episode` every episode.
+    moment it is there. Tasks that the file has episodes of are not run again unless `anew`; then the newer one
+    counts. A file is for one crew with one set of policies. `label` gets a `score` label for each trace, and
+    `on_episode` every episode.
 
     `may_begin` is asked before each run; a task that it refuses has no episode.
 
     With the runtime's `models`, a run in which a server failed is no episode: it raises `ServerError`.
     """
-    done = {} if path is None else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
+    done = {} if path is None or anew else {(e.task_id, e.task_digest): e for e in read_episodes(path)}
     limit = asyncio.Semaphore(concurrency)
     made_for = origin or Origin(purpose="evaluation", task_set_digest=digest_tasks(tasks))
 

@@ -149,6 +149,7 @@ class Teaching:
         the next call, and until then nobody learns from it.
         """
         accepting, runs = Accepting(self._workspace.store), list[Episode]()
+        before = [run for bench in self._benches for run in bench.known(self._policies)] if self._config.again else []
 
         def ended(episode: Episode) -> None:
             self._purse.ended(episode)
@@ -157,8 +158,6 @@ class Teaching:
 
         try:
             for bench in self._benches:
-                if self._config.again:
-                    accepting.put({run.trace_id: MADE_AGAIN for run in bench.known(self._policies)})
                 bench.episodes(
                     self._policies, may_begin=self._purse.may_begin, on_episode=ended, again=self._config.again
                 )
@@ -167,7 +166,8 @@ class Teaching:
             runs.sort(key=lambda run: position[run.task_id])  # They come as they end.
             chosen = self._chosen(runs)
             reasons = {run.trace_id: self._reason(run, chosen.get(run.task_id)) for run in runs}
-            accepting.put(reasons)
+            made = {run.task_id for run in runs}
+            accepting.put({run.trace_id: MADE_AGAIN for run in before if run.task_id in made} | reasons)
         return self._taught(runs, chosen, reasons)
 
     def _chosen(self, runs: Sequence[Episode]) -> dict[str, Episode]:

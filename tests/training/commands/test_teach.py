@@ -326,6 +326,20 @@ def test_runs_can_be_made_again_and_those_before_count_no_longer(
     assert mined["refused"] == {"not accepted by teach: it was made again": TASKS}
 
 
+def test_a_teacher_that_is_down_takes_nothing_from_runs_that_were_made_before(
+    run: Any, lesson: tuple[str, ...], teacher: Teacher
+) -> None:
+    options = ("teach", *lesson, "--teacher", "big", "--concurrency", "1")
+    before, good = run.json(*options), teacher.replies
+    teacher.replies = lambda question, time: 503 if int(question) > 3 else good(question, time)
+    assert isinstance(run.error(*options, "--again"), ServerError)
+    mined = run.json("mine", "--agent", "clerk")
+    assert (mined["turns"], mined["refused"]["not accepted by teach: it was made again"]) == (TASKS, 3)
+    after = run.json(*options)
+    assert (after["made"], len(after["accepted"])) == (0, TASKS)
+    assert len({*before["accepted"].values()} & {*after["accepted"].values()}) == TASKS - 3
+
+
 def test_each_agent_can_have_another_teacher(
     run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher, workspace: Workspace
 ) -> None:
