@@ -22,6 +22,7 @@ from journeyman.runtime.commands.traces.scope import (
 )
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, runs_done
 from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.traces.base import parse_config
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.trace import Task
 from journeyman.training.commands.choose import (
@@ -231,7 +232,7 @@ def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tupl
     values = dict(asked)
     label = values.pop("label")
     named = {"labelled": label} if {"value", "min_value"} & values.keys() else {"label": label}
-    return MineConfig(min_score=min_score, purposes=purposes, **values, **named)
+    return parse_config(MineConfig, {"min_score": min_score, "purposes": purposes, **values, **named}, "mining")
 
 
 def _form(crew: Path, agent: str) -> PromptForm:

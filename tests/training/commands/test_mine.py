@@ -107,3 +107,8 @@ def test_what_was_chosen_is_counted_and_shown(run: Any, files: list[str], url: s
     assert few.startswith("--cap user=0.1: rows of 1 user groups can't each be so small a share; give a larger share")
     unknown = str(run.error("mine", "--agent", "worker", "--mix", "x=1"))
     assert unknown.startswith("--mix x: no row has that origin or policy; have own, base")
+
+
+def test_a_score_that_is_no_number_is_the_users_mistake(run: Any) -> None:
+    error = run.error("mine", "--agent", "worker", "--min-score", "nan")
+    assert isinstance(error, ConfigError) and "min_score" in str(error)

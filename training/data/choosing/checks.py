@@ -19,7 +19,8 @@ class HeldOutCheck:
 
     def __call__(self, row: Row) -> str | None:
         refusals = (reason for trace_id in row.trace_ids if (reason := self._runs.get(trace_id)))
-        return next(refusals, None) or self._source.held_out.messages(row.asked)
+        held_out = self._source.held_out
+        return next(refusals, None) or held_out.messages(row.asked) or held_out.texts(row.texts())
 
     @cached_property
     def _runs(self) -> Mapping[str, str]:

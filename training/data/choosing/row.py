@@ -59,7 +59,7 @@ class Row:
         return [*(message["content"] for message in self.asked), *self._completions]
 
     def texts(self) -> Iterator[str]:
-        """All that is in it, calls of tools as JSON."""
+        """All that is in it, calls of tools and the task as JSON."""
         for message in self.values.get("messages", ()):
             yield message["content"]
             yield from _calls(message)
@@ -67,6 +67,8 @@ class Row:
             yield from _calls(reply)
         yield from self._completions
         yield self.values.get("text", "")
+        if "task" in self.values:
+            yield to_json(self.values["task"]).decode()
 
     @property
     def tokens(self) -> int:

@@ -84,7 +84,8 @@ class RowChecks:
     def _contamination(self, row: DatasetRow) -> str | None:
         of_runs = (self._runs[trace_id] for trace_id in row.trace_ids if trace_id in self._runs)
         document = [{"role": "user", "content": row.text}] if row.text else []
-        return next(of_runs, None) or self._held_out.messages([*row.messages, *document])
+        asked = self._held_out.messages([*row.messages, *document])
+        return next(of_runs, None) or asked or self._held_out.texts(text for _, text in _texts(row))
 
     def _of_parts(self, row: DatasetRow) -> Iterator[tuple[Fault, str]]:
         if (reason := _unclosed(row)) is not None:
@@ -130,6 +131,8 @@ def _texts(row: DatasetRow) -> Iterator[tuple[str, str]]:
         yield from _arguments(f"the {part.side}", part.calls)
     if row.text:
         yield "the document", row.text
+    if (task := row.values.get("task")) is not None:
+        yield "the task", as_json(task)
 
 
 def _arguments(where: str, calls: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

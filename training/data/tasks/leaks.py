@@ -49,6 +49,12 @@ class Ties:
             ties[position] = Tie(kind="equal") if equal else Tie(kind="near", similarity=similarity)
         return ties
 
+    def within(self, text: str) -> dict[int, Tie]:
+        """The tasks whose prompt, or one near it, or a sub-question is asked in a text, by position."""
+        ties = {position: Tie(kind="sub-question") for position in self._questions.within(plain(text))}
+        near = self._prompts.near(plain(text), self._near)
+        return ties | {position: Tie(kind="near", similarity=similarity) for position, similarity in near}
+
     def _by_question(self, questions: Sequence[str]) -> Iterator[int]:
         for text in questions:
             yield from self._questions.holding(text)

@@ -1,5 +1,6 @@
 """What a row's own texts keep out of a dataset: each check with a row that passes and one that doesn't."""
 
+import json
 from typing import Any
 
 import pytest
@@ -58,3 +59,29 @@ def test_what_is_held_out_is_known_by_any_text_that_is_to_be_read(workspace: Wor
         check(row(asked="and?", text="A quiz on the planets asked me this: how many moons has Mars?"))
         == "shares a question with gate"
     )
+
+
+QUESTION = "Wie viele Monde umkreisen den schönen Mars?"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        row(completion=f"You asked me this: {QUESTION}"),
+        row(completion=json.dumps({"goal": QUESTION})),
+        row(tool_calls=[{"name": "look_up", "arguments": {"query": QUESTION}}]),
+        row(chosen={"completion": "x"}, rejected={"completion": QUESTION}),
+        row(messages=[{"role": "tool", "content": f"Asked often: {QUESTION}"}]),
+        row(task={"id": "q", "prompt": "Which?", "metadata": {"like": QUESTION}}),
+    ],
+)
+def test_a_held_out_question_keeps_a_row_out_whoever_says_it(workspace: Workspace, held: Row) -> None:
+    held_out = HeldOut({"gate": [Task(id="g1", prompt=QUESTION)]}, 0.7)
+    reason = HeldOutCheck(Source(workspace.store, "worker", MineConfig(), held_out=held_out))(held)
+    assert reason in ("shares a question with gate", "near a task of gate")
+
+
+def test_an_answer_that_stands_in_a_held_out_question_is_no_reason(workspace: Workspace) -> None:
+    held_out = HeldOut({"gate": [Task(id="g1", prompt=QUESTION)]}, 0.7)
+    check = HeldOutCheck(Source(workspace.store, "worker", MineConfig(), held_out=held_out))
+    assert check(row(completion="umkreisen den schönen Mars")) is None

@@ -81,9 +81,10 @@ def test_rows_of_held_out_tasks_are_found(workspace: Workspace, write_rows: Writ
         sft(1),
         sft(2, messages=asked(task["prompt"])),
         DOCUMENT.model_copy(update={"text": f"{task['prompt']} 1413."}),
+        sft(4, completion=f"I don't know. {task['prompt']}"),
     )
     found = checked(workspace, write_rows("rows.jsonl", *rows))
-    assert [(finding.row, finding.fault) for finding in found.findings] == [(2, "held out"), (3, "held out")]
+    assert [(finding.row, finding.fault) for finding in found.findings] == [(row, "held out") for row in (2, 3, 4)]
     assert found.findings[0].said == "a task of test"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,12 +38,12 @@ class Runs:
         self.store = workspace.store
         self._tracer = Tracer(SpanLog(workspace.spans))
 
-    def run(self, prompt: str | None, asked: str = "go on", *, id: str = "q") -> str:
+    def run(self, prompt: str | None, asked: str = "go on", *, id: str = "q", **more: Any) -> str:
         """A run of the task `prompt`, in which the worker is asked `asked`; None where a crash ended it."""
         told: Attributes = {a.TASK_ID: id}
         whole: Attributes = told | {a.OPERATION: "invoke_workflow", a.STATUS: "ok", a.PURPOSE: "service"}
         if prompt is not None:
-            whole |= {a.TASK: Task(id=id, prompt=prompt).model_dump_json()}
+            whole |= {a.TASK: Task(id=id, prompt=prompt, **more).model_dump_json()}
         worker: Attributes = told | {a.OPERATION: "invoke_agent", a.AGENT_NAME: "worker", a.STATUS: "ok"}
         with (
             self._tracer.span("invoke_workflow crew", parent=None, attributes=whole) as root,
@@ -100,6 +101,24 @@ def test_no_turn_of_a_run_of_a_held_out_task_is_mined(runs: Runs, prompt: str, r
 def test_no_row_in_which_somebody_asks_a_held_out_question_is_mined(runs: Runs, asked: str) -> None:
     runs.run(FREE, asked)
     assert runs.mine().turns == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"metadata": {"sub_questions": ["Is Io warm now?"]}}, "shares a question with test"),
+        ({"reference": "to see Neptune with a telescope"}, "holds a reference of vault"),
+    ],
+)
+def test_a_recorded_task_is_tied_by_all_that_it_says(runs: Runs, more: dict[str, Any], reason: str) -> None:
+    runs.run(FREE, **more)
+    assert runs.mine().refused == {reason: 1}
+
+
+@pytest.mark.parametrize("metadata", [{"sub_questions": "Who?"}, {"sub_questions": [1]}, {"sub_questions": {"a": 1}}])
+def test_what_a_customer_wrote_as_sub_questions_stops_no_mining(runs: Runs, metadata: dict[str, Any]) -> None:
+    runs.run(FREE, metadata=metadata)
+    assert runs.mine().turns == 1
 
 
 def test_a_reference_in_what_a_tool_gave_is_no_reason(runs: Runs) -> None:
