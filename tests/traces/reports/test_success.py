@@ -82,7 +82,7 @@ def test_a_scope_leaves_out_the_other_runs(runs: Any) -> None:
         ({"family": "lakes"}, 2),
         ({"family": "lakes", "status": "failed"}, 1),
         ({"agent": "reader"}, 1),
-        ({"policy": "base"}, 2),
+        ({"policy": ("base",)}, 2),
         ({"since_ns": 200 * 10**9}, 2),
         ({"until_ns": 200 * 10**9}, 1),
         ({"label": "score", "min_value": 0.5}, 1),
