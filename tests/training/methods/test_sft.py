@@ -253,9 +253,7 @@ def test_a_run_that_was_cut_short_stops_where_it_would_have(
 def test_weights_on_other_layers_are_refused_with_the_layers(base_model: Path, tmp_path: Path) -> None:
     few = load_recipe("sft", {"lora.target_modules": ["q_proj"], "trl.max_steps": 1})
     train(tmp_path, base_model, samples(), few)
-    with pytest.raises(
-        ConfigError, match=r"worker@1 is on the layers q_proj, the recipe says down_proj, .*: add --set"
-    ):
+    with pytest.raises(ConfigError, match=r"worker@1 is on the layers q_proj, the recipe says down_proj, "):
         train(tmp_path, base_model, samples(), short(), start="worker@1")
     dropping = load_recipe("sft", {"lora.target_modules": ["q_proj"], "lora.dropout": 0.5, "trl.max_steps": 1})
     train(tmp_path, base_model, samples(), dropping, start="worker@1")
