@@ -116,7 +116,7 @@ async def test_calls_at_once_are_written_in_the_form_of_the_agent(form: str) -> 
 
 
 def test_the_form_that_the_page_shows_is_the_one_that_is_read() -> None:
-    page = Path(__file__).parents[3] / "training" / "README.md"
+    page = Path(__file__).parents[3] / "training" / "data" / "README.md"
     blocks = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     (block,) = [one for one in blocks if "demonstration" in one]
     alone, planned = (Task.model_validate_json(line) for line in block.splitlines())

@@ -23,7 +23,7 @@ from journeyman.training.data.samples import (
     write_samples,
 )
 
-README = Path(__file__).parents[3] / "training" / "README.md"
+README = Path(__file__).parents[3] / "training" / "data" / "README.md"
 
 # Python's splitlines would break a row at the line separators of Unicode, which JSON leaves as they are.
 TEXT = SFTSample(
