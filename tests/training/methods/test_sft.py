@@ -106,7 +106,8 @@ class TestRefused:
 def test_an_explanation_refuses_what_a_training_would(
     base_model: Path, tmp_path: Path, values: dict[str, Any], complaint: str
 ) -> None:
-    job: dict[str, Any] = {"agent": "worker", "base_model": base_model, "workspace": Workspace(tmp_path / ".journeyman")}
+    workspace = Workspace(tmp_path / ".journeyman")
+    job: dict[str, Any] = {"agent": "worker", "base_model": base_model, "workspace": workspace}
     with pytest.raises(ConfigError, match=complaint):
         plan_job(samples(), recipe=short(**values), **job)
     with pytest.raises(TrainingError, match="no samples to train worker on"):
