@@ -1,10 +1,10 @@
 """Lineage, both ways: from an adapter down to the spans it learned from, and from a span up to what came of it.
 
-A dataset's rows name their spans, an adapter names its dataset by digest, and its parent. Nothing else is needed.
+A dataset's rows name their spans, an adapter names its dataset by digest, its parent and its start. That is all.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ State = Literal["recorded", "deleted", "unknown"]
 """`unknown`: neither recorded here nor deleted here."""
 
 
-How = Literal["trained on it", "trained to replace it", "trained on its replies"]
+How = Literal["trained on it", "trained to replace it", "trained from its weights", "trained on its replies"]
 
 
 class Source(Record):
@@ -72,6 +72,8 @@ class AdapterLineage(Record):
     adapter: Adapter
     parents: tuple[str, ...]
     """The policies that it and its parents were trained to replace, `base` last."""
+    starts: tuple[str, ...]
+    """The policies whose weights it and those started from, `base` last."""
     datasets: tuple[Path, ...]
     """Files with the rows that it was trained on; empty where there is none any more."""
     sources: tuple[Source, ...]
@@ -133,7 +135,8 @@ class _Family:
         rows = datasets[0].rows if datasets else ()
         return AdapterLineage(
             adapter=adapter,
-            parents=tuple(self._parents(adapter)),
+            parents=tuple(self._above(adapter.parent, lambda one: one.parent)),
+            starts=tuple(self._above(adapter.start, lambda one: one.start)),
             datasets=tuple(dataset.path for dataset in datasets),
             sources=tuple(self._sources(rows)),
             children=self._children(adapter, frozenset({adapter.policy})),
@@ -165,25 +168,28 @@ class _Family:
                 found.append(Use(path=dataset.path, digest=dataset.digest, **more))
         return tuple(found)
 
-    def _parents(self, adapter: Adapter) -> Iterator[str]:
+    def _above(self, policy: str, above: Callable[[Adapter], str]) -> Iterator[str]:
         known = {one.policy: one for one in self._adapters}
-        parent = adapter.parent
         for _ in range(len(known) + 1):
-            yield parent
-            if parent not in known:
+            yield policy
+            if policy not in known:
                 break
-            parent = known[parent].parent
+            policy = above(known[policy])
 
     def _children(self, adapter: Adapter, above: frozenset[str]) -> tuple[Descendant, ...]:
-        """What was trained to replace the adapter, or on its own replies; `above` are told of already."""
+        """What was trained from the adapter's weights, to replace it or on its replies, but for those `above`."""
         taught = {
             one.digest for one in self._datasets if any(side.policy == adapter.policy for side in _sides(one.rows))
         }
         children = []
         for one in self._adapters:
-            replaces = one.parent == adapter.policy
-            if one.policy not in above and (replaces or one.dataset_digest in taught):
-                how: How = "trained to replace it" if replaces else "trained on its replies"
+            links: dict[How, bool] = {
+                "trained from its weights": one.start == adapter.policy,
+                "trained to replace it": one.parent == adapter.policy,
+                "trained on its replies": one.dataset_digest in taught,
+            }
+            how = next((how for how, linked in links.items() if linked), None)
+            if one.policy not in above and how is not None:
                 children.append(self._descendant(one, how, above))
         return tuple(children)
 

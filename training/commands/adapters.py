@@ -34,6 +34,8 @@ class AdapterRow(Record):
     """Samples it was trained on."""
     dataset_digest: str | None = None
     parent: str | None = None
+    start: str | None = None
+    """The policy whose weights its training started from."""
     verdict: str | None = None
     mlflow_version: str | None = None
     error: str | None = None
@@ -153,6 +155,7 @@ def _row(folder: Path, state: State) -> AdapterRow:
         rows=adapter.rows,
         dataset_digest=adapter.dataset_digest,
         parent=adapter.parent,
+        start=adapter.start,
         verdict=verdict.decision if verdict else None,
         mlflow_version=registration.version if registration else None,
     )
@@ -162,9 +165,10 @@ def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return
-    table = Table("adapter", "state", "rows", "dataset", "parent", "verdict", "MLflow", box=None, pad_edge=False)
+    columns = ("adapter", "state", "rows", "dataset", "parent", "start", "verdict", "MLflow")
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        cells = (row.rows, (row.dataset_digest or "")[:12], row.parent, row.verdict, row.mlflow_version)
+        cells = (row.rows, (row.dataset_digest or "")[:12], row.parent, row.start, row.verdict, row.mlflow_version)
         table.add_row(row.policy, row.state, *("-" if cell in (None, "") else str(cell) for cell in cells))
     out.print(table)
     for row in rows:

@@ -12,6 +12,7 @@ from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import SFTSample, read_samples
@@ -55,13 +56,15 @@ def train(
 
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
+    if explain and dry_run:
+        raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, SFTSample)
     base_model = pull_model(model or workspace.config.server.model)
     if explain:
-        plan = plan_job(samples, settings, base_model)
+        plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
         emit(plan, as_json, lambda: _show_plan(plan))
         return
     if dry_run:

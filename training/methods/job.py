@@ -132,8 +132,18 @@ def train_adapter(
         return adapter
 
 
-def plan_job(samples: Sequence[SFTSample], recipe: Recipe, base_model: Path) -> Plan:
-    """What `train_adapter` would do; nothing is trained. Raises `ConfigError` and `TrainingError` like it."""
+def plan_job(
+    samples: Sequence[SFTSample],
+    *,
+    agent: str,
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    start: str = BASE,
+) -> Plan:
+    """What `train_adapter` would do; nothing is trained. Raises like it."""
+    _check(samples, agent, recipe, workspace)
+    _start(start, recipe, base_model, workspace)
     with method_of(recipe) as method:
         return method.plan(samples, recipe, base_model)
 

@@ -61,13 +61,15 @@ class Plan(Record):
     """Rows whose loss says when to stop; nothing is learned from them."""
     batch: int
     """Rows of an optimiser step."""
+    epoch_steps: int
+    """Steps in which each row is seen once; the last one of them may have fewer rows."""
     steps: int
     """Steps at most; training may stop earlier where rows are held out."""
     choices: tuple[Choice, ...]
 
     @property
     def epochs(self) -> float:
-        return self.steps * self.batch / self.rows
+        return self.steps / self.epoch_steps
 
     @property
     def trl(self) -> dict[str, Any]:
@@ -76,8 +78,14 @@ class Plan(Record):
         return {choice.key.removeprefix("trl."): choice.value for choice in told}
 
     def __str__(self) -> str:
-        held_out = f", {self.held_out} rows held out to stop early" if self.held_out else ""
-        return f"{self.epochs:.1f} epochs of {self.rows} rows, {self.steps} steps{held_out}"
+        rows, steps = _counted(self.rows, "row"), _counted(self.steps, "step")
+        return f"{self.epochs:.1f} epochs of {rows}, {steps}{self._aside()}"
+
+    def _aside(self) -> str:
+        if self.held_out:
+            return f", {_counted(self.held_out, 'row')} held out to stop early"
+        share = next(choice.value for choice in self.choices if choice.key == "eval.share")
+        return ", no row held out: every run has more rows than eval.share allows" if share else ""
 
 
 class Trial(Record):
@@ -108,10 +116,7 @@ class Fitted(Record):
 
 def hold_out(samples: Sequence[SFTSample], recipe: Recipe) -> tuple[list[SFTSample], list[SFTSample]]:
     """The samples to learn from, and those held out; all of one run are on one side, by a hash of its trace id."""
-    share = recipe.eval.share
-    if share is None:
-        share = HELD_OUT_SHARE if len(samples) >= HELD_OUT_FROM and not _fixed_steps(recipe) else 0.0
-    wanted = min(round(share * len(samples)), HELD_OUT_MOST)
+    wanted = min(round(_share(recipe, len(samples)) * len(samples)), HELD_OUT_MOST)
     runs: dict[str, int] = {}
     for sample in samples:
         runs[sample.trace_id] = runs.get(sample.trace_id, 0) + 1
@@ -127,25 +132,49 @@ def hold_out(samples: Sequence[SFTSample], recipe: Recipe) -> tuple[list[SFTSamp
 def plan_training(recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs: Mapping[str, Any]) -> Plan:
     """`given` is the recipe's table `[trl]`, `theirs` are the defaults of TRL that a reader wants to know."""
     rules = _Rules(given, facts)
-    ruled = rules.choices()
-    choices = [*_told(recipe, given), *(choice for choice in ruled if choice.key.removeprefix("trl.") not in given)]
+    left = [choice for choice in rules.choices() if choice.key.removeprefix("trl.") not in given]
+    choices = [*_told(recipe, given, facts), *left]
     known = {choice.key for choice in choices}
     choices += [
         Choice(key=f"trl.{name}", value=value, source="TRL", why="TRL's default")
         for name, value in theirs.items()
         if f"trl.{name}" not in known
     ]
-    return Plan(rows=facts.rows, held_out=facts.held_out, batch=rules.batch, steps=rules.steps, choices=tuple(choices))
+    return Plan(
+        rows=facts.rows,
+        held_out=facts.held_out,
+        batch=rules.batch,
+        epoch_steps=rules.epoch_steps,
+        steps=rules.steps,
+        choices=tuple(choices),
+    )
 
 
-def _told(recipe: Recipe, given: Mapping[str, Any]) -> list[Choice]:
+def _told(recipe: Recipe, given: Mapping[str, Any], facts: Facts) -> list[Choice]:
     lora = recipe.lora.model_dump(mode="json")
     told = {**{f"lora.{name}": value for name, value in lora.items()}, **{f"trl.{k}": v for k, v in given.items()}}
-    return [Choice(key=key, value=value, source="recipe", why="the recipe says so") for key, value in told.items()]
+    if recipe.eval.share is not None:
+        told["eval.share"] = recipe.eval.share
+    if facts.held_out:
+        told["eval.patience"] = recipe.eval.patience
+    choices = [Choice(key=key, value=value, source="recipe", why="the recipe says so") for key, value in told.items()]
+    if recipe.eval.share is None:
+        share = _share(recipe, facts.rows + facts.held_out)
+        why = f"a tenth of {HELD_OUT_FROM} rows or more, unless trl.max_steps says how long"
+        choices.append(Choice(key="eval.share", value=share, source="rule", why=why))
+    return choices
 
 
-def _fixed_steps(recipe: Recipe) -> bool:
-    return int(getattr(recipe, "trl", {}).get("max_steps", -1)) > 0
+def _share(recipe: Recipe, rows: int) -> float:
+    """Of the rows, held out."""
+    if recipe.eval.share is not None:
+        return recipe.eval.share
+    fixed = getattr(recipe, "trl", {}).get("max_steps", -1) > 0
+    return HELD_OUT_SHARE if rows >= HELD_OUT_FROM and not fixed else 0.0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Rules:
@@ -159,7 +188,7 @@ class _Rules:
         self._pieces = int(given.get("gradient_accumulation_steps") or pieces)
         self.batch = self._piece * self._pieces
         """Rows of an optimiser step."""
-        epoch = max(1, ceil(ceil(facts.rows / self._piece) / self._pieces))
+        self.epoch_steps = epoch = ceil(ceil(facts.rows / self._piece) / self._pieces)
         often = min(MOST_EPOCHS, max(LEAST_EPOCHS, ceil(STEPS / epoch)))
         self._epochs = float(given.get("num_train_epochs", often))
         self._limit = int(given.get("max_steps", -1))

@@ -8,12 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -27,6 +28,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 from transformers.utils.logging import disable_progress_bar
 from trl.trainer.sft_config import SFTConfig
@@ -74,20 +76,22 @@ def fit(
     assert isinstance(model, PeftModel)
     # Autocast makes LoRA's float32 weights bfloat16 for each product; PEFT would make the far larger inputs float32.
     with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
-        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        _go_on(trainer, checkpoint)
     _save(model, partial / "adapter")
     return Fitted(
         seconds=watch.seconds,
         probe=_probe(model, rows.learned[0]["input_ids"][-PROBE_TOKENS:]),
         steps=trainer.state.global_step,
-        epochs=round(trainer.state.global_step * rows.plan.batch / rows.plan.rows, 3),
+        epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
         eval_loss=trainer.state.best_metric,
     )
 
 
 def plan(samples: Sequence[SFTSample], recipe: SFTRecipe, base_model: Path) -> Plan:
     """What `fit` would do."""
-    return read_rows(samples, recipe, base_model).plan
+    rows = read_rows(samples, recipe, base_model)
+    _arguments(rows.plan.trl | recipe.trl, Path(CHECKPOINTS), evaluates=bool(rows.held_out))
+    return rows.plan
 
 
 def attempt(
@@ -144,19 +148,37 @@ def prepare(
     disable_progress_bars()
     arguments = _arguments(rows.plan.trl | recipe.trl, checkpoints, evaluates=bool(rows.held_out))
     base = _base(base_model, longest=max(len(row["input_ids"]) for row in [*rows.learned, *rows.held_out]))
-    trainer = CompletionTrainer(
-        model=base if start is None else PeftModel.from_pretrained(base, str(start), is_trainable=True),
-        args=arguments,
-        train_dataset=Dataset.from_list(rows.learned),
-        eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
-        processing_class=rows.tokenizer,
-        data_collator=WeightCollator(rows.tokenizer.pad_token_id),
-        peft_config=None if start is not None else _lora(recipe, base_model),
-    )
+    try:
+        trainer = CompletionTrainer(
+            model=base if start is None else _begun(base, start, recipe),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows.learned),
+            eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+            processing_class=rows.tokenizer,
+            data_collator=WeightCollator(rows.tokenizer.pad_token_id),
+            peft_config=None if start is not None else _lora(recipe, base_model),
+        )
+    except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
+        raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
     trainer.remove_callback(PrinterCallback)
     if rows.held_out:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
     return trainer
+
+
+def _go_on(trainer: "CompletionTrainer", checkpoint: Checkpoint | None) -> None:
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint.folder / TRAINER_STATE_NAME))
+    if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder))
+        return
+    trainer.state = state  # Nothing but the end was cut short; to train on would be another step.
+    if trainer.eval_dataset is None:
+        trainer._load_from_checkpoint(str(checkpoint.folder))
+    else:
+        trainer._load_best_model()
 
 
 class CompletionTrainer(SFTTrainer):
@@ -233,9 +255,16 @@ class _Watch(TrainerCallback):
 
 
 def _given(recipe: SFTRecipe) -> dict[str, Any]:
-    known = {field.name for field in fields(SFTConfig) if field.init}
-    if unknown := set(recipe.trl) - known:
+    """The recipe's table `[trl]`, once each value is of the type that TRL says."""
+    hints = get_type_hints(SFTConfig)
+    known = {field.name: hints[field.name] for field in fields(SFTConfig) if field.init}
+    if unknown := recipe.trl.keys() - known:
         raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's SFTConfig takes")
+    for key, value in recipe.trl.items():
+        try:
+            TypeAdapter(known[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
     return recipe.trl
 
 
@@ -259,6 +288,7 @@ def _arguments(given: Mapping[str, Any], folder: Path, *, evaluates: bool) -> SF
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
         "prediction_loss_only": True,
+        "restore_callback_states_from_checkpoint": True,  # How often their loss has not fallen counts on.
     }
     try:
         return SFTConfig(**(ours | (stops if evaluates else {}) | dict(given)))
@@ -293,6 +323,22 @@ def _base(folder: Path, *, longest: int) -> PreTrainedModel:
         use_safetensors=True,
     )
     return model
+
+
+def _begun(base: PreTrainedModel, start: Path, recipe: SFTRecipe) -> PeftModel:
+    """The adapter in `start`, to go on from."""
+    config = LoraConfig.from_pretrained(str(start))
+    head = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = [name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    targets = recipe.lora.target_modules
+    asked = {name.rpartition(".")[2] for name in linear} if targets == "all-linear" else set(targets)
+    if asked != (theirs := set(config.target_modules)):
+        raise ConfigError(
+            f"{start.name} is on the layers {', '.join(sorted(theirs))}, the recipe says {', '.join(sorted(asked))}: "
+            f"add --set 'lora.target_modules={json.dumps(sorted(theirs))}', or start from the base model"
+        )
+    config.lora_dropout = recipe.lora.dropout
+    return PeftModel.from_pretrained(base, str(start), is_trainable=True, config=config)
 
 
 def _lora(recipe: SFTRecipe, base_model: Path) -> LoraConfig:

@@ -200,7 +200,7 @@ def _adapter(found: "AdapterLineage") -> Tree:
     adapter = found.adapter
     tree = Tree(f"[bold]{adapter.policy}[/] · {adapter.method} · {adapter.digest[:12]}")
     tree.add(f"base model {adapter.base_digest[:12]} · recipe {adapter.recipe_digest[:12]}")
-    tree.add(f"trained to replace {' ← '.join(found.parents)}")
+    tree.add(f"trained to replace {' ← '.join(found.parents)}, from the weights of {' ← '.join(found.starts)}")
     paths = ", ".join(escape(path.name) for path in found.datasets) or "[yellow]its file is not there any more[/]"
     rows = tree.add(f"dataset {adapter.dataset_digest[:12]} · {_counted(adapter.rows, 'row')} · {paths}")
     runs = rows.add(_learned(found)) if found.sources else rows

@@ -46,10 +46,11 @@ class Farm:
         (self.workspace.datasets / name).write_bytes(contents)
         return sha256(contents).hexdigest()
 
-    def adapter(self, policy: str, dataset: str, parent: str = "base") -> None:
+    def adapter(self, policy: str, dataset: str, parent: str = "base", start: str = "base") -> None:
         path = self._make_adapter(policy) / RECORD
         adapter = Adapter.model_validate_json(path.read_bytes())
-        path.write_text(adapter.model_copy(update={"dataset_digest": dataset, "parent": parent}).model_dump_json())
+        more = {"dataset_digest": dataset, "parent": parent, "start": start}
+        path.write_text(adapter.model_copy(update=more).model_dump_json())
 
     def of_adapter(self, name: str) -> AdapterLineage:
         found = trace_lineage(self.workspace, name)
@@ -97,6 +98,18 @@ def test_an_adapter_whose_dataset_was_overwritten_still_has_a_lineage(farm: Farm
     farm.dataset("rows.jsonl", farm.run())
     found = farm.of_adapter("worker@1")
     assert (found.datasets, found.sources) == ((), ())
+
+
+def test_an_adapter_says_whose_weights_it_started_from_and_what_went_on_from_its_own(farm: Farm) -> None:
+    digests = [farm.dataset(f"{number}.jsonl", farm.run()) for number in range(3)]
+    farm.adapter("worker@1", digests[0])
+    farm.adapter("worker@2", digests[1], start="worker@1")
+    farm.adapter("worker@3", digests[2], start="worker@2")
+    assert farm.of_adapter("worker@3").starts == ("worker@2", "worker@1", "base")
+    assert farm.of_adapter("worker@3").parents == ("base",)
+    (child,) = farm.of_adapter("worker@1").children
+    (grandchild,) = child.children
+    assert (child.policy, child.how, grandchild.policy) == ("worker@2", "trained from its weights", "worker@3")
 
 
 def test_parents_and_children_go_all_the_way(farm: Farm) -> None:

@@ -35,6 +35,7 @@ def test_a_damaged_adapter_is_listed_with_what_is_wrong(run: Any, make_adapter: 
     make_adapter("worker@1")
     (make_adapter("worker@2") / "adapter_model.safetensors").unlink()
     whole, damaged = run.json("adapters", "list")
+    assert (whole["parent"], whole["start"]) == ("base", "base")
     assert whole["error"] is None and "no such file" in damaged["error"]
     assert "no such file" in run("adapters", "list").stderr
 

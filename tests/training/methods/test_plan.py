@@ -67,6 +67,26 @@ def test_larger_models_learn_slower_and_save_memory() -> None:
     assert planned(100, parameters=7 * 10**9).trl["gradient_checkpointing"]
 
 
+@pytest.mark.parametrize(("rows", "epochs"), [(1, 8), (4, 8), (9, 8), (17, 8)])
+def test_a_last_step_of_fewer_rows_makes_no_epoch_longer(rows: int, epochs: float) -> None:
+    plan = planned(rows)
+    assert plan.epochs == plan.trl["num_train_epochs"] == epochs
+
+
+def test_what_is_held_out_is_among_the_choices() -> None:
+    shares = {choice.key: (choice.value, choice.source) for choice in planned(90, held_out=10).choices}
+    assert shares["eval.share"] == (0.1, "rule") and shares["eval.patience"] == (3, "recipe")
+
+
+def test_a_share_that_holds_nothing_out_is_said() -> None:
+    recipe = load_recipe("sft", {"eval.share": 0.5})
+    (sample,) = samples(1)
+    assert hold_out([sample], recipe) == ([sample], [])
+    facts = Facts(rows=1, held_out=0, longest=100, parameters=1)
+    told = "8.0 epochs of 1 row, 8 steps, no row held out: every run has more rows than eval.share allows"
+    assert str(plan_training(recipe, {}, facts, {})) == told
+
+
 def test_what_is_planned_is_said() -> None:
     assert str(planned(526, held_out=52)) == "3.0 epochs of 526 rows, 198 steps, 52 rows held out to stop early"
 

@@ -26,6 +26,11 @@ def test_every_recipe_of_the_package_parses(path: Path) -> None:
         ('[lora]\ntarget_modules = ["lm_head"]', "vLLM can't serve an adapter on lm_head"),
         ('[trl]\noutput_dir = "here"', "'trl': output_dir can't be set: checkpoints belong to the workspace"),
         ("[trl]\npacking = true", "'trl': packing can't be set"),
+        ('[trl]\nloss_type = "dft"', "'trl': loss_type can't be set"),
+        ("[trl]\nmax_steps = 0", "'trl': max_steps is 0: write a number from 1 on"),
+        ("[trl]\nnum_train_epochs = nan", "'trl': num_train_epochs is nan: write a number above 0"),
+        ("[trl]\nsave_steps = 0.5", "'trl': save_steps is 0.5: write a number from 1 on"),
+        ("[trl]\nper_device_train_batch_size = -1", "'trl': per_device_train_batch_size is -1: write a number"),
         ("[trl", "not valid TOML"),
     ],
 )

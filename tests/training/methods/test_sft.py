@@ -18,11 +18,11 @@ import pytest
 from journeyman.runtime.adapters.adapter import Adapter, load_adapter, read_probe
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, train_adapter, try_job
+from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
 from journeyman.training.methods.plan import Plan
 from journeyman.training.methods.recipe import Recipe
 from journeyman.training.methods.sft import SFTRecipe
@@ -93,6 +93,38 @@ class TestRefused:
     def test_a_rank_that_the_server_cannot_take(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"lora.r is 64, the server takes 8"):
             train(tmp_path, tmp_path, samples(), load_recipe("sft", {"lora.r": 64}))
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"max_steps": "x"}, 'trl.max_steps = "x": Input should be a valid integer'),
+        ({"weight_decay": "x"}, 'trl.weight_decay = "x": Input should be a valid number'),
+        ({"optim": "magic"}, "trl: magic is not a valid OptimizerNames"),
+    ],
+)
+def test_an_explanation_refuses_what_a_training_would(
+    base_model: Path, tmp_path: Path, values: dict[str, Any], complaint: str
+) -> None:
+    workspace = Workspace(tmp_path / ".journeyman")
+    job: dict[str, Any] = {"agent": "worker", "base_model": base_model, "workspace": workspace}
+    with pytest.raises(ConfigError, match=complaint):
+        plan_job(samples(), recipe=short(**values), **job)
+    with pytest.raises(TrainingError, match="no samples to train worker on"):
+        plan_job([], recipe=short(), **job)
+    with pytest.raises(AdapterError, match="there is no adapter worker@9"):
+        plan_job(samples(), recipe=short(), start="worker@9", **job)
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("key", "value"), [("lora.target_modules", ["magic"]), ("lora.target_modules", []), ("trl.seed", -1)]
+)
+def test_what_a_library_refuses_of_a_recipe_is_one_line(
+    base_model: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match="the recipe can't be used: "):
+        train(tmp_path, base_model, samples(), load_recipe("sft", {key: value}))
 
 
 @dataclass(frozen=True)
@@ -190,6 +222,44 @@ def test_it_stops_when_held_out_rows_are_learned_no_more_and_keeps_the_best_weig
     assert adapter.steps is not None and adapter.steps < 12
     assert adapter.eval_loss is not None
     assert adapter.epochs == adapter.steps * 2 / 4
+
+
+@pytest.mark.train
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("before_the_end", [0, 1])
+def test_a_run_that_was_cut_short_stops_where_it_would_have(
+    base_model: Path, tmp_path: Path, before_the_end: int
+) -> None:
+    trl = {"max_steps": 12, "save_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 5e-2}
+    stops = {"eval.share": 0.34, "eval.patience": 3}
+    recipe = load_recipe("sft", stops | {f"trl.{key}": value for key, value in trl.items()})
+    kept = tmp_path / "kept"
+    partial = Path(".journeyman") / "adapters" / ".worker@1.partial"
+
+    def keep(step: int, total: int, loss: float) -> None:
+        # The folder as a kill at this step would leave it: with the checkpoints of the steps before.
+        shutil.rmtree(kept / str(step), ignore_errors=True)
+        shutil.copytree(tmp_path / "whole" / partial, kept / str(step) / partial)
+
+    whole = train(tmp_path / "whole", base_model, samples(), recipe, on_step=keep)
+    assert whole.steps is not None and 3 < whole.steps < 12
+    cut = kept / str(whole.steps - before_the_end)
+    best = json.loads(next((cut / partial / "checkpoints").glob("*/trainer_state.json")).read_text())
+    assert best["best_metric"] is not None
+    times = {"train_seconds", "created_ns"}
+    assert train(cut, base_model, samples(), recipe).model_dump(exclude=times) == whole.model_dump(exclude=times)
+
+
+@pytest.mark.train
+def test_weights_on_other_layers_are_refused_with_the_layers(base_model: Path, tmp_path: Path) -> None:
+    few = load_recipe("sft", {"lora.target_modules": ["q_proj"], "trl.max_steps": 1})
+    train(tmp_path, base_model, samples(), few)
+    with pytest.raises(ConfigError, match=r"worker@1 is on the layers q_proj, the recipe says down_proj, "):
+        train(tmp_path, base_model, samples(), short(), start="worker@1")
+    dropping = load_recipe("sft", {"lora.target_modules": ["q_proj"], "lora.dropout": 0.5, "trl.max_steps": 1})
+    train(tmp_path, base_model, samples(), dropping, start="worker@1")
+    config = tmp_path / ".journeyman" / "adapters" / "worker@2" / "adapter_config.json"
+    assert json.loads(config.read_text())["lora_dropout"] == 0.5
 
 
 @pytest.mark.train
