@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -72,6 +72,7 @@ def test_tasks_of_one_set_are_no_leak_and_the_gravest_come_first() -> None:
     assert [leak.kind for leak in find_leaks(sets, NEAR)] == ["equal", "equal", "near"]
 
 
+@settings(deadline=None)
 @given(PROMPTS)
 def test_a_tie_holds_both_ways(prompts: list[str]) -> None:
     tasks = [task(prompt) for prompt in prompts]
