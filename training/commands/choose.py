@@ -47,7 +47,7 @@ SeedOption = Annotated[int, typer.Option(help="Another one makes --cap, --near a
 def choose_config(*, mix: str | None, cap: list[str] | None, no_injections: bool, **others: Any) -> ChooseConfig:
     """What was asked for; raises `ConfigError`."""
     values = {
-        "mix": {} if mix is None else dict(map(_weight, mix.split(","))),
+        "mix": {} if mix is None else _weights(mix),
         "caps": tuple(map(_cap, cap or ())),
         "injections": not no_injections,
         **others,
@@ -69,6 +69,14 @@ def show_chosen(chosen: Chosen) -> None:
     if chosen.held_out:
         sets = ", ".join(f"{name} {count}" for name, count in chosen.held_out.items())
         out.print(f"none of the rows written is of a held-out task ({sets})", markup=False)
+
+
+def _weights(mix: str) -> dict[str, float]:
+    weights = [_weight(text) for text in mix.split(",")]
+    names = [name for name, _ in weights]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--mix {mix}: {twice} has two weights; give each name one")
+    return dict(weights)
 
 
 def _weight(text: str) -> tuple[str, float]:

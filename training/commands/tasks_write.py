@@ -137,6 +137,8 @@ def _budget(named: Sequence[str]) -> Budget:
         name, equals, limit = text.partition("=")
         if not equals:
             raise ConfigError(f"--budget {text!r}: write KEY=NUMBER, as in tokens=50000 or model_calls=200")
+        if name in limits:
+            raise ConfigError(f"--budget names {name} twice: give it one limit")
         limits[name] = limit
     return parse_config(Budget, {"reserve": 0.0, **limits}, "--budget")
 

@@ -125,6 +125,9 @@ def _limit(budget: list[str]) -> dict[str, str]:
     for text, (key, _, number) in zip(budget, pairs, strict=True):
         if key not in Limit.model_fields or not number:
             raise ConfigError(f"--budget {text!r}: write cost=MONEY or tokens=NUMBER, as in cost=5")
+    keys = [key for key, _, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ConfigError(f"--budget names {twice} twice: give it one limit")
     return {key: number for key, _, number in pairs}
 
 

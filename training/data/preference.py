@@ -93,7 +93,7 @@ class PreferenceMining:
             self._complaints.went_on(turn, None)
             return reply
         outcome = self._outcomes.of(turn)
-        unfit = turn.unfit or self._unwanted(turn)
+        unfit = turn.unfit or reply.misformed or self._unwanted(turn)
         self._complaints.went_on(turn, call if unfit is None and self._is_enough(outcome) else None)
         self._group(reply, call, unfit, outcome)
         return None

@@ -71,6 +71,7 @@ def test_what_measures_cannot_be_asked_for(run: Any) -> None:
     [
         (("--mix", "own=-1"), "--mix own=-1: a weight is a number from 0 on; write e.g. teacher=1,own=0.5"),
         (("--mix", "teacher"), "--mix teacher: a weight is a number from 0 on; write e.g. teacher=1,own=0.5"),
+        (("--mix", "own=1,own=2"), "--mix own=1,own=2: own has two weights; give each name one"),
         (("--cap", "family=0"), f"--cap family=0: {MOST}"),
         (("--cap", "user=1.5"), f"--cap user=1.5: {MOST}"),
         (("--since", "of late"), "'of late' isn't a time: give 30m, 12h, 7d or 2w, or a date such as 2026-11-23"),

@@ -340,6 +340,11 @@ def test_a_teacher_that_is_down_takes_nothing_from_runs_that_were_made_before(
     assert len({*before["accepted"].values()} & {*after["accepted"].values()}) == TASKS - 3
 
 
+def test_a_budget_has_one_limit_of_each_kind(run: Any, lesson: tuple[str, ...]) -> None:
+    refused = run.error("teach", *lesson, "--teacher", "big", "--budget", "tokens=5", "--budget", "tokens=100")
+    assert str(refused) == "--budget names tokens twice: give it one limit"
+
+
 def test_each_agent_can_have_another_teacher(
     run: Any, lesson: tuple[str, ...], tmp_path: Path, teacher: Teacher, workspace: Workspace
 ) -> None:

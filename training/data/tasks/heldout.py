@@ -1,6 +1,5 @@
 """Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -11,6 +10,7 @@ from pydantic_core import from_json
 from journeyman.runtime.config import TaskSet
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
+from journeyman.traces.capture.redact import Redactor
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
 from journeyman.training.data.tasks.leaks import SUB_QUESTIONS, Tie, Ties
@@ -32,26 +32,29 @@ MOST_KNOWN = 2**18
 class HeldOut:
     """What is held out, and why a text may not be learned from."""
 
-    def __init__(self, sets: Mapping[str, Sequence[Task]], near: float) -> None:
-        """`near` as in `[tasks]` of `journeyman.toml`."""
-        self._set_of = [name for name, tasks in sets.items() for _ in tasks]
-        tasks = [task for tasks in sets.values() for task in tasks]
-        self._ids = {task.id: name for task, name in zip(tasks, self._set_of, strict=True)}
+    def __init__(
+        self, sets: Mapping[str, Sequence[Task]], near: float, recorded: Callable[[str], str] = lambda prompt: prompt
+    ) -> None:
+        """`near` as in `[tasks]` of `journeyman.toml`. `recorded` gives a prompt as it is recorded, with what is
+        blacked out; held out is the task in both forms."""
+        self.tasks = {name: len(tasks) for name, tasks in sets.items() if tasks}
+        """How many tasks of each set."""
+        both = [(name, form) for name, tasks in sets.items() for task in tasks for form in _forms(task, recorded)]
+        self._set_of = [name for name, _ in both]
+        tasks = [task for _, task in both]
+        self._ids = {task.id: name for name, task in both}
         self._ties = Ties(tasks, near)
         self._known: dict[bytes, str | None] = {}
 
     @classmethod
     def of(cls, workspace: Workspace) -> "HeldOut":
         """The sets that the workspace names; raises `ConfigError` where one can't be read."""
-        return cls(workspace_sets(workspace, HELD_OUT), workspace.config.tasks.near)
+        redactor = Redactor(workspace.config.traces.redact)
+        near = workspace.config.tasks.near
+        return cls(workspace_sets(workspace, HELD_OUT), near, lambda prompt: redactor.redact(prompt, set()))
 
     def __bool__(self) -> bool:
         return bool(self._set_of)
-
-    @property
-    def tasks(self) -> dict[str, int]:
-        """How many tasks of each set."""
-        return dict(Counter(self._set_of))
 
     def runs(self, store: TraceStore) -> dict[str, str]:
         """Why nothing of a run may be learned from, by trace id; the others are left out.
@@ -156,6 +159,11 @@ def _parsed(text: str) -> Any:
         return from_json(text)
     except ValueError:
         return text
+
+
+def _forms(task: Task, recorded: Callable[[str], str]) -> list[Task]:
+    form = task.model_copy(update={"prompt": recorded(task.prompt)})
+    return [task] if form.prompt == task.prompt else [task, form]
 
 
 def _gravity(tie: Tie) -> int:

@@ -195,6 +195,15 @@ def test_the_better_reply_is_worth_imitating(runs: Any, chat: Any, mine: Any) ->
     assert mine("preference", min_score=0.75)[0] == []
 
 
+def test_a_reply_that_is_not_the_json_that_was_asked_for_is_never_chosen(runs: Any, chat: Any, mine: Any) -> None:
+    runs.run(chat("two", OUTPUT_TYPE="json"), score=1.0)
+    runs.run(chat('{"answer": "2"}', OUTPUT_TYPE="json"), score=0.5)
+    runs.run(chat("nine", OUTPUT_TYPE="json"), score=0.0)
+    pairs, mining = mine("preference")
+    assert [said(pair)[1:3] for pair in pairs] == [('{"answer": "2"}', "nine")]
+    assert mining.refused == {"a reply that isn't the JSON that was asked for": 1}
+
+
 def test_a_run_of_a_gate_is_never_a_side(runs: Any, chat: Any, mine: Any) -> None:
     runs.run(chat(MOONS), score=1.0, purpose="gate")
     runs.run(chat("9 moons"), score=0.0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.log import SpanLog
+from journeyman.traces.capture.redact import Redactor
 from journeyman.traces.capture.tracer import AttributeValue, Tracer
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
@@ -113,6 +114,18 @@ def test_no_row_in_which_somebody_asks_a_held_out_question_is_mined(runs: Runs, 
 def test_a_recorded_task_is_tied_by_all_that_it_says(runs: Runs, more: dict[str, Any], reason: str) -> None:
     runs.run(FREE, **more)
     assert runs.mine().refused == {reason: 1}
+
+
+def test_a_run_is_told_by_what_redaction_left_of_its_task_too(runs: Runs, workspace: Workspace) -> None:
+    letter = "Answer lena.maria.hoffmann@example.com and peter.alexander.gruber@example.org, both of them"
+    gate = workspace.root.parent / "gate.jsonl"
+    gate.write_text(Task(id="g", prompt=letter).model_dump_json() + "\n")
+    config = workspace.root.parent / PROJECT_FILE
+    config.write_text(f'[traces]\nredact = ["email"]\n[tasks]\nnear = 0.95\ngate = "{gate}"\n')
+    held_out = HeldOut.of(Workspace(workspace.root))
+    runs.run(Redactor(["email"]).redact(letter, set()))
+    assert runs.mine(held_out).refused == {"a task of gate": 1}
+    assert held_out.tasks == {"gate": 1}
 
 
 @pytest.mark.parametrize("metadata", [{"sub_questions": "Who?"}, {"sub_questions": [1]}, {"sub_questions": {"a": 1}}])
