@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from journeyman.runtime.console import out
@@ -18,17 +18,19 @@ TEXT = 60
 SHOWN = 10
 """Rows of one fault, or numbers of rows, that are shown; `--json` has all."""
 LEARNED = "bold green"
+LISTED = ("digest", "kind", "rows", "agents", "origins", "state")
 
 
 def show_list(listed: Sequence[Listed]) -> None:
     if not listed:
         out.print("no datasets: `journeyman mine` writes one")
         return
-    table = Table("dataset", "digest", "kind", "rows", "agents", "origins", "state", box=None)
+    # A name is told whole, for it is what the other commands take.
+    table = Table(Column("dataset", overflow="fold"), *LISTED, box=None)
     for each in listed:
         card = each.card
         of_rows = ("", "", "", "") if card is None else (card.kind, f"{card.rows:,}", *_names(card))
-        table.add_row(line(each.path.name), (each.digest or "")[:12], *map(Text, of_rows), each.state)
+        table.add_row(Text(visible(each.path.name)), (each.digest or "")[:12], *map(Text, of_rows), each.state)
     out.print(table)
     for each in listed:
         if each.fault is not None:
