@@ -117,7 +117,8 @@ def train_adapter(
         _reserve(partial, job)
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
-        with track(mlflow_uri, partial, policy=policy, job=job.model_dump(), recipe=recipe.model_dump()) as run:
+        told = job.model_dump(exclude_none=True)  # MLflow's tags have texts.
+        with track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe.model_dump()) as run:
             if dataset is not None:
                 run.learns_from(dataset, dataset_name(job.agent, job.method))
             steps = _Steps(checkpoint, run, on_step)
