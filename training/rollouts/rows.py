@@ -8,7 +8,7 @@ class TurnRow(Record):
 
     agent: str
     role: str
-    """What the agent did in that turn, such as `plan` or the number of its call; see `groups`."""
+    """Which turn of the agent's work it is, and whether it answers a complaint: `turn 2 again`."""
     group: str
     """Rows of one group are compared with each other, and with nothing else."""
     trace_id: str
@@ -20,10 +20,10 @@ class TurnRow(Record):
     reward: float
     """What the turn came to, before it is compared."""
     advantage: float
-    """How much better than the rest of its group, normalised over the agent's turns."""
+    """How much better than the mean of its group, divided as `[rollouts] scale` says."""
     weight: float = 1.0
-    """Of the row in the loss; 0 masks it, as for a reply that was cut off."""
+    """Factor on the row's loss."""
     truncated: bool = False
     """The reply was cut off at its limit."""
     version: int
-    """The number N of the adapter `agent@N` that sampled it; 0 for the base model."""
+    """Steps that the weights had learned for which sampled it, 0 at first."""
