@@ -14,12 +14,9 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
-from journeyman.training.commands.evaluate import SCORER, ScorerOption
-from journeyman.training.commands.train_online import Rolled, train_on_rollouts
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.plan import Plan, Trial
 from journeyman.training.methods.recipe import Recipe, Step, read_override
@@ -28,8 +25,8 @@ from journeyman.training.methods.recipe import Recipe, Step, read_override
 def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
     data: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
-    ] = None,
+        str, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
@@ -38,13 +35,6 @@ def train(
         str | None,
         typer.Option("--from", metavar="POLICY", help="Start from these weights, e.g. clerk@2 or base"),
     ] = None,
-    crew: Annotated[
-        Path | None, typer.Option("--crew", metavar="FILE", help="For grpo: the crew that is rolled out")
-    ] = None,
-    tasks: Annotated[
-        Path | None, typer.Option("--tasks", metavar="FILE", help="For grpo: its tasks, JSON lines, or a set's name")
-    ] = None,
-    scorer: ScorerOption = SCORER,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show every number, where it is from and why; train nothing")
     ] = False,
@@ -65,23 +55,12 @@ def train(
     How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
     more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
 
-    The recipe grpo learns from no dataset but from what a crew does: --crew and --tasks instead of --data.
-
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
     if explain and dry_run:
         raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
-    if isinstance(settings, GRPORecipe):
-        if explain or dry_run:
-            raise ConfigError("what rollouts cost shows in the first round: leave out --explain and --dry-run")
-        asked = Rolled(agent=agent, data=data, crew=crew, tasks=tasks, scorer=scorer, start=start)
-        learned = train_on_rollouts(workspace, settings, asked, model, mlflow or workspace.mlflow_uri)
-        emit(learned, as_json, lambda: _show(learned, workspace))
-        return
-    if data is None or crew is not None or tasks is not None:
-        raise ConfigError(f"{settings.method} learns from a dataset: give --data, without --crew and --tasks")
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)
