@@ -43,6 +43,7 @@ class GRPORecipe(TRLRecipe):
     """How GRPO trains an adapter: the recipe `grpo` of the package, or a file that `train --recipe` names."""
 
     trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
+    driver: ClassVar = "journeyman.training.improve.explore:Explorer"
     learns_from: ClassVar = PromptSample
     starts_in_service: ClassVar = True
     reserved: ClassVar = {

@@ -30,7 +30,7 @@ from journeyman.training.methods.job import (
 )
 from journeyman.training.methods.method import method_of
 from journeyman.training.methods.rounds import OnlineMethod, OnRound, Round, Rounds
-from journeyman.training.rollouts.collect import Collected, Collector
+from journeyman.training.rollouts.collect import Collected, Collector, OnRun
 from journeyman.training.rollouts.sample import Exploring
 from journeyman.training.rollouts.shelf import keep_rows, shelve_rows
 from journeyman.training.rollouts.versions import Versions
@@ -57,6 +57,7 @@ def train_online(
     mlflow_uri: str | None = None,
     on_start: OnStart = lambda checkpoint: None,
     on_round: OnRound = lambda round: None,
+    on_run: OnRun = lambda made, runs: None,
 ) -> Adapter:
     """Trains `agent@number` on rollouts of `crew` on `tasks`, none of which may be held out; else as `train_adapter`.
 
@@ -106,6 +107,7 @@ def train_online(
             recipe.rollouts,
             recipe.rewards,
             mask_truncated=recipe.mask_truncated,
+            on_run=on_run,
         )
 
         def keep(number: int, collected: Collected) -> None:

@@ -110,6 +110,20 @@ class Round(Record):
         own = self.model_dump(exclude={"number", "refused", "step"}, exclude_none=True)
         return {**own, "staleness": self.staleness, **({} if self.step is None else self.step.logged)}
 
+    @property
+    def told(self) -> str:
+        """In one line, for people."""
+        parts = [
+            f"round {self.number}: score {self.score:.3f} over {self.runs} runs",
+            f"{self.rows} rows, {self.flat} of {self.groups} groups flat, {self.masked} rows masked",
+            f"sampled in {self.sample_seconds:.0f} s, swapped in {self.swap_ms:.0f} ms",
+        ]
+        if self.held_out is not None:
+            parts.insert(1, f"held-out tasks {self.held_out:.3f}")
+        if self.step is not None:
+            parts += [f"learned in {self.step.seconds:.0f} s", *map(str, self.step.alarms)]
+        return "; ".join(parts)
+
 
 OnRound = Callable[[Round], None]
 
