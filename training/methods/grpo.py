@@ -86,6 +86,8 @@ class GRPORecipe(TRLRecipe):
 
     @model_validator(mode="after")
     def _watched(self) -> "GRPORecipe":
+        if "eval" in self.model_fields_set:
+            raise ValueError("[eval] holds out rows, and grpo has tasks: set rollouts.held_out instead")
         if self.trl.get("beta") == 0 and self.alarms.model_fields_set & {"kl", "kl_most"}:
             raise ValueError("alarms.kl needs a reference: set trl.beta above 0, or remove it")
         return self
