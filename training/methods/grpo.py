@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue, field_validator, model_validator
 
-from journeyman.training.data.samples import PromptSample
+from journeyman.training.data.samples import RolloutSample
 from journeyman.training.methods.alarms import AlarmsTable
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import TRLRecipe
@@ -51,7 +51,7 @@ class GRPORecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
     driver: ClassVar = "journeyman.training.improve.explore:Explorer"
-    learns_from: ClassVar = PromptSample
+    learns_from: ClassVar = RolloutSample
     starts_in_service: ClassVar = True
     reserved: ClassVar = {
         **dict.fromkeys(
