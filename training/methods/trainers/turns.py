@@ -95,7 +95,7 @@ class TurnTrainer(GRPOTrainer):
             loss += float(self.training_step(self.model_wrapped, batch, None))
         limit = self.args.max_grad_norm or inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        rate = self._get_learning_rate()
+        rate = self.optimizer.param_groups[0]["lr"]
         if norm < inf and loss == loss:
             self.optimizer.step()
             self.lr_scheduler.step()
