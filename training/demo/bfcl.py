@@ -60,7 +60,7 @@ def caller_crew(tokens: int = 128) -> Crew:
 
 
 def call_score(task: Task, answer: str) -> float:
-    """1 where the answer is a call that BFCL's AST checker takes, else 0; raises `ConfigError` for another set's task."""
+    """1 for a call that BFCL's AST checker takes, else 0; raises `ConfigError` for a task of another set."""
     call = read_call(answer)
     if call is None:
         return 0.0

@@ -1,7 +1,7 @@
 """What makes a function call right: BFCL's AST checker for one call in Python, as a predicate.
 
-It is lenient about the spelling of texts (case, spaces, some marks) and takes a whole number for a float. It isn't about
-anything else: a missing, an unknown or a wrong argument makes the call wrong.
+It is lenient about the spelling of texts (case, spaces, some marks), and takes a whole number for a float. Nothing else
+is forgiven: a missing, an unknown or a wrong argument makes the call wrong.
 """
 
 import re
