@@ -47,12 +47,12 @@ def _fits(value: Any, possible: Sequence[Any], detail: Mapping[str, Any]) -> boo
     if named == "float" and type(value) is int:
         value = float(value)
     inner = TYPES[detail["items"]["type"]] if named in ("array", "tuple") else None
-    theirs = _type_of(possible)
-    if type(value) is wanted:
+    kind, theirs = type(value), _type_of(possible)
+    if kind is wanted:
         if inner is not None and not any(_holds(value, one, inner) for one in possible):
             return False
         other = theirs not in (None, wanted)
-    elif type(value) is theirs:
+    elif kind is theirs:
         other = True  # The set names a variable there, or its own value is of another type than it says.
     else:
         return False
