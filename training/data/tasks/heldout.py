@@ -1,5 +1,6 @@
 """Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -11,6 +12,7 @@ from journeyman.runtime.config import TaskSet
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.redact import Redactor
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
 from journeyman.training.data.tasks.leaks import SUB_QUESTIONS, Tie, Ties
@@ -171,6 +173,25 @@ def _gravity(tie: Tie) -> int:
 
 
 NOTHING = HeldOut({}, 1.0)
+
+
+def learnable_tasks(
+    workspace: Workspace, tasks: Sequence[Task], source: str, held_out: HeldOut | None = None
+) -> tuple[list[Task], dict[str, int]]:
+    """The tasks that agents may learn from, and how many they may not, by reason; `source` says where they are from.
+
+    `held_out` is by default the workspace's. Raises `ConfigError` where none is left.
+    """
+    known = HeldOut.of(workspace) if held_out is None else held_out
+    reasons = {task.id: known.task(task) for task in tasks}
+    counted = Counter(reason for reason in reasons.values() if reason is not None)
+    if tasks and all(reasons.values()):
+        told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())
+        raise ConfigError(
+            f"{source}: nobody may learn from any task of it: {told}; name the tasks that "
+            "`journeyman tasks split` sets apart for train"
+        )
+    return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
 
 
 def runs_of(store: TraceStore, tasks: Iterable[Task]) -> list[str]:
