@@ -267,9 +267,10 @@ class RFT:
         else:
             least = self._recipe.rft.min_score
             why = f"none of {len(episodes)} runs scored {least:g} or more, the mean is {score:.3f}"
-        ended = Counter(f"run {episode.status}" for episode in episodes if episode.status != "ok")
+        if ended := Counter(f"run {episode.status}" for episode in episodes if episode.status != "ok"):
+            why += f" ({_counted(ended)})"
         return (
-            f"{self._start} gives {self._agent} nothing to learn from: {why}{f' ({_counted(ended)})' if ended else ''}; "
+            f"{self._start} gives {self._agent} nothing to learn from: {why}; "
             "train on demonstrations first (`journeyman teach`), or raise rft.best_of"
         )
 

@@ -33,11 +33,12 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, las
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
+from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
+METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "rft": RFTRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 

@@ -1,4 +1,4 @@
-"""RFT: an agent imitates its own accepted runs, in rounds of sampling, keeping and SFT; `improve/rft.py` drives them."""
+"""RFT: an agent imitates its own accepted runs, in rounds of sampling and SFT, which `improve/rft.py` drives."""
 
 from typing import ClassVar, Literal
 
