@@ -241,7 +241,8 @@ def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, journal
     """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
     flight may still ask for them."""
     in_service = journal.in_service(adapter.agent)
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name != in_service]
+    # The weights of a training's steps, as in lookup@3.7, are that training's to unload.
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name != in_service and "." not in name]
     surplus = len(loaded) + 1 - max_loras
     if surplus > len(old):
         raise AdapterError(

@@ -17,10 +17,9 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import SFTSample, read_samples
-from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut, learnable_tasks
+from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut, less_held_out
 from journeyman.training.data.tasks.sets import read_set, workspace_sets
 from journeyman.training.evaluation.bench import bring_in
-from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.merged import merged_backend, merged_server
 from journeyman.training.improve.rft import RFT, Measured, Round
 from journeyman.training.methods.job import OnStart, train_adapter
@@ -38,7 +37,8 @@ MERGING_PAYS = 5_000
 class Told:
     """What is told of a job while it goes on; by default nothing is."""
 
-    def run(self, episode: Episode) -> None: ...
+    def run(self) -> None:
+        """A run begins."""
 
     def round(self, made: Round) -> None: ...
 
@@ -71,7 +71,7 @@ def rejection_sampling(
     told = told or Told()
     loaded, parent = load_crew(crew), Journal(workspace.journal).in_service(agent)
     held_out = _eval_tasks(workspace, recipe)
-    learnable, passed_over = learnable_tasks(workspace, tasks, source, _held_out(workspace, held_out))
+    learnable, passed_over = less_held_out(workspace, tasks, source, _held_out(workspace, held_out))
 
     def train(dataset: KnownDataset, *, start: str) -> Adapter:
         return train_adapter(

@@ -20,7 +20,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.storage.store import TraceStore
-from journeyman.traces.trace import Task, Turn
+from journeyman.traces.trace import Purpose, Task, Turn
 from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
@@ -116,7 +116,7 @@ class RFT:
         train: Train,
         held_out: Sequence[Task] = (),
         source: str = "",
-        on_run: Callable[[Episode], None] = lambda episode: None,
+        on_run: Callable[[], None] = lambda: None,
         on_round: Callable[[Round], None] = lambda made: None,
         on_measured: Callable[[Measured], None] = lambda measured: None,
     ) -> None:
@@ -201,23 +201,26 @@ class RFT:
 
         return sorted(self._tasks, key=tells)[: self._recipe.rft.tasks]
 
-    def _sampled(self, exploring: Exploring, policy: str, seeds: Sequence[int]) -> list[Episode]:
+    def _sampled(
+        self, exploring: Exploring, policy: str, seeds: Sequence[int], purpose: Purpose = "rollout"
+    ) -> list[Episode]:
         table = self._table(policy)
         episodes = sample_group(
             exploring,
             exploring.tasks,
             table,
-            self._folder(exploring, table),
+            self._folder(exploring, table, purpose),
             seeds=seeds,
             concurrency=self._recipe.rft.concurrency,
-            on_run=self._on_run,
+            purpose=purpose,
+            may_begin=self._begins,
         )
         self._per_run = fmean(episode.output_tokens for episode in episodes)
         return episodes
 
     def _measured(self, policy: str, backend: "Backend") -> Measured:
-        exploring = self._exploring(self._held_out, backend)._replace(purpose="evaluation")
-        episodes = self._sampled(exploring, policy, range(self._recipe.eval.samples))
+        exploring = self._exploring(self._held_out, backend)
+        episodes = self._sampled(exploring, policy, range(self._recipe.eval.samples), "evaluation")
         scores = defaultdict(list)
         for episode in episodes:
             scores[episode.task_id].append(episode.score)
@@ -229,7 +232,16 @@ class RFT:
 
     def _exploring(self, tasks: Sequence[Task], backend: "Backend") -> Exploring:
         scorer = self._recipe.rft.scorer
-        return Exploring(self._workspace, self._crew, self._agent, tasks, scorer, backend, self._source)
+        return Exploring(
+            workspace=self._workspace,
+            crew=self._crew,
+            agent=self._agent,
+            tasks=tasks,
+            held_out=(),
+            scorer=scorer,
+            backend=backend,
+            source=self._source,
+        )
 
     def _kept(self, good: Sequence[Episode]) -> list[str]:
         """Trace ids of the accepted runs that are learned from: of a task the best, each with other replies."""
@@ -285,15 +297,19 @@ class RFT:
         fallbacks = {name: behind for name, behind in table.fallbacks.items() if name != self._agent}
         return table.model_copy(update={"fallbacks": fallbacks})
 
+    async def _begins(self, task: Task) -> bool:
+        self._on_run()
+        return True
+
     @cached_property
     def _store(self) -> TraceStore:
         return self._workspace.store
 
-    def _folder(self, exploring: Exploring, table: PolicyTable) -> Path:
+    def _folder(self, exploring: Exploring, table: PolicyTable, purpose: Purpose) -> Path:
         """Of runs under those policies, whatever the job: one that goes on, or learns otherwise, makes none again."""
         answered = [table.model_dump(mode="json", exclude={"forms"}), exploring.backend.base_digest]
         crew = self._crew.model_dump_json(exclude={"tools"})
-        conditions = [self._agent, crew, *answered, self._recipe.rft.scorer, exploring.purpose]
+        conditions = [self._agent, crew, *answered, self._recipe.rft.scorer, purpose]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return self._workspace.root / FOLDER / key
 

@@ -17,7 +17,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.prices import Price
 from journeyman.traces.trace import Task
 from journeyman.training.data.accepted import Accepting
-from journeyman.training.data.tasks.heldout import learnable_tasks
+from journeyman.training.data.tasks.heldout import less_held_out
 from journeyman.training.evaluation.bench import Bench
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.spending import Estimate, Limit, Purse, estimate
@@ -121,7 +121,7 @@ class Teaching:
         """
         loaded = load_crew(crew)
         checked = loaded.model_copy(update={"verify": (*loaded.verify, *config.verify)})
-        teachable, passed_over = learnable_tasks(workspace, tasks, source)
+        teachable, passed_over = less_held_out(workspace, tasks, source)
         teachers = find_teachers(workspace, checked, teachable, named or {EVERYBODY: DEMONSTRATIONS})
         if teachers.without:
             passed_over[NO_DEMONSTRATION] = teachers.without

@@ -127,6 +127,23 @@ class HeldOut:
         return _REASONS[tie.kind].format(self._set_of[position])
 
 
+def less_held_out(
+    workspace: Workspace, tasks: Sequence[Task], source: str, held_out: HeldOut | None = None
+) -> tuple[list[Task], dict[str, int]]:
+    """The tasks that agents may learn from, and how many they may not, by reason; raises `ConfigError` where that is
+    none. `held_out` is by default what the workspace holds out."""
+    known = HeldOut.of(workspace) if held_out is None else held_out
+    reasons = {task.id: known.task(task) for task in tasks}
+    counted = Counter(reason for reason in reasons.values() if reason is not None)
+    if tasks and all(reasons.values()):
+        told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())
+        raise ConfigError(
+            f"{source}: nobody may learn from any task of it: {told}; take the tasks that "
+            "`journeyman tasks split` sets apart for train"
+        )
+    return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
+
+
 def _read_task(written: str) -> Task | None:
     """What ties a recorded task to others; None where it was not recorded whole."""
     try:
@@ -173,25 +190,6 @@ def _gravity(tie: Tie) -> int:
 
 
 NOTHING = HeldOut({}, 1.0)
-
-
-def learnable_tasks(
-    workspace: Workspace, tasks: Sequence[Task], source: str, held_out: HeldOut | None = None
-) -> tuple[list[Task], dict[str, int]]:
-    """The tasks that agents may learn from, and how many they may not, by reason; `source` says where they are from.
-
-    `held_out` is by default the workspace's. Raises `ConfigError` where none is left.
-    """
-    known = HeldOut.of(workspace) if held_out is None else held_out
-    reasons = {task.id: known.task(task) for task in tasks}
-    counted = Counter(reason for reason in reasons.values() if reason is not None)
-    if tasks and all(reasons.values()):
-        told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())
-        raise ConfigError(
-            f"{source}: nobody may learn from any task of it: {told}; name the tasks that "
-            "`journeyman tasks split` sets apart for train"
-        )
-    return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
 
 
 def runs_of(store: TraceStore, tasks: Iterable[Task]) -> list[str]:
