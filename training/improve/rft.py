@@ -192,12 +192,12 @@ class RFT:
         )
 
     def _chosen(self) -> list[Task]:
-        """The round's tasks: those first that neither always nor never succeed, untried ones among them."""
+        """The round's tasks: those first that neither always nor never succeed; of such, what was tried least."""
 
-        def tells(task: Task) -> tuple[float, bytes]:
+        def tells(task: Task) -> tuple[float, int, bytes]:
             tries = self._good[task.id]
             rate = (sum(tries) + 1) / (len(tries) + 2)
-            return -rate * (1 - rate), sha256(f"{self._recipe.rft.seed} {task.id}".encode()).digest()
+            return -rate * (1 - rate), len(tries), sha256(f"{self._recipe.rft.seed} {task.id}".encode()).digest()
 
         return sorted(self._tasks, key=tells)[: self._recipe.rft.tasks]
 
