@@ -111,6 +111,7 @@ class RFT:
         tasks: Sequence[Task],
         recipe: RFTRecipe,
         *,
+        scorer: str,
         start: str,
         serve: Serve,
         train: Train,
@@ -120,12 +121,14 @@ class RFT:
         on_round: Callable[[Round], None] = lambda made: None,
         on_measured: Callable[[Measured], None] = lambda measured: None,
     ) -> None:
-        """`tasks` are learned from, `held_out` are those of `[eval]`, `source` says where the former are from."""
+        """`tasks` are learned from, `held_out` are those of `[eval]`, `source` says where the former are from. `scorer`
+        says how good an answer is, as `module:function`."""
         self._workspace = workspace
         self._crew = crew
         self._agent = agent
         self._tasks = tasks
         self._recipe = recipe
+        self._scorer = scorer
         self._start = start
         self._serve = serve
         self._train = train
@@ -231,14 +234,13 @@ class RFT:
         return measured
 
     def _exploring(self, tasks: Sequence[Task], backend: "Backend") -> Exploring:
-        scorer = self._recipe.rft.scorer
         return Exploring(
             workspace=self._workspace,
             crew=self._crew,
             agent=self._agent,
             tasks=tasks,
             held_out=(),
-            scorer=scorer,
+            scorer=self._scorer,
             backend=backend,
             source=self._source,
         )
@@ -309,7 +311,7 @@ class RFT:
         """Of runs under those policies, whatever the job: one that goes on, or learns otherwise, makes none again."""
         answered = [table.model_dump(mode="json", exclude={"forms"}), exploring.backend.base_digest]
         crew = self._crew.model_dump_json(exclude={"tools"})
-        conditions = [self._agent, crew, *answered, self._recipe.rft.scorer, purpose]
+        conditions = [self._agent, crew, *answered, self._scorer, purpose]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return self._workspace.root / FOLDER / key
 

@@ -8,9 +8,6 @@ from journeyman.traces.base import Config
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.recipe import EvalTable, TRLRecipe
 from journeyman.training.methods.sft import SFTRecipe
-from journeyman.training.rewards import answer_in_text
-
-SCORER = f"{answer_in_text.__module__}:{answer_in_text.__name__}"
 
 
 class RoundsTable(Config):
@@ -26,8 +23,6 @@ class RoundsTable(Config):
     """Tasks of a round: those whose rate of success tells most, by p (1 - p). None takes all of them."""
     min_score: float = Field(default=1.0, gt=0, le=1)
     """Smallest score of a run that is accepted."""
-    scorer: str = SCORER
-    """What says how good an answer is, as `module:function`."""
     merged: bool | None = None
     """Whether a server of its own samples, with the adapter merged into the base model, which is several times as quick
     on a CPU. None: there, as soon as the expected tokens pay for its start."""

@@ -24,6 +24,7 @@ from journeyman.training.improve.rft import RFT, Measured, Round
 from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.rft import RFTRecipe
 
+SCORER = "journeyman.training.rewards:answer_in_text"
 MakeAdapter = Callable[..., Path]
 Says = Callable[[str, int, int], str]
 """What a policy says to a number, at the n-th time that it is asked that."""
@@ -77,7 +78,9 @@ class Jobs:
         self.served: list[tuple[str, float]] = []
         self._make_adapter = make_adapter
 
-    def __call__(self, sampler: Sampler, *, held_out: Sequence[Task] = (), crew: Crew = CREW, **table: Any) -> RFT:
+    def __call__(
+        self, sampler: Sampler, *, held_out: Sequence[Task] = (), crew: Crew = CREW, scorer: str = SCORER, **table: Any
+    ) -> RFT:
         @contextmanager
         def serve(policy: str, *, tokens: float) -> Iterator[Backend]:
             self.served.append((policy, tokens))
@@ -91,6 +94,7 @@ class Jobs:
             "worker",
             TASKS,
             recipe,
+            scorer=scorer,
             start="base",
             serve=serve,
             train=self.train,
@@ -195,10 +199,8 @@ def test_a_job_whose_server_dies_goes_on_with_the_runs_that_are_left(jobs: Jobs)
 
 
 def test_where_no_run_is_accepted_nothing_is_trained_and_it_is_said_why(jobs: Jobs) -> None:
-    with pytest.raises(
-        TrainingError,
-        match=r"base gives worker nothing to learn from: none of 12 runs scored 1 or more, the mean is 0\.000; train on",
-    ):
+    told = r"base gives worker nothing to learn from: none of 12 runs scored 1 or more, the mean is 0\.000; train on "
+    with pytest.raises(TrainingError, match=told):
         jobs(Sampler(lambda policy, number, time: "no idea"), best_of=2).run()
     assert jobs.trained == {}
 
