@@ -1,4 +1,4 @@
-"""Rejection sampling for a crew's file: what answers while a round samples, and what is trained on it."""
+"""Rejection sampling in a workspace: what answers while a round samples, and what is trained on it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
-from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import current_policies
@@ -50,7 +49,7 @@ class Told:
 
 def rejection_sampling(
     workspace: Workspace,
-    crew: Path,
+    crew: Crew,
     agent: str,
     tasks: Sequence[Task],
     recipe: RFTRecipe,
@@ -64,13 +63,13 @@ def rejection_sampling(
     on_start: OnStart = lambda checkpoint: None,
     on_plan: OnPlan = lambda plan: None,
     on_step: OnStep | None = None,
-) -> "tuple[RFT, dict[str, int]]":
-    """The job for a crew's file, and how many of the tasks are left out because nobody may learn from them, by reason.
+) -> tuple[RFT, dict[str, int]]:
+    """The job, and how many of the tasks are left out because nobody may learn from them, by reason.
 
     `start` is the policy that samples first, by default the one in service. Raises `ConfigError` or `AdapterError`.
     """
     told = told or Told()
-    loaded, parent = load_crew(crew), Journal(workspace.journal).in_service(agent)
+    parent = Journal(workspace.journal).in_service(agent)
     held_out = _eval_tasks(workspace, recipe)
     learnable, passed_over = less_held_out(workspace, tasks, source, _held_out(workspace, held_out))
 
@@ -92,13 +91,13 @@ def rejection_sampling(
 
     job = RFT(
         workspace,
-        loaded,
+        crew,
         agent,
         learnable,
         recipe,
         scorer=scorer,
         start=start or parent,
-        serve=Served(workspace, loaded, agent, recipe, base_model, told.server),
+        serve=Served(workspace, crew, agent, recipe, base_model, told.server),
         train=train,
         held_out=held_out,
         source=source,
