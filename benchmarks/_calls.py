@@ -1,7 +1,7 @@
 """BFCL's function calls for `rewards.py`: what is demonstrated, what is rewarded only, and what is held out."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -17,6 +17,7 @@ from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.backend import Backend
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace
+from journeyman.traces.errors import TrainingError
 from journeyman.traces.trace import Purpose, Task
 from journeyman.training.data.choosing.choose import Choosing
 from journeyman.training.data.datasets.card import Provenance
@@ -32,9 +33,9 @@ from journeyman.training.improve.rejection import Served
 from journeyman.training.improve.teach import TeachConfig, Teaching
 from journeyman.training.improve.teachers import Teachers
 from journeyman.training.methods.job import load_recipe, train_adapter
-from journeyman.training.methods.recipe import Step
-from journeyman.training.methods.rft import RFTRecipe
-from journeyman.training.rollouts.sample import Exploring, sample_group
+from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.rft import RoundsTable
+from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group
 
 AGENT = bfcl.CALLER
 FAMILY = "bfcl-simple"
@@ -52,6 +53,7 @@ class Size(NamedTuple):
     """What the recipe of the first policy says besides."""
     rounds: int
     best_of: int
+    grpo_steps: int
     tokens: int = 128
     """Longest reply."""
     merged: bool | None = None
@@ -66,6 +68,7 @@ FULL = Size(
     sft={"trl.max_steps": 40, "trl.learning_rate": 1e-3},
     rounds=4,
     best_of=16,
+    grpo_steps=60,
 )
 QUICK = Size(
     shown=4,
@@ -75,6 +78,7 @@ QUICK = Size(
     sft={"trl.max_steps": 12, "trl.learning_rate": 3e-3, "trl.per_device_train_batch_size": 4},
     rounds=1,
     best_of=2,
+    grpo_steps=1,
     tokens=64,
     merged=False,
 )
@@ -144,16 +148,16 @@ class Calls:
                 live.promote(self.workspace, adapter.policy, reason="a benchmark's first policy", server=None)
         return adapter.policy
 
-    def mined(self, kind: Kind, config: MineConfig, ids: object) -> KnownDataset:
-        """Rows of that kind from those runs; raises `SystemExit` where there is none."""
-        source = Source(self.workspace.store, AGENT, config, ids=list(ids))  # type: ignore[call-overload]
+    def mined(self, kind: Kind, config: MineConfig, ids: Collection[str]) -> KnownDataset:
+        """Rows of that kind from those runs; raises `TrainingError` where there is none."""
+        source = Source(self.workspace.store, AGENT, config, ids=ids)
         mining, choosing = KINDS[kind](source), Choosing(source)
         made = Provenance.now(self.workspace, {"agent": AGENT, "kind": kind})
         file = mine_to_file(
             mining, self.workspace.datasets, lambda digest: dataset_file_name(AGENT, digest), choosing, made
         )
         if file is None:
-            raise SystemExit(f"no row of kind {kind} came of these runs: {mining.refused}")
+            raise TrainingError(f"no row of kind {kind} came of these runs: {mining.refused}")
         return open_dataset(self.workspace, file.path)
 
     def train(
@@ -165,54 +169,45 @@ class Calls:
         start: str,
         tell: Callable[[float], None] = lambda share: None,
     ) -> Adapter:
-        settings = load_recipe(recipe, dict(overrides))
-        done = count(1)
+        return self.fit(dataset, load_recipe(recipe, dict(overrides)), start=start, tell=tell)
 
-        def step(made: Step) -> None:
-            tell(next(done) / made.steps)
-
+    def fit(self, dataset: KnownDataset, recipe: Recipe, *, start: str, tell: Callable[[float], None]) -> Adapter:
         return train_adapter(
-            read_samples(dataset.path, settings.learns_from),
+            read_samples(dataset.path, recipe.learns_from),
             agent=AGENT,
-            recipe=settings,
+            recipe=recipe,
             base_model=self.base_model,
             workspace=self.workspace,
             parent=Journal(self.workspace.journal).in_service(AGENT),
             start=start,
             dataset=dataset,
-            on_step=step,
+            on_step=lambda step: tell(step.number / step.steps),
         )
 
     def served(self) -> Served:
         """What answers while many replies are drawn: merged weights where that pays."""
-        recipe = load_recipe("rft", {} if self.size.merged is None else {"rft.merged": self.size.merged})
-        assert isinstance(recipe, RFTRecipe)
-        return Served(self.workspace, self.crew, AGENT, recipe, self.base_model, lambda policy: None)
+        table = RoundsTable(merged=self.size.merged)
+        return Served(self.workspace, self.crew, AGENT, table, self.base_model, lambda policy: None)
 
     def sampled(
         self, policy: str, tasks: Sequence[Task], seeds: Sequence[int], purpose: Purpose, title: str
     ) -> list[Episode]:
         """A run of each task for each seed, at temperature 1; what was drawn before isn't drawn again."""
-        runs, begun = len(tasks) * len(seeds), count(1)
+        runs, made = len(tasks) * len(seeds), count(1)
         with (
             self.clock.stage(f"{title}: {runs} runs of {policy}", 1 + runs / 400) as tell,
             self.served()(policy, tokens=runs * 30) as backend,
         ):
-
-            async def may_begin(task: Task) -> bool:
-                tell(next(begun) / runs)
-                return True
-
-            return sample_group(
-                self.exploring(tasks, backend),
-                tasks,
-                with_policies(self.workspace, PolicyTable(), {AGENT: policy}),
-                self.workspace.root / "draws" / f"{policy}-{purpose}",
+            wanted = Sampling(
+                tasks=tasks,
+                policies=with_policies(self.workspace, PolicyTable(), {AGENT: policy}),
+                folder=self.workspace.root / "draws" / f"{policy}-{purpose}",
                 seeds=seeds,
                 concurrency=32,
+                on_episode=lambda episode: tell(next(made) / runs),
                 purpose=purpose,
-                may_begin=may_begin,
             )
+            return sample_group(self.exploring(tasks, backend), wanted)
 
     def exploring(self, tasks: Sequence[Task], backend: Backend) -> Exploring:
         return Exploring(

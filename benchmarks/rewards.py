@@ -11,7 +11,6 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -20,15 +19,20 @@ from _calls import AGENT, FAMILY, FULL, QUICK, Calls, Clock, Measured, Size, fla
 from _record import write_result
 from _server import borrowed
 
+from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import TrainingError
+from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.source import MineConfig
 from journeyman.training.demo import bfcl
+from journeyman.training.demo.demo import OnDemand
 from journeyman.training.evaluation.evaluate import mean_interval
-from journeyman.training.improve.rejection import Told, rejection_sampling
-from journeyman.training.improve.rft import Round
+from journeyman.training.improve.rft import RFT, Round
+from journeyman.training.methods import rounds as online
+from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.job import METHODS, load_recipe
-from journeyman.training.methods.recipe import Step
+from journeyman.training.methods.online import train_online
 from journeyman.training.methods.rft import RFTRecipe
 
 
@@ -41,50 +45,44 @@ class Taught(NamedTuple):
 def by_rft(calls: Calls, start: str) -> Taught:
     """Imitates its own right replies."""
     size, flat = calls.size, list[float]()
-    table = {
-        "rft.rounds": size.rounds,
-        "rft.best_of": size.best_of,
-        "rft.keep": 4,
-        "rft.seed": calls.seed * 1000,
-        "trl.learning_rate": 3e-4,
-        "trl.num_train_epochs": 2,
-        **({} if size.merged is None else {"rft.merged": size.merged, "trl.max_steps": 3}),
-    }
-    recipe = load_recipe("rft", table)
+    recipe = load_recipe(
+        "rft",
+        {
+            "rft.rounds": size.rounds,
+            "rft.best_of": size.best_of,
+            "rft.keep": 4,
+            "rft.seed": calls.seed * 1000,
+            "rft.merged": size.merged,
+            "trl.learning_rate": 3e-4,
+            **({"trl.num_train_epochs": 2} if size.merged is None else {"trl.max_steps": 3}),
+        },
+    )
     assert isinstance(recipe, RFTRecipe)
-    runs = len(calls.rewarded) * size.best_of
-    with calls.clock.stage(f"RFT, {size.rounds} rounds", size.rounds * (4 + runs / 400)) as tell:
-        begun, steps = count(1), count(1)
+    half = 0.5 / size.rounds  # Of the whole: a round's runs, and then its steps.
+    with calls.clock.stage(f"RFT, {size.rounds} rounds", _units(size)) as tell:
 
-        class Shown(Told):
-            def run(self) -> None:
-                tell(next(begun) / runs / size.rounds / 2)
+        def train(dataset: KnownDataset, *, start: str) -> Adapter:
+            done = (2 * len(flat) + 1) * half
+            return calls.fit(dataset, recipe, start=start, tell=lambda share: tell(done + share * half))
 
-            def round(self, made: Round) -> None:
-                flat.append(made.flat_share)
-                print(
-                    f"    round {made.number}: {made.accepted} of {made.runs} runs right, {made.rows} rows, "
-                    f"{made.flat_share:.0%} flat: {made.policy}",
-                    flush=True,
-                )
+        def ended(made: Round) -> None:
+            flat.append(made.flat_share)
+            print(f"    {made.told}", flush=True)
 
-        def step(made: Step) -> None:
-            next(steps)
-
-        job, _ = rejection_sampling(
+        made = RFT(
             calls.workspace,
             calls.crew,
             AGENT,
             calls.rewarded,
             recipe,
-            base_model=calls.base_model,
             scorer=bfcl.SCORER,
             start=start,
+            serve=calls.served(),
+            train=train,
             source=FAMILY,
-            told=Shown(),
-            on_step=step,
-        )
-        made = job.run()
+            on_run=lambda done, runs: tell((2 * len(flat) + done / runs) * half),
+            on_round=ended,
+        ).run()
     return Taught(made.policy, fmean(flat))
 
 
@@ -105,7 +103,46 @@ def by_dpo(calls: Calls, start: str) -> Taught:
     return Taught(policy, fmean(flat))
 
 
-WAYS: Mapping[str, Callable[[Calls, str], Taught]] = {"rft": by_rft, "dpo": by_dpo}
+def by_grpo(calls: Calls, start: str) -> Taught:
+    """Shifts its replies towards those that are worth more than others to the same task."""
+    size, rounds = calls.size, list[online.Round]()
+    overrides: dict[str, object] = {"trl.max_steps": size.grpo_steps, "rollouts.seed": calls.seed}
+    overrides |= {"rollouts.tasks": 16, "rollouts.concurrency": 32} if size.merged is None else {"rollouts.group": 2}
+    recipe = load_recipe("grpo", overrides)
+    assert isinstance(recipe, GRPORecipe)
+    with (
+        OnDemand(calls.workspace, calls.workspace.config.server) as server,
+        calls.clock.stage(f"GRPO, {size.grpo_steps} steps", size.grpo_steps * 1.5) as tell,
+    ):
+        server()
+
+        def ended(one: online.Round) -> None:
+            rounds.append(one)
+            tell(one.number / size.grpo_steps)
+
+        adapter = train_online(
+            calls.rewarded,
+            calls.crew,
+            agent=AGENT,
+            recipe=recipe,
+            base_model=calls.base_model,
+            workspace=calls.workspace,
+            backend=open_backend(calls.workspace),
+            scorer=bfcl.SCORER,
+            source=FAMILY,
+            parent=start,
+            start=start,
+            on_round=ended,
+        )
+    return Taught(adapter.policy, fmean(one.flat / max(1, one.groups) for one in rounds) if rounds else 0.0)
+
+
+WAYS: Mapping[str, Callable[[Calls, str], Taught]] = {"rft": by_rft, "dpo": by_dpo, "grpo": by_grpo}
+
+
+def _units(size: Size) -> float:
+    """Of several rounds of sampling and training."""
+    return size.rounds * (4 + size.rewarded * size.best_of / 400)
 
 
 def row(method: str, seed: int, before: Measured, after: Measured, flat: float) -> dict[str, Any]:
@@ -133,8 +170,9 @@ def measure(
 ) -> dict[str, Any]:
     """`ready` returns when the workspace's server answers, where there is to be one."""
     held_out = 1 + size.held_out * size.samples / 400
-    a_way = size.rounds * (4 + size.rewarded * size.best_of / 400) + held_out
-    clock, rows = Clock(3 + held_out + seeds * len(methods) * a_way), list[dict[str, Any]]()
+    units = {"rft": _units(size), "dpo": _units(size), "grpo": 1.5 * size.grpo_steps}
+    clock = Clock(3 + held_out + seeds * sum(units[method] + held_out for method in methods))
+    rows: list[dict[str, Any]] = []
     with workspace.create().lock("rewards"):
         start = Calls(workspace, size, clock, seed=0).first_policy()
         ready()

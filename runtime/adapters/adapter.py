@@ -42,6 +42,8 @@ class Adapter(Record):
     method: str
     """How it was trained, e.g. `sft`."""
     dataset_digest: str
+    tasks_digest: str | None = None
+    """Of the tasks that it was rolled out on, with crew and scorer, where the dataset's rows came of that."""
     rows: int
     """Samples in the dataset."""
     prompt_form: str | None = None

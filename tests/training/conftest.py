@@ -14,6 +14,7 @@ from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters.adapter import read_probe
 
 TASKS = 24
+FLAGS = ("ailing", "forgets", "dull")
 CREW = """
 name = "echo"
 
@@ -34,6 +35,8 @@ class Peer(BaseHTTPRequestHandler):
     """Whether the base model's requests are refused."""
     forgets: bool
     """Whether it drops its adapters once they are proved."""
+    dull: bool
+    """Whether what learns at present never knows anything."""
 
     def do_GET(self) -> None:
         cards = [{"id": name, "root": root, "parent": "base"} for name, root in self.loaded.items()]
@@ -63,10 +66,13 @@ class Peer(BaseHTTPRequestHandler):
                     return
                 # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
                 time.sleep(0.1)
-                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"])))
+                seed = body.get("seed", 0) if body["temperature"] else 0
+                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"]), seed))
 
-    def _chat(self, policy: str, number: int) -> dict[str, Any]:
-        knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
+    def _chat(self, policy: str, number: int, seed: int) -> dict[str, Any]:
+        known = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}
+        # What learns at present knows it now and then, where it is sampled.
+        knows = not self.dull and (number + seed) % 2 == 0 if "." in policy else known[policy]
         choice = {
             "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
             "finish_reason": "stop",
@@ -90,7 +96,7 @@ class Peer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def peer() -> type[Peer]:
-    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], "ailing": False, "forgets": False})
+    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], **dict.fromkeys(FLAGS, False)})
 
 
 @pytest.fixture

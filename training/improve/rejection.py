@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
-from journeyman.runtime.adapters.adapter import Adapter
-from journeyman.runtime.adapters.journal import Journal
+from journeyman.agents.crew_file import load_crew
+from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.serving.launch import installed_build
 from journeyman.runtime.serving.server import status
@@ -19,12 +19,12 @@ from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut, less_held_out
 from journeyman.training.data.tasks.sets import read_set, workspace_sets
 from journeyman.training.evaluation.bench import bring_in
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
 from journeyman.training.improve.merged import merged_backend, merged_server
-from journeyman.training.improve.rft import RFT, Measured, Round
-from journeyman.training.methods.job import OnStart, train_adapter
-from journeyman.training.methods.method import OnPlan
-from journeyman.training.methods.recipe import OnStep
-from journeyman.training.methods.rft import RFTRecipe
+from journeyman.training.improve.rft import RFT
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.plan import Choice
+from journeyman.training.methods.rft import RFTRecipe, RoundsTable
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -33,79 +33,73 @@ MERGING_PAYS = 5_000
 """Tokens from which on a merge and a server's start take less time on a CPU than vLLM's LoRA path loses."""
 
 
-class Told:
-    """What is told of a job while it goes on; by default nothing is."""
+class RejectionSampling:
+    """RFT's driver: see `from_tasks.Driver`."""
 
-    def run(self) -> None:
-        """A run begins."""
+    def __init__(self, job: TaskJob) -> None:
+        """Raises `ConfigError` where no task may be learned from, or the crew can't be read."""
+        assert isinstance(job.recipe, RFTRecipe)
+        self._job = job
+        self._recipe = job.recipe
+        self._crew = load_crew(job.crew)
+        if job.agent not in (names := [agent.name for agent in self._crew.agents]):
+            raise ConfigError(f"crew {self._crew.name!r} has no agent {job.agent!r}; it has: {', '.join(names)}")
+        self._aside = _eval_tasks(job.workspace, job.recipe)
+        held_out = _held_out(job.workspace, self._aside)
+        self._tasks, self._left_out = less_held_out(job.workspace, job.tasks, job.source, held_out)
 
-    def round(self, made: Round) -> None: ...
-
-    def measured(self, measured: Measured) -> None: ...
-
-    def server(self, policy: str) -> None:
-        """A server of its own is started for that policy."""
-
-
-def rejection_sampling(
-    workspace: Workspace,
-    crew: Crew,
-    agent: str,
-    tasks: Sequence[Task],
-    recipe: RFTRecipe,
-    *,
-    base_model: Path,
-    scorer: str,
-    start: str | None = None,
-    source: str = "",
-    mlflow_uri: str | None = None,
-    told: Told | None = None,
-    on_start: OnStart = lambda checkpoint: None,
-    on_plan: OnPlan = lambda plan: None,
-    on_step: OnStep | None = None,
-) -> tuple[RFT, dict[str, int]]:
-    """The job, and how many of the tasks are left out because nobody may learn from them, by reason.
-
-    `start` is the policy that samples first, by default the one in service. Raises `ConfigError` or `AdapterError`.
-    """
-    told = told or Told()
-    parent = Journal(workspace.journal).in_service(agent)
-    held_out = _eval_tasks(workspace, recipe)
-    learnable, passed_over = less_held_out(workspace, tasks, source, _held_out(workspace, held_out))
-
-    def train(dataset: KnownDataset, *, start: str) -> Adapter:
-        return train_adapter(
-            read_samples(dataset.path, SFTSample),
-            agent=agent,
-            recipe=recipe,
-            base_model=base_model,
-            workspace=workspace,
-            parent=parent,
-            start=start,
-            dataset=dataset,
-            mlflow_uri=mlflow_uri,
-            on_start=on_start,
-            on_plan=on_plan,
-            on_step=on_step,
+    def plan(self) -> TaskPlan:
+        table, tasks = self._recipe.rft, min(len(self._tasks), self._recipe.rft.tasks or len(self._tasks))
+        looks = (table.rounds + 1) * len(self._aside) * self._recipe.eval.samples
+        held_out = f", {len(self._aside)} tasks held out" if self._aside else ""
+        left_out = "".join(f", {count} left out ({reason})" for reason, count in self._left_out.items())
+        each, known = tasks * table.best_of, len(self._tasks)
+        return TaskPlan(
+            summary=f"{table.rounds} rounds of {each} runs on {tasks} of {known} tasks{held_out}{left_out}",
+            runs=table.rounds * each + looks,
+            choices=tuple(_choices("rft", table)),
         )
 
-    job = RFT(
-        workspace,
-        crew,
-        agent,
-        learnable,
-        recipe,
-        scorer=scorer,
-        start=start or parent,
-        serve=Served(workspace, crew, agent, recipe, base_model, told.server),
-        train=train,
-        held_out=held_out,
-        source=source,
-        on_run=told.run,
-        on_round=told.round,
-        on_measured=told.measured,
-    )
-    return job, passed_over
+    def train(self, watcher: Watcher) -> Adapter:
+        """Makes the rounds that were not made before. Raises what serving and training raise, and `TrainingError` where
+        the policy that it starts from gives nothing to learn from."""
+        job = self._job
+
+        def train(dataset: KnownDataset, *, start: str) -> Adapter:
+            return train_adapter(
+                read_samples(dataset.path, SFTSample),
+                agent=job.agent,
+                recipe=self._recipe,
+                base_model=job.base_model,
+                workspace=job.workspace,
+                parent=job.parent,
+                start=start,
+                dataset=dataset,
+                mlflow_uri=job.mlflow_uri,
+                on_plan=lambda plan: watcher.say(f"SFT from {start}: {plan}"),
+                on_step=watcher.on_step,
+            )
+
+        def starting(policy: str) -> None:
+            watcher.say(f"a server of its own samples with the merged weights of {policy}")
+
+        made = RFT(
+            job.workspace,
+            self._crew,
+            job.agent,
+            self._tasks,
+            self._recipe,
+            scorer=job.scorer,
+            start=job.start,
+            serve=Served(job.workspace, self._crew, job.agent, self._recipe.rft, job.base_model, starting),
+            train=train,
+            held_out=self._aside,
+            source=job.source,
+            on_run=watcher.on_run,
+            on_round=lambda one: watcher.say(one.told),
+            on_measured=lambda one: watcher.say(one.told),
+        ).run()
+        return load_adapter(find_adapter(job.workspace.adapters, made.policy))
 
 
 class Served:
@@ -116,14 +110,14 @@ class Served:
         workspace: Workspace,
         crew: Crew,
         agent: str,
-        recipe: RFTRecipe,
+        table: RoundsTable,
         base_model: Path,
         on_server: Callable[[str], None],
     ) -> None:
         self._workspace = workspace
         self._crew = crew
         self._agent = agent
-        self._recipe = recipe
+        self._table = table
         self._base_model = base_model
         self._on_server = on_server
 
@@ -133,7 +127,7 @@ class Served:
             yield self._shared([policy])
             return
         behind = self._shared([]) if len(self._asked(policy)) > 1 else None
-        streams = self._recipe.rft.concurrency
+        streams = self._table.concurrency
         with merged_server(
             self._workspace, policy, self._base_model, streams=streams, on_start=self._on_server
         ) as server:
@@ -141,8 +135,8 @@ class Served:
 
     def merges(self, policy: str, tokens: float) -> bool:
         """Whether a server of its own samples."""
-        if self._recipe.rft.merged is not None:
-            return self._recipe.rft.merged
+        if self._table.merged is not None:
+            return self._table.merged
         return "@" in policy and tokens >= MERGING_PAYS and _on_cpu(self._workspace)
 
     def _shared(self, policies: Sequence[str]) -> "Backend":
@@ -177,6 +171,13 @@ def _held_out(workspace: Workspace, tasks: Sequence[Task]) -> HeldOut:
         return HeldOut.of(workspace)
     sets: Mapping[str, Sequence[Task]] = {**workspace_sets(workspace, HELD_OUT), "[eval]": tasks}
     return HeldOut(sets, workspace.config.tasks.near)
+
+
+def _choices(name: str, table: RoundsTable) -> Iterator[Choice]:
+    for key, value in table.model_dump(mode="json").items():
+        said = key in table.model_fields_set
+        why = "the recipe says so" if said else "the default"
+        yield Choice(key=f"{name}.{key}", value=value, source="recipe" if said else "rule", why=why)
 
 
 def _on_cpu(workspace: Workspace) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol, cast
@@ -32,7 +33,7 @@ from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.evaluation.bench import with_policies
 from journeyman.training.evaluation.evaluate import Episode, mean_interval
 from journeyman.training.methods.rft import RFTRecipe
-from journeyman.training.rollouts.sample import Exploring, sample_group
+from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -51,6 +52,10 @@ class Measured(Record):
     low: float
     high: float
     """Bounds of the mean: bootstrap over tasks, 95%."""
+
+    @property
+    def told(self) -> str:
+        return f"{self.policy} on {self.tasks} held-out tasks: {self.mean:.3f} ({self.low:.3f} .. {self.high:.3f})"
 
 
 class Round(Record):
@@ -77,6 +82,14 @@ class Round(Record):
     """Turns of kept runs that gave no row, by reason."""
     tokens: int
     """Generated while sampling."""
+
+    @property
+    def told(self) -> str:
+        learned = f"{self.rows} rows gave {self.policy}" if self.policy else "nothing to learn from, so it ends here"
+        return (
+            f"round {self.number}: {self.accepted} of {self.runs} runs of {self.sampled} accepted, on {self.solved} of "
+            f"{self.tasks} tasks, {self.flat_share:.0%} of them flat; {learned}"
+        )
 
 
 class Rounds(Record):
@@ -117,7 +130,7 @@ class RFT:
         train: Train,
         held_out: Sequence[Task] = (),
         source: str = "",
-        on_run: Callable[[], None] = lambda: None,
+        on_run: Callable[[int, int], None] = lambda made, runs: None,
         on_round: Callable[[Round], None] = lambda made: None,
         on_measured: Callable[[Measured], None] = lambda measured: None,
     ) -> None:
@@ -207,17 +220,17 @@ class RFT:
     def _sampled(
         self, exploring: Exploring, policy: str, seeds: Sequence[int], purpose: Purpose = "rollout"
     ) -> list[Episode]:
-        table = self._table(policy)
-        episodes = sample_group(
-            exploring,
-            exploring.tasks,
-            table,
-            self._folder(exploring, table, purpose),
+        table, made, runs = self._table(policy), count(1), len(exploring.tasks) * len(seeds)
+        wanted = Sampling(
+            tasks=exploring.tasks,
+            policies=table,
+            folder=self._folder(exploring, table, purpose),
             seeds=seeds,
             concurrency=self._recipe.rft.concurrency,
+            on_episode=lambda episode: self._on_run(next(made), runs),
             purpose=purpose,
-            may_begin=self._begins,
         )
+        episodes = sample_group(exploring, wanted)
         self._per_run = fmean(episode.output_tokens for episode in episodes)
         return episodes
 
@@ -298,10 +311,6 @@ class RFT:
         table = with_policies(self._workspace, current_policies(self._workspace), {self._agent: policy})
         fallbacks = {name: behind for name, behind in table.fallbacks.items() if name != self._agent}
         return table.model_copy(update={"fallbacks": fallbacks})
-
-    async def _begins(self, task: Task) -> bool:
-        self._on_run()
-        return True
 
     @cached_property
     def _store(self) -> TraceStore:

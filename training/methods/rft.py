@@ -46,6 +46,7 @@ class RFTRecipe(TRLRecipe):
 
     trainer: ClassVar = SFTRecipe.trainer
     learns_from: ClassVar = SFTSample
+    driver: ClassVar = "journeyman.training.improve.rejection:RejectionSampling"
     starts_in_service: ClassVar = True
     reserved: ClassVar = SFTRecipe.reserved
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.files import RowFile, is_torn, write_whole
 from journeyman.training.methods.alarms import StepMetrics
+from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.plan import Fitted
 from journeyman.training.rollouts.collect import Collected, Collector
 from journeyman.training.rollouts.rows import TurnRow
@@ -44,6 +45,23 @@ class Learner(Protocol):
 
     def finish(self, epochs: float) -> Fitted:
         """Leaves the adapter where the job expects it."""
+        ...
+
+
+class OnlineMethod(Protocol):
+    """The class that the `trainer` of a recipe names whose method learns from rollouts."""
+
+    def learner(
+        self,
+        recipe: Any,
+        base_model: Path,
+        start: Path | None,
+        folder: Path,
+        checkpoint: Checkpoint | None,
+        *,
+        steps: int,
+    ) -> Learner:
+        """One that goes on from `checkpoint`, or else from the adapter in `start`, or begins with a fresh one."""
         ...
 
 
@@ -92,8 +110,25 @@ class Round(Record):
         own = self.model_dump(exclude={"number", "refused", "step"}, exclude_none=True)
         return {**own, "staleness": self.staleness, **({} if self.step is None else self.step.logged)}
 
+    @property
+    def told(self) -> str:
+        """In one line, for people."""
+        parts = [
+            f"round {self.number}: score {self.score:.3f} over {self.runs} runs",
+            f"{self.rows} rows, {self.flat} of {self.groups} groups flat, {self.masked} rows masked",
+            f"sampled in {self.sample_seconds:.0f} s, swapped in {self.swap_ms:.0f} ms",
+        ]
+        if self.held_out is not None:
+            parts.insert(1, f"held-out tasks {self.held_out:.3f}")
+        if self.step is not None:
+            parts += [f"learned in {self.step.seconds:.0f} s", *map(str, self.step.alarms)]
+        return "; ".join(parts)
+
 
 OnRound = Callable[[Round], None]
+
+Keep = Callable[[int, Collected], None]
+"""Called with a round, from 1, and its rows before they are learned from."""
 
 
 class Rounds:
@@ -109,6 +144,7 @@ class Rounds:
         total: int,
         staleness: int,
         save_every: int,
+        keep: Keep,
         on_round: OnRound,
     ) -> None:
         self._learner = learner
@@ -118,10 +154,11 @@ class Rounds:
         self._total = total
         self._staleness = staleness
         self._save_every = save_every
+        self._keep = keep
         self._on_round = on_round
         self.done = read_rounds(partial, learner.done)
-        write_whole(partial / LOG, "".join(f"{one.model_dump_json()}\n" for one in self.done))
         """Those that are over."""
+        write_whole(partial / LOG, "".join(f"{one.model_dump_json()}\n" for one in self.done))
 
     def run(self) -> None:
         """Makes the rounds that are left; an alarm may end it earlier. Raises what sampling and learning raise."""
@@ -146,6 +183,7 @@ class Rounds:
     def _learn(self, collected: Collected) -> None:
         metrics = None
         if collected.rows:
+            self._keep(len(self.done) + 1, collected)
             flat_share = collected.counts.flat_share
             metrics = self._learner.step(collected.rows, flat_share=flat_share, held_out=collected.held_out)
         done = self._round(collected, metrics)

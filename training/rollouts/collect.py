@@ -1,6 +1,7 @@
 """Collecting: one step's rollouts, from the tasks that are chosen to the rows that are learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from statistics import fmean, pstdev
 from time import monotonic
@@ -13,12 +14,16 @@ from journeyman.training.rollouts.groups import Counts, Rewarded, turn_rows
 from journeyman.training.rollouts.judging import Judge
 from journeyman.training.rollouts.rewards import RewardTable, turn_rewards
 from journeyman.training.rollouts.rows import TurnRow
-from journeyman.training.rollouts.sample import Exploring, sample_group, tasks_of
+from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group, tasks_of
 from journeyman.training.rollouts.table import RolloutTable
 from journeyman.training.rollouts.versions import Version, Versions
 
 ROLLOUTS = "rollouts"
 """Folder of the runs of each step, in that of an unfinished training: they are not made twice."""
+
+
+OnRun = Callable[[int, int], None]
+"""Called after each run of a step with how many of it are over, and how many it has."""
 
 
 class Collected(NamedTuple):
@@ -52,6 +57,7 @@ class Collector:
         rewards: RewardTable,
         *,
         mask_truncated: bool,
+        on_run: OnRun = lambda made, runs: None,
     ) -> None:
         """`policies` answer the other agents, `partial` is the folder of the training."""
         self._exploring = exploring
@@ -61,6 +67,7 @@ class Collector:
         self._rollouts = rollouts
         self._rewards = rewards
         self._mask_truncated = mask_truncated
+        self._on_run = on_run
         self._judge = Judge.of(exploring, rewards)
         self._is_stopped = False
 
@@ -79,15 +86,17 @@ class Collector:
         tasks = tasks_of(self._exploring.tasks, step, table.tasks, table.seed)
         policies = version.table(self._policies, self._exploring.agent)
         held_out = self._look(policies, number) if step % table.look == 0 else None
-        episodes = sample_group(
-            self._exploring,
+        over = count(1)
+        wanted = Sampling(
             tasks,
             policies,
             self._folder / str(step),
             seeds=[table.seed + step * table.group + draw for draw in range(table.group)],
             concurrency=table.concurrency,
             may_begin=self._may_begin,
+            on_episode=lambda episode: self._on_run(next(over), len(tasks) * table.group),
         )
+        episodes = sample_group(self._exploring, wanted)
         rewarded = self._rewarded(tasks, episodes)
         grouped = turn_rows(
             rewarded,
@@ -117,8 +126,7 @@ class Collector:
         tasks = self._exploring.held_out
         if not tasks or self._exploring.scorer is None:
             return None
-        episodes = sample_group(
-            self._exploring,
+        wanted = Sampling(
             tasks,
             policies,
             self._folder / f"held-out-{number}",
@@ -127,6 +135,7 @@ class Collector:
             explores=False,
             may_begin=self._may_begin,
         )
+        episodes = sample_group(self._exploring, wanted)
         return fmean(episode.score for episode in episodes) if episodes else None
 
     async def _may_begin(self, task: Task) -> bool:

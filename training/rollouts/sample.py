@@ -64,63 +64,55 @@ class Exploring(NamedTuple):
         return Origin(purpose=purpose, task_set=self.source or None, task_set_digest=digest_tasks(self.tasks))
 
 
-def sample_group(
-    exploring: Exploring,
-    tasks: Sequence[Task],
-    policies: PolicyTable,
-    folder: Path,
-    *,
-    seeds: Sequence[int],
-    concurrency: int,
-    explores: bool = True,
-    purpose: Purpose | None = None,
-    may_begin: Callable[[Task], Awaitable[bool]] | None = None,
-) -> list[Episode]:
-    """A run of each task for each seed; runs that `folder` has are not made again.
+class Sampling(NamedTuple):
+    """Runs that are wanted."""
 
-    With `explores` the agent's replies are sampled, and somebody may learn from them; else the runs are a measurement,
-    unless `purpose` says otherwise.
-    `may_begin` is asked before each run.
+    tasks: Sequence[Task]
+    policies: PolicyTable
+    folder: Path
+    """Where episodes are kept: runs that it has are not made again."""
+    seeds: Sequence[int]
+    """A run of each task for each of them."""
+    concurrency: int
+    explores: bool = True
+    """Whether the agent's replies are sampled, and somebody may learn from them; else the runs are a measurement."""
+    may_begin: Callable[[Task], Awaitable[bool]] | None = None
+    """Is asked before each run."""
+    on_episode: Callable[[Episode], None] = lambda episode: None
+    purpose: Purpose | None = None
+    """None: what follows from `explores`. A measurement may be sampled, too."""
 
-    Raises `ServerError` where a server failed; the runs that ended are kept in `folder`, and the same call goes on.
+
+def sample_group(exploring: Exploring, wanted: Sampling) -> list[Episode]:
+    """The runs, those of a seed after another.
+
+    Raises `ServerError` where a server failed; the runs that ended are kept, and the same call goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_sample(exploring, tasks, policies, folder, seeds, concurrency, explores, purpose, may_begin))
+    wanted.folder.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(_sample(exploring, wanted))
 
 
-async def _sample(
-    exploring: Exploring,
-    tasks: Sequence[Task],
-    policies: PolicyTable,
-    folder: Path,
-    seeds: Sequence[int],
-    concurrency: int,
-    explores: bool,
-    purpose: Purpose | None,
-    may_begin: Callable[[Task], Awaitable[bool]] | None,
-) -> list[Episode]:
+async def _sample(exploring: Exploring, wanted: Sampling) -> list[Episode]:
     models, scorer = Watched(exploring.backend.models), exploring.score()
-    origin = exploring.origin(purpose or ("rollout" if explores else "evaluation"))
-    share = max(1, concurrency // len(seeds))
     with Recording(exploring.workspace, compacts=True) as recording:
-        label = None if exploring.scorer is None else recording.label
 
         def runs(seed: int) -> Coroutine[Any, Any, list[Episode]]:
             return evaluate(
-                _runtime(exploring, models, recording, policies, seed, explores),
-                tasks,
+                _runtime(exploring, models, recording, wanted, seed),
+                wanted.tasks,
                 scorer,
-                origin=origin,
+                origin=exploring.origin(wanted.purpose or ("rollout" if wanted.explores else "evaluation")),
                 models=models,
-                path=folder / f"{seed}.jsonl",
-                concurrency=share,
-                label=label,
-                may_begin=may_begin,
+                path=wanted.folder / f"{seed}.jsonl",
+                concurrency=max(1, wanted.concurrency // len(wanted.seeds)),
+                label=None if exploring.scorer is None else recording.label,
+                may_begin=wanted.may_begin,
+                on_episode=wanted.on_episode,
             )
 
         try:
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(runs(seed)) for seed in seeds]
+                running = [group.create_task(runs(seed)) for seed in wanted.seeds]
         except ExceptionGroup as failures:  # The first of them stopped the others.
             raise failures.exceptions[0] from None
         finally:
@@ -128,9 +120,7 @@ async def _sample(
     return [episode for task in running for episode in task.result()]
 
 
-def _runtime(
-    exploring: Exploring, models: Watched, recording: Recording, policies: PolicyTable, seed: int, explores: bool
-) -> Runtime:
+def _runtime(exploring: Exploring, models: Watched, recording: Recording, wanted: Sampling, seed: int) -> Runtime:
     def explored(request: ModelRequest) -> ModelRequest:
         return request.model_copy(update={"temperature": 1.0}) if request.agent == exploring.agent else request
 
@@ -138,10 +128,10 @@ def _runtime(
         exploring.crew,
         model=models,
         tracer=recording.tracer,
-        policies=policies,
+        policies=wanted.policies,
         router=exploring.backend.router,
         prices=exploring.workspace.config.traces.prices,
-        revise=explored if explores else None,
+        revise=explored if wanted.explores else None,
         base_digest=exploring.backend.base_digest,
         seed=seed,
     )

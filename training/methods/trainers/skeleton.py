@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -160,7 +160,7 @@ class TRLMethod(ABC, Generic[S, R]):
 
     def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
         """The samples as rows of tokens, some of them held out, and what is planned with them."""
-        given = self._given(recipe)
+        given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
         learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in hold_out(samples, recipe))
@@ -211,19 +211,21 @@ class TRLMethod(ABC, Generic[S, R]):
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
 
-    def _given(self, recipe: R) -> dict[str, Any]:
-        """The recipe's table `[trl]`, once each value is of the type that TRL says."""
-        hints = get_type_hints(self.config)
-        known = {field.name: hints[field.name] for field in fields(self.config) if field.init}
-        if unknown := recipe.trl.keys() - known:
-            name = self.config.__name__
-            raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {name} takes")
-        for key, value in recipe.trl.items():
-            try:
-                TypeAdapter(known[key]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
-        return recipe.trl
+
+def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """A recipe's table `[trl]`, once each value is of the type that TRL's `config` says; raises `ConfigError`."""
+    hints = get_type_hints(config)
+    known = {field.name: hints[field.name] for field in fields(config) if field.init}
+    if unknown := given.keys() - known:
+        raise ConfigError(
+            f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {config.__name__} takes"
+        )
+    for key, value in given.items():
+        try:
+            TypeAdapter(known[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
+    return dict(given)
 
 
 def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:

@@ -69,7 +69,10 @@ def lora(recipe: Recipe, base_model: Path) -> LoraConfig:
 
 def save(model: PeftModel, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    # A reference that is an adapter too would get a folder of its own.
+    model.save_pretrained(
+        str(folder), safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"]
+    )
     for path in folder.iterdir():
         if path.suffix == ".md":
             path.unlink()
