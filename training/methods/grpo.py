@@ -30,6 +30,13 @@ TAKEN = (
 )
 """What keys of TRL's GRPOConfig begin with that have an effect here; others are refused."""
 
+_OPTIONS = {
+    "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo", "luspo", "cispo", "sapo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+"""Values that TRL looks at in the first step only."""
+
 _MEASURING = ("reduce_lr_on_plateau", "greedy")
 """Schedules of the learning rate that follow a loss which GRPO hasn't got."""
 
@@ -68,6 +75,9 @@ class GRPORecipe(TRLRecipe):
     def _with_an_effect(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if idle := next((key for key in values if not key.startswith(TAKEN)), None):
             raise ValueError(f"{idle} has no effect on grpo: remove it")
+        for key, options in _OPTIONS.items():
+            if key in values and values[key] not in options:
+                raise ValueError(f"{key} is {values[key]!r}: write one of {', '.join(options)}")
         if (schedule := values.get("lr_scheduler_type")) in _MEASURING:
             raise ValueError(
                 f"lr_scheduler_type {schedule} follows an evaluation's loss, and grpo has none: take another"
