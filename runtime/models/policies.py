@@ -42,6 +42,10 @@ class PolicyTable(Record):
         first, *others = own if routed is None else (routed, *own)
         return tuple(dict.fromkeys((first, *map(self.weights, others))))
 
+    def prompt(self, agent: Agent) -> Prompt | None:
+        """What the agent's policy says in place of the crew, where it is a prompt candidate."""
+        return self.prompts.get(self.policy(agent))
+
     def digest(self, policy: str) -> str | None:
         """Of the adapter that `policy` names, also where a prompt candidate only has its weights."""
         weights = {prompt.weights: prompt.weights_digest for prompt in self.prompts.values()}
