@@ -4,6 +4,7 @@
 BUILD ?= cpu
 PYTHON ?= python3.11
 LOCK := requirements/$(BUILD).lock
+CARRIED := requirements/carried.txt
 BIN := .venv/bin
 STAMP := .venv/.installed-$(BUILD)
 UV_VERSION := 0.13.9
@@ -25,11 +26,11 @@ help: ## Show this list
 
 setup: $(STAMP) ## Make .venv from the lock file; BUILD=gpu for the CUDA build, PYTHON=python3.12 for another Python
 
-$(STAMP): $(LOCK) pyproject.toml
+$(STAMP): $(LOCK) $(CARRIED) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install -q --no-deps --requirements $(LOCK)
+	$(BIN)/uv pip install -q --no-deps --requirements $(LOCK) --requirements $(CARRIED)
 	$(BIN)/uv pip install -q --no-deps --editable .
 	touch $@
 
@@ -57,8 +58,8 @@ reference: setup ## Write REFERENCE.md from the code
 	PYTHONPATH=.ci $(BIN)/python -m reference
 
 # Both lock files come from pyproject.toml. They hold no index addresses.
-COMPILE = $(BIN)/uv pip compile -q pyproject.toml --group dev --group carried --extra train --extra mlflow \
-	--extra otlp --extra plots --extra energy --extra s3 --extra mcp --extra postgres --extra routing \
+COMPILE = $(BIN)/uv pip compile -q pyproject.toml --group dev --extra train --extra mlflow \
+	--extra otlp --extra plots --extra energy --extra s3 --extra mcp --extra postgres --extra routing --extra prompt \
 	--override requirements/overrides.txt --no-header --no-annotate --python-version 3.11 \
 	--python-platform x86_64-manylinux_2_28
 lock: setup ## Write both lock files from pyproject.toml

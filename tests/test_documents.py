@@ -37,8 +37,7 @@ from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.job import METHODS, load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -162,7 +161,7 @@ def fields(kind: Any) -> set[str]:
     return {name for one in inner for name in fields(one)}
 
 
-@pytest.mark.parametrize("kind", [ProjectConfig, Crew, Guardrail, SFTRecipe], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [ProjectConfig, Crew, Guardrail, *METHODS.values()], ids=lambda kind: kind.__name__)
 def test_every_key_of_a_file_stands_in_a_toml_block(kind: type[BaseModel]) -> None:
     assert fields(kind) - keys_of_blocks() - {"rows"} == set()  # Permissions are their rows.
 

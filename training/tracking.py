@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from journeyman.runtime.adapters.adapter import Adapter
@@ -29,8 +30,14 @@ class TrackedRun:
         self._client = client
         self._run_id = run_id
 
-    def step(self, step: int, loss: float) -> None:
-        self._tell(lambda client: client.log_metric(self._run_id, "loss", loss, step=step))
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._client is None:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time() * 1000)
+        told = [Metric(name, value, now, step) for name, value in metrics.items()]
+        self._tell(lambda client: client.log_batch(self._run_id, metrics=told))
 
     def learns_from(self, dataset: KnownDataset, name: str) -> None:
         """Names the dataset as an input of the run, with what its card counts."""

@@ -20,7 +20,7 @@ from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.tool_tables import BUILDERS, OPTIONS, build_tools
 from journeyman.runtime.config import ProjectConfig
 from journeyman.tools.tool import Tool
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.job import METHODS
 from reference.source import described, docstring, meanings, paragraphs, table
 
 BECOMES = {CrewFile: Crew, OrchestratorTable: Agent}
@@ -46,9 +46,12 @@ def files(shown: dict[type, str]) -> Iterator[str]:
     yield from tables(CrewFile, shown, apart=("tools", "guardrails"))
     yield from _tools()
     yield from _guardrails(shown)
-    for file, kind in (("journeyman.toml", ProjectConfig), ("recipe.toml", SFTRecipe)):
-        yield f"## {file}"
-        yield from tables(kind, shown)
+    yield "## journeyman.toml"
+    yield from tables(ProjectConfig, shown)
+    yield "## recipe.toml"
+    for method, recipe in METHODS.items():
+        yield f'### method = "{method}"'
+        yield from tables(recipe, shown)
 
 
 def tables(kind: type[BaseModel], shown: dict[type, str], path: str = "", apart: Iterable[str] = ()) -> Iterator[str]:

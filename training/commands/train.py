@@ -1,7 +1,7 @@
 """The `journeyman train` command: a dataset becomes an adapter."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,11 +15,11 @@ from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
-from journeyman.training.data.samples import SFTSample, read_samples
+from journeyman.training.data.samples import read_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
+from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.plan import Plan, Trial
-from journeyman.training.methods.recipe import Recipe, read_override
+from journeyman.training.methods.recipe import Recipe, Step, read_override
 
 
 def train(
@@ -32,8 +32,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
     ] = None,
     start: Annotated[
-        str, typer.Option("--from", metavar="POLICY", help="Go on from this adapter's weights, e.g. clerk@2")
-    ] = BASE,
+        str | None,
+        typer.Option("--from", metavar="POLICY", help="Start from these weights, e.g. clerk@2 or base"),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show every number, where it is from and why; train nothing")
     ] = False,
@@ -61,8 +62,10 @@ def train(
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     dataset = open_dataset(workspace, data)
-    samples = read_samples(dataset.path, SFTSample)
+    samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)
+    parent = Journal(workspace.journal).in_service(agent)
+    start = start or start_of(settings, parent)
     if explain:
         plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
         emit(plan, as_json, lambda: _show_plan(plan))
@@ -74,30 +77,34 @@ def train(
         report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
         emit(report, as_json, lambda: _show_trial(trial, energy))
         return
-    adapter = _train(samples, dataset, agent, settings, base_model, workspace, start, mlflow or workspace.mlflow_uri)
+    adapter = _train(
+        samples, dataset, agent, settings, base_model, workspace, parent, start, mlflow or workspace.mlflow_uri
+    )
     emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
-    samples: list[SFTSample],
+    samples: list[Any],
     dataset: KnownDataset,
     agent: str,
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str,
     start: str,
     mlflow_uri: str,
 ) -> Adapter:
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
-    parent = Journal(workspace.journal).in_service(agent)
     with progress() as bar:
         task = bar.add_task("loading the model", total=None)
 
         def tell(checkpoint: Checkpoint | None) -> None:
             notes.print(_beginning(base_model, parent, start, checkpoint), markup=False)
 
-        def show(step: int, total: int, loss: float) -> None:
-            bar.update(task, description=f"training, loss {loss:.3f}, step", completed=step, total=total)
+        def show(step: Step) -> None:
+            bar.update(
+                task, description=f"training, loss {step.loss:.3f}, step", completed=step.number, total=step.steps
+            )
 
         return train_adapter(
             samples,

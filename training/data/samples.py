@@ -55,6 +55,11 @@ class Sample(Record):
     agent: str
     """The one that learns from it."""
 
+    @property
+    def source(self) -> str:
+        """What rows have in common that are held out together: their run, or their first file."""
+        raise NotImplementedError
+
 
 class ReplySample(Sample):
     """One reply to learn from: as text, or as the very tokens that the server sampled."""
@@ -86,6 +91,10 @@ class ReplySample(Sample):
         if bool(self.prompt_token_ids) != bool(self.token_ids):
             raise ValueError("prompt_token_ids and token_ids are given together, or neither is")
         return self
+
+    @property
+    def source(self) -> str:
+        return self.trace_id
 
     @property
     def count(self) -> int:
@@ -147,6 +156,10 @@ class PreferenceSample(Sample):
     chosen: Side
     rejected: Side
 
+    @property
+    def source(self) -> str:
+        return self.trace_id
+
     @model_validator(mode="after")
     def _the_sides_differ(self) -> Self:
         if all(getattr(self.chosen, name) == getattr(self.rejected, name) for name in ("completion", "tool_calls")):
@@ -180,6 +193,10 @@ class PromptSample(Sample):
     """The task that the agent was asked, of origin `task`: with the reference that a scorer needs."""
     prompt_token_ids: tuple[int, ...] | None = None
 
+    @property
+    def source(self) -> str:
+        return self.trace_id
+
 
 class DocumentSample(Sample):
     """Text to go on pre-training with: as many passages as fit into one row."""
@@ -194,6 +211,10 @@ class DocumentSample(Sample):
     tokens: int | None = None
     """Of the base model; None where its tokenizer wasn't at hand."""
     text: str = Field(min_length=1)
+
+    @property
+    def source(self) -> str:
+        return self.sources[0]
 
 
 RECORDS: Mapping[str, type[Sample]] = {

@@ -296,7 +296,7 @@ class Demo:
             parent=BASE,
             dataset=dataset,
             mlflow_uri=self._workspace.mlflow_uri,
-            on_step=lambda done, total, loss: self._progress.step(done, total, f"loss {loss:.3f}"),
+            on_step=lambda step: self._progress.step(step.number, step.steps, f"loss {step.loss:.3f}"),
         )
 
     def _mined(self, agent: str, source: Source) -> KnownDataset:

@@ -28,17 +28,18 @@ from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
-from journeyman.training.data.samples import SFTSample, digest_samples
+from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
-from journeyman.training.methods.recipe import OnStep, Recipe, read_recipe
+from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
 METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
-"""A recipe's `method`, and what such a recipe may say. A new method is a row here, and a module beside `sft`."""
+"""A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
+`trainers`."""
 
 OnStart = Callable[[Checkpoint | None], None]
 """Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
@@ -71,14 +72,14 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 
 def train_adapter(
-    samples: Sequence[SFTSample],
+    samples: Sequence[Sample],
     *,
     agent: str,
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
     parent: str = BASE,
-    start: str = BASE,
+    start: str | None = None,
     number: int | None = None,
     dataset: KnownDataset | None = None,
     mlflow_uri: str | None = None,
@@ -90,11 +91,12 @@ def train_adapter(
 
     `dataset` is the file that the samples are from, by whose digest lineage finds them.
 
-    Training starts from the weights of `start`, whatever `parent` is. A run that was killed goes on from its last
-    checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError` for a
-    `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
+    Training starts from the weights of `start`, by default `start_of` the recipe. A run that was killed goes on from
+    its last checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError`
+    for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
+    start = start or start_of(recipe, parent)
     began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -133,8 +135,13 @@ def train_adapter(
         return adapter
 
 
+def start_of(recipe: Recipe, parent: str) -> str:
+    """The policy that training starts from where nobody names one: `parent`, which is in service, or the base model."""
+    return parent if recipe.starts_in_service else BASE
+
+
 def plan_job(
-    samples: Sequence[SFTSample],
+    samples: Sequence[Sample],
     *,
     agent: str,
     recipe: Recipe,
@@ -150,7 +157,7 @@ def plan_job(
 
 
 def try_job(
-    samples: Sequence[SFTSample],
+    samples: Sequence[Sample],
     *,
     agent: str,
     recipe: Recipe,
@@ -177,12 +184,12 @@ class _Steps:
         self._run = run
         self._on_step = on_step
 
-    def __call__(self, step: int, total: int, loss: float) -> None:
-        self.done = step
+    def __call__(self, step: Step) -> None:
+        self.done = step.number
         if self._run is not None:
-            self._run.step(step, loss)
+            self._run.step(step.number, {"loss": step.loss, **step.metrics})
         if self._on_step is not None:
-            self._on_step(step, total, loss)
+            self._on_step(step)
 
 
 def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
@@ -203,19 +210,26 @@ def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -
     return folder
 
 
-def _check(samples: Sequence[SFTSample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
+def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
     if not samples:
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
     if len(_prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
+    if wrong := next((sample for sample in samples if not isinstance(sample, recipe.learns_from)), None):
+        wanted = recipe.learns_from.model_fields["kind"].default
+        raise TrainingError(
+            f"method {recipe.method} learns from rows of kind {wanted}, these are of kind {wrong.kind}: "
+            f"mine some with --kind {wanted}"
+        )
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
     if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
         raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
 
 
-def _prompt_forms(samples: Sequence[SFTSample]) -> set[str]:
-    return {sample.prompt_form for sample in samples if sample.prompt_form is not None}
+def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
+    forms = (getattr(sample, "prompt_form", None) for sample in samples)  # A document is in no prompt.
+    return {form for form in forms if form is not None}
 
 
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
@@ -245,7 +259,7 @@ def _reserve(partial: Path, job: Job) -> None:
 
 
 def _written(
-    fitted: Fitted, samples: Sequence[SFTSample], recipe: Recipe, partial: Path, policy: str, job: Job
+    fitted: Fitted, samples: Sequence[Sample], recipe: Recipe, partial: Path, policy: str, job: Job
 ) -> Adapter:
     """The adapter, once its folder is whole."""
     _, number = split_policy(policy)

@@ -1,4 +1,4 @@
-"""A method: what the module does that a recipe's `fit` names, loaded late because it needs torch, and kept quiet."""
+"""A method: what the class does that a recipe's `trainer` names, loaded late because it needs torch, and kept quiet."""
 
 import logging
 import os
@@ -11,7 +11,6 @@ from typing import Any, Protocol, cast
 
 from journeyman.runtime import variables
 from journeyman.traces.errors import ConfigError
-from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe
@@ -29,11 +28,11 @@ OnPlan = Callable[[Plan], None]
 
 
 class Method(Protocol):
-    """The module that a recipe's `fit` names."""
+    """The class that a recipe's `trainer` names; its samples are those that the recipe learns from."""
 
     def fit(
         self,
-        samples: Sequence[SFTSample],
+        samples: Sequence[Any],
         recipe: Any,
         base_model: Path,
         folder: Path,
@@ -50,13 +49,11 @@ class Method(Protocol):
         """
         ...
 
-    def plan(self, samples: Sequence[SFTSample], recipe: Any, base_model: Path) -> Plan:
+    def plan(self, samples: Sequence[Any], recipe: Any, base_model: Path) -> Plan:
         """What `fit` would do."""
         ...
 
-    def attempt(
-        self, samples: Sequence[SFTSample], recipe: Any, base_model: Path, folder: Path, start: Path | None
-    ) -> Trial:
+    def attempt(self, samples: Sequence[Any], recipe: Any, base_model: Path, folder: Path, start: Path | None) -> Trial:
         """The plan, and what a step of it takes, tried in `folder`."""
         ...
 
@@ -67,7 +64,8 @@ def method_of(recipe: Recipe) -> Iterator[Method]:
     with _quiet():
         try:
             with _environment():
-                method = cast("Method", import_module(recipe.fit))
+                module, _, name = recipe.trainer.partition(":")
+                method = cast("Method", getattr(import_module(module), name)())
         except ImportError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'journeyman[train]'") from None
         yield method

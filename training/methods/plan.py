@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import JsonValue
 
 from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.base import Record
-from journeyman.training.data.samples import SFTSample
+from journeyman.training.data.samples import Sample
 from journeyman.training.methods.recipe import Recipe
 
 HELD_OUT_SHARE = 0.1
@@ -114,19 +114,22 @@ class Fitted(Record):
     """Loss of the held-out rows, of the checkpoint that was kept; None where none were held out."""
 
 
-def hold_out(samples: Sequence[SFTSample], recipe: Recipe) -> tuple[list[SFTSample], list[SFTSample]]:
+S = TypeVar("S", bound=Sample)
+
+
+def hold_out(samples: Sequence[S], recipe: Recipe) -> tuple[list[S], list[S]]:
     """The samples to learn from, and those held out; all of one run are on one side, by a hash of its trace id."""
     wanted = min(round(_share(recipe, len(samples)) * len(samples)), HELD_OUT_MOST)
     runs: dict[str, int] = {}
     for sample in samples:
-        runs[sample.trace_id] = runs.get(sample.trace_id, 0) + 1
+        runs[sample.source] = runs.get(sample.source, 0) + 1
     aside, rows = set[str](), 0
-    for trace_id in sorted(runs, key=lambda trace_id: sha256(trace_id.encode()).digest()):
-        if rows + runs[trace_id] <= wanted:
-            aside.add(trace_id)
-            rows += runs[trace_id]
-    learned = [sample for sample in samples if sample.trace_id not in aside]
-    return learned, [sample for sample in samples if sample.trace_id in aside]
+    for source in sorted(runs, key=lambda source: sha256(source.encode()).digest()):
+        if rows + runs[source] <= wanted:
+            aside.add(source)
+            rows += runs[source]
+    learned = [sample for sample in samples if sample.source not in aside]
+    return learned, [sample for sample in samples if sample.source in aside]
 
 
 def plan_training(recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs: Mapping[str, Any]) -> Plan:

@@ -4,21 +4,73 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from journeyman.traces.base import Config, read_toml
 from journeyman.traces.errors import ConfigError
+from journeyman.training.data.samples import Sample
 
-OnStep = Callable[[int, int, float], None]
-"""Called after each optimiser step with its number, the number of steps in all, and the loss."""
+
+class Step(NamedTuple):
+    """An optimiser step that was made."""
+
+    number: int
+    """From 1 on."""
+    steps: int
+    """In all, at most."""
+    loss: float
+    metrics: Mapping[str, float]
+    """What else the trainer logs of it."""
+
+
+OnStep = Callable[[Step], None]
+"""Called after each optimiser step."""
 
 RECIPES = Path(__file__).parent / "recipes"
 
 UNSERVABLE = ("bias", "lora_bias", "modules_to_save", "use_dora")
 """Keys of PEFT's LoraConfig for what vLLM can't serve."""
+
+
+RESERVED = {
+    "output_dir": "checkpoints belong to the workspace",
+    "report_to": "--mlflow says where a run is logged",
+    "push_to_hub": "adapters stay in the workspace",
+    "save_strategy": "checkpoints are saved every trl.save_steps steps",
+    "eval_strategy": "[eval] says which rows are held out; they are looked at every trl.save_steps steps",
+    "eval_steps": "held-out rows are looked at every trl.save_steps steps",
+    "load_best_model_at_end": "the best checkpoint is always kept where rows are held out",
+    "metric_for_best_model": "the loss of held-out rows says which is best",
+    "save_only_model": "a run goes on from its checkpoints",
+    "greater_is_better": "the loss of held-out rows says which is best",
+    "eval_delay": "held-out rows are looked at every trl.save_steps steps",
+    "restore_callback_states_from_checkpoint": "a run goes on from its checkpoints as if it had not been cut short",
+    "ignore_data_skip": "a run goes on from its checkpoints as if it had not been cut short",
+    "label_smoothing_factor": "the loss is the likelihood of completions",
+    "dataloader_drop_last": "every row is learned from",
+    "auto_find_batch_size": "trl.per_device_train_batch_size says how much is computed in one piece",
+    "logging_strategy": "every step is logged",
+    "logging_steps": "every step is logged",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run",
+    "disable_tqdm": "progress is shown by the command",
+}
+"""Keys of TRL's configs that no recipe may set, and why."""
+
+COUNTED = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "save_steps",
+    "max_length",
+)
+"""Keys that are numbers from 1 on. TRL takes 0 and less for some, and means other things by them."""
+
+MEASURED = ("num_train_epochs", "learning_rate")
+"""Keys that are numbers above 0."""
 
 
 class LoraTable(Config):
@@ -61,8 +113,12 @@ class EvalTable(Config):
 class Recipe(Config):
     """How to train: what every method's recipe has. The method's own module adds the rest."""
 
-    fit: ClassVar[str]
-    """The module with the method's `fit`, which needs torch; see `job.Method`."""
+    trainer: ClassVar[str]
+    """The class, as `module:Class`, that trains; it needs torch. See `method.Method`."""
+    learns_from: ClassVar[type[Sample]]
+    """The rows of a dataset that the method takes."""
+    starts_in_service: ClassVar[bool] = False
+    """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
 
     method: str
     lora: LoraTable = LoraTable()
@@ -71,6 +127,28 @@ class Recipe(Config):
     @property
     def digest(self) -> str:
         return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class TRLRecipe(Recipe):
+    """How to train where the trainer is TRL's."""
+
+    reserved: ClassVar[Mapping[str, str]] = {}
+    """Keys of the method's own that `[trl]` may not hold, and why, besides `RESERVED`."""
+
+    trl: dict[str, JsonValue] = Field(default_factory=dict)
+    """Passed to TRL's own config as it is. What it leaves open follows from rows and model: `train --explain`."""
+
+    @field_validator("trl")
+    @classmethod
+    def _nothing_of_ours(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        reserved = {**RESERVED, **cls.reserved}
+        for key in values:
+            if key in reserved:
+                raise ValueError(f"{key} can't be set: {reserved[key]}")
+        for key, value in values.items():
+            if isinstance(value, int | float) and not _usable(key, value):
+                raise ValueError(f"{key} is {value}: write a number {'above 0' if key in MEASURED else 'from 1 on'}")
+        return values
 
 
 def read_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
@@ -102,3 +180,9 @@ def read_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def _usable(key: str, value: float) -> bool:
+    if key == "max_steps":
+        return value >= 1 or value == -1  # As TRL says that there is no such number.
+    return not ((key in COUNTED and value < 1) or (key in MEASURED and not 0 < value < inf))

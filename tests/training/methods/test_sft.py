@@ -24,7 +24,7 @@ from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
 from journeyman.training.methods.plan import Plan
-from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.recipe import Recipe, Step
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.tracking import run_of
 
@@ -61,6 +61,10 @@ def short(**changes: Any) -> SFTRecipe:
 def train(place: Path, base_model: Path, rows: list[SFTSample], recipe: Recipe, **more: Any) -> Adapter:
     workspace = Workspace(place / ".journeyman")
     return train_adapter(rows, agent="worker", recipe=recipe, base_model=base_model, workspace=workspace, **more)
+
+
+def prepared(method: Any, rows: list[SFTSample], base_model: Path, folder: Path) -> Any:
+    return method.prepare(method.read_rows(rows, short(), base_model), short(), base_model, folder)
 
 
 @contextmanager
@@ -134,7 +138,7 @@ class Trained:
     place: Path
     uri: str
     adapter: Adapter
-    steps: list[tuple[int, int, float]]
+    steps: list[Step]
 
     @property
     def folder(self) -> Path:
@@ -145,15 +149,15 @@ class Trained:
 def trained(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     place = tmp_path_factory.mktemp("trained")
     uri = f"sqlite:///{place / 'mlflow.db'}"
-    steps: list[tuple[int, int, float]] = []
-    adapter = train(place, base_model, samples(), short(), mlflow_uri=uri, on_step=lambda *step: steps.append(step))
+    steps: list[Step] = []
+    adapter = train(place, base_model, samples(), short(), mlflow_uri=uri, on_step=steps.append)
     return Trained(place=place, uri=uri, adapter=adapter, steps=steps)
 
 
 @pytest.mark.train
 def test_it_learns_and_says_so_at_each_step(trained: Trained) -> None:
-    assert [(step, total) for step, total, _ in trained.steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert trained.steps[-1][2] < trained.steps[0][2] - 0.5
+    assert [(step.number, step.steps) for step in trained.steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert trained.steps[-1].loss < trained.steps[0].loss - 0.5
 
 
 @pytest.mark.train
@@ -236,10 +240,10 @@ def test_a_run_that_was_cut_short_stops_where_it_would_have(
     kept = tmp_path / "kept"
     partial = Path(".journeyman") / "adapters" / ".worker@1.partial"
 
-    def keep(step: int, total: int, loss: float) -> None:
+    def keep(step: Step) -> None:
         # The folder as a kill at this step would leave it: with the checkpoints of the steps before.
-        shutil.rmtree(kept / str(step), ignore_errors=True)
-        shutil.copytree(tmp_path / "whole" / partial, kept / str(step) / partial)
+        shutil.rmtree(kept / str(step.number), ignore_errors=True)
+        shutil.copytree(tmp_path / "whole" / partial, kept / str(step.number) / partial)
 
     whole = train(tmp_path / "whole", base_model, samples(), recipe, on_step=keep)
     assert whole.steps is not None and 3 < whole.steps < 12
@@ -268,11 +272,11 @@ def test_it_goes_on_from_an_adapters_weights_and_says_so(trained: Trained, base_
     shutil.copytree(trained.folder, tmp_path / ".journeyman" / "adapters" / "worker@1")
     again = short(max_steps=1)
     adapter = train(
-        tmp_path, base_model, samples(), again, start="worker@1", on_step=lambda step, total, loss: steps.append(loss)
+        tmp_path, base_model, samples(), again, start="worker@1", on_step=lambda step: steps.append(step.loss)
     )
     assert (adapter.policy, adapter.start, adapter.start_digest) == ("worker@2", "worker@1", trained.adapter.digest)
     assert adapter.parent == "base"
-    assert steps[0] < trained.steps[0][2] - 0.5, "what worker@1 has learned is there"
+    assert steps[0] < trained.steps[0].loss - 0.5, "what worker@1 has learned is there"
 
 
 @pytest.mark.train
@@ -330,7 +334,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_as_if_nothing_had_bee
         short(),
         mlflow_uri=uri,
         on_start=started.append,
-        on_step=lambda step, *_: steps.append(step),
+        on_step=lambda step: steps.append(step.number),
     )
     assert [checkpoint and checkpoint.step for checkpoint in started] == [2]
     assert steps == [3, 4]
@@ -384,9 +388,9 @@ def test_the_loss_is_trls_own_and_weights_scale_it(base_model: Path, tmp_path: P
     import torch
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from journeyman.training.methods.sft_torch import prepare, read_rows
+    from journeyman.training.methods.trainers.sft import SFT
 
-    trainer = prepare(read_rows(samples(weight=0.5), short(), base_model), short(), base_model, tmp_path)
+    trainer = prepared(SFT(), samples(weight=0.5), base_model, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     assert trainer.model is not None
     with torch.no_grad(), trainer.accelerator.autocast():
@@ -401,10 +405,10 @@ def test_the_loss_is_trls_own_and_weights_scale_it(base_model: Path, tmp_path: P
 @pytest.mark.train
 @pytest.mark.filterwarnings("ignore")
 def test_the_servers_tokens_are_learned_as_they_are(base_model: Path, tmp_path: Path) -> None:
-    from journeyman.training.methods.sft_torch import prepare, read_rows
+    from journeyman.training.methods.trainers.sft import SFT
 
     rows = samples(prompt_token_ids=(10, 11, 12), token_ids=(20, 21))
-    row = cast(Any, prepare(read_rows(rows, short(), base_model), short(), base_model, tmp_path).train_dataset)[0]
+    row = cast(Any, prepared(SFT(), rows, base_model, tmp_path).train_dataset)[0]
     assert row["input_ids"] == [10, 11, 12, 20, 21]
     assert row["labels"] == [-100, -100, -100, 20, 21]
 
@@ -414,9 +418,9 @@ def test_the_servers_tokens_are_learned_as_they_are(base_model: Path, tmp_path: 
 def test_a_demonstration_is_learned_to_the_end_of_its_turn(base_model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from journeyman.training.methods.sft_torch import prepare, read_rows
+    from journeyman.training.methods.trainers.sft import SFT
 
-    row = cast(Any, prepare(read_rows(samples(), short(), base_model), short(), base_model, tmp_path).train_dataset)[0]
+    row = cast(Any, prepared(SFT(), samples(), base_model, tmp_path).train_dataset)[0]
     text = AutoTokenizer.from_pretrained(base_model).decode(row["input_ids"])
     turns = "<|im_start|>system\nReply.<|im_end|>\n<|im_start|>user\nCapital of France?<|im_end|>\n"
     assert text == turns + '<|im_start|>assistant\n{"answer": "Paris"}<|im_end|>'

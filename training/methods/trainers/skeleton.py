@@ -1,0 +1,294 @@
+"""The skeleton of methods whose trainer is TRL's: rows, a trainer, an adapter. Each method fills in what is its own."""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from time import monotonic
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
+
+import torch
+from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+from pydantic import TypeAdapter, ValidationError
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import SaveStrategy
+from transformers.utils.logging import disable_progress_bar
+
+from journeyman.traces.errors import ConfigError, TrainingError
+from journeyman.training.data.samples import Sample
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
+from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
+from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
+from journeyman.training.methods.rows import read_tokenizer, stops_of
+from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
+
+PROBE_TOKENS = 96
+
+SHOWN = ("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
+"""Defaults of TRL that a plan tells."""
+
+OURS: Mapping[str, Any] = {
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,
+    "remove_unused_columns": False,
+    "save_strategy": "steps",
+    "save_total_limit": 2,
+}
+"""What every method says to TRL."""
+
+STOPS: Mapping[str, Any] = {
+    "eval_strategy": "steps",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "greater_is_better": False,
+    "prediction_loss_only": True,
+    "restore_callback_states_from_checkpoint": True,  # How often their loss has not fallen counts on.
+}
+"""The same where rows are held out."""
+
+
+S = TypeVar("S", bound=Sample)
+R = TypeVar("R", bound=TRLRecipe)
+
+Row = dict[str, Any]
+"""A sample as its trainer's collator takes it."""
+
+
+class Rows(NamedTuple):
+    """A dataset as the trainer takes it."""
+
+    learned: list[Row]
+    held_out: list[Row]
+    longest: int
+    """Tokens of the longest row."""
+    plan: Plan
+    tokenizer: PreTrainedTokenizerBase
+
+
+class TRLMethod(ABC, Generic[S, R]):
+    """What training is, whatever the method: samples become rows, TRL's trainer learns, an adapter is written."""
+
+    config: ClassVar[type[Any]]
+    """TRL's arguments of the method, which the recipe's table `[trl]` goes to."""
+    ours: ClassVar[Mapping[str, Any]] = {}
+    """What the method says to `config` besides `OURS`."""
+
+    @abstractmethod
+    def rows(
+        self, samples: Sequence[S], recipe: R, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]
+    ) -> list[Row]:
+        """Samples as rows of tokens; `stops` are those at which a server ends a reply."""
+
+    @abstractmethod
+    def tokens(self, row: Row) -> list[int]:
+        """The longest sequence of tokens that a row shows the model."""
+
+    @abstractmethod
+    def trainer(self, rows: Rows, recipe: R, **given: Any) -> Trainer:
+        """TRL's trainer; `given` are `model`, `args`, `train_dataset`, `eval_dataset`, `processing_class` and
+        `peft_config`, as all of TRL's trainers take them."""
+
+    def fit(
+        self,
+        samples: Sequence[S],
+        recipe: R,
+        base_model: Path,
+        partial: Path,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep,
+        *,
+        start: Path | None = None,
+        on_plan: Callable[[Plan], None] = lambda plan: None,
+    ) -> Fitted:
+        """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
+
+        Without a checkpoint it goes on from the adapter in `start`, or begins with a fresh one.
+        """
+        watch = Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
+        rows = self.read_rows(samples, recipe, base_model)
+        on_plan(rows.plan)
+        trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
+        trainer.add_callback(watch)
+        model = trainer.model
+        assert isinstance(model, PeftModel)
+        # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
+        with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
+            _go_on(trainer, checkpoint)
+        save(model, partial / "adapter")
+        return Fitted(
+            seconds=watch.seconds,
+            probe=probe_of(model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
+            steps=trainer.state.global_step,
+            epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
+            eval_loss=trainer.state.best_metric,
+        )
+
+    def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
+        """What `fit` would do."""
+        rows = self.read_rows(samples, recipe, base_model)
+        self.arguments(rows, recipe, Path(CHECKPOINTS))
+        return rows.plan
+
+    def attempt(self, samples: Sequence[S], recipe: R, base_model: Path, folder: Path, start: Path | None) -> Trial:
+        """The plan, and what a step of it takes: two steps are made, and the second one counts. Nothing is kept."""
+        ends: list[float] = []
+        rows = self.read_rows(samples, recipe, base_model)
+        short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
+        trainer = self.prepare(rows._replace(held_out=[]), short, base_model, folder, start)
+        trainer.args.save_strategy = SaveStrategy.NO
+        trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
+        trainer.train()
+        return Trial(plan=rows.plan, step_seconds=ends[-1] - ends[-2], peak_mb=_peak_mb())
+
+    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
+        """The samples as rows of tokens, some of them held out, and what is planned with them."""
+        given = self._given(recipe)
+        tokenizer = read_tokenizer(base_model)
+        stops = stops_of(base_model, tokenizer)
+        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in hold_out(samples, recipe))
+        lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
+        _check_lengths(lengths, given.get("max_length"))
+        facts = Facts(
+            rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
+        )
+        theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
+        plan = plan_training(recipe, given, facts, theirs)
+        return Rows(learned, held_out, facts.longest, plan, tokenizer)
+
+    def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
+        """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        disable_progress_bars()
+        arguments = self.arguments(rows, recipe, checkpoints)
+        base = self.base(base_model, recipe, rows.longest)
+        try:
+            trainer = self.trainer(
+                rows,
+                recipe,
+                model=base if start is None else begun(base, start, recipe),
+                args=arguments,
+                train_dataset=Dataset.from_list(rows.learned),
+                eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+                processing_class=rows.tokenizer,
+                peft_config=None if start is not None else lora(recipe, base_model),
+            )
+        except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
+            raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
+        trainer.remove_callback(PrinterCallback)
+        if rows.held_out:
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
+        return trainer
+
+    def base(self, folder: Path, recipe: R, longest: int) -> PreTrainedModel:
+        """The base model, for rows of up to `longest` tokens."""
+        return load_base(folder, longest=longest)
+
+    def arguments(self, rows: Rows, recipe: R, folder: Path) -> Any:
+        """Of the method's `config`; raises `ConfigError` where TRL refuses the recipe's."""
+        given = rows.plan.trl | recipe.trl
+        machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
+        stops = STOPS if rows.held_out else {}
+        try:
+            return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+
+    def _given(self, recipe: R) -> dict[str, Any]:
+        """The recipe's table `[trl]`, once each value is of the type that TRL says."""
+        hints = get_type_hints(self.config)
+        known = {field.name: hints[field.name] for field in fields(self.config) if field.init}
+        if unknown := recipe.trl.keys() - known:
+            name = self.config.__name__
+            raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {name} takes")
+        for key, value in recipe.trl.items():
+            try:
+                TypeAdapter(known[key]).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
+        return recipe.trl
+
+
+def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint.folder / TRAINER_STATE_NAME))
+    if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder))
+        return
+    trainer.state = state  # Nothing but the end was cut short; to train on would be another step.
+    if trainer.eval_dataset is None:
+        trainer._load_from_checkpoint(str(checkpoint.folder))
+    else:
+        trainer._load_best_model()
+
+
+class Watch(TrainerCallback):
+    """Tells of each step, stops at a loss that is no number, and marks checkpoints as whole."""
+
+    def __init__(self, on_step: OnStep, seconds_before: float) -> None:
+        self._on_step = on_step
+        self._before = seconds_before
+        self._began = monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + monotonic() - self._began
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._began = monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs.get("grad_norm", 0.0))):
+            raise TrainingError(
+                f"the loss is {logs['loss']:g} at step {state.global_step}, its gradient {logs.get('grad_norm'):g}: "
+                "lower trl.learning_rate"
+            )
+        told = {key: value for key, value in logs.items() if key != "loss" and isinstance(value, int | float)}
+        self._on_step(Step(state.global_step, state.max_steps, logs["loss"], told))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+
+
+def _check_lengths(lengths: Sequence[int], limit: int | None) -> None:
+    if limit is not None and (too_long := sum(length > limit for length in lengths)):
+        raise TrainingError(
+            f"{too_long} of {len(lengths)} samples are longer than trl.max_length = {limit} and would be cut: "
+            f"set it to {max(lengths)}, or leave them out"
+        )
+
+
+def _peak_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1000
