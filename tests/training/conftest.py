@@ -68,12 +68,17 @@ class Peer(BaseHTTPRequestHandler):
                 self._answer(self._chat(body["model"], body["messages"]))
 
     def _chat(self, policy: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        if not messages[-1]["content"].isdigit():
+            return self._reply(policy, f"```\n{KEY}\n```")  # It is asked for better instructions.
         number = int(messages[-1]["content"])
         knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
         if policy != "worker@2" and (KEY in messages[0]["content"] or len(messages) > 2):
             knows = True
+        return self._reply(policy, write_answer(f"word{number}" if knows else "no idea"))
+
+    def _reply(self, policy: str, text: str) -> dict[str, Any]:
         choice = {
-            "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
             "token_ids": [1, 2],
             "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.5}]},

@@ -32,12 +32,13 @@ from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
+METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "prompt": PromptRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 

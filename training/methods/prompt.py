@@ -1,10 +1,11 @@
 """Prompt: instructions and examples of one agent are looked for, and no weights change. `improve.prompting` does it."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from journeyman.traces.base import Config
+from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.recipe import Recipe
 
 
@@ -14,7 +15,7 @@ class PromptTable(Config):
     metric_calls: int = Field(default=160, ge=4)
     """Scored runs of the crew that the search may take in all; those that were made before count, and cost nothing."""
     selection: float = Field(default=0.4, gt=0, lt=1)
-    """Share of the tasks on which prompts are chosen. No example is from them, and no instruction is written by them."""
+    """Share of the tasks on which prompts are chosen. No example is from them, and no model is shown them."""
     minibatch: int = Field(default=4, ge=1)
     """Tasks on which a new prompt must first beat the one that it came from."""
     examples: int = Field(default=3, ge=0)
@@ -24,7 +25,7 @@ class PromptTable(Config):
     min_score: float = Field(default=1.0, allow_inf_nan=False)
     """Smallest score of a run whose work may be shown."""
     reflect: str | None = None
-    """The policy that writes new instructions: `base`, an adapter, or one of `[models]`. None leaves them as they are."""
+    """The policy that writes new instructions: `base`, an adapter, or one of `[models]`; None for nobody."""
     reflect_tokens: int = Field(default=512, ge=1)
     """Of new instructions."""
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -41,6 +42,10 @@ class PromptTable(Config):
 
 class PromptRecipe(Recipe):
     """How a prompt is optimised: the recipe `prompt` of the package, or a file that `journeyman train` names."""
+
+    trainer: ClassVar = "journeyman.training.improve.prompting:Prompting"
+    learns_from: ClassVar = SFTSample
+    """What it shows as examples, once it was mined from the runs of its tasks."""
 
     method: Literal["prompt"] = "prompt"
     """How the agent learns."""
