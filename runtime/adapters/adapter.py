@@ -98,8 +98,16 @@ def load_adapter(folder: Path) -> Adapter:
         _check_prompt(folder, adapter)
     else:
         _check_lora(folder, adapter)
-    _check_unaltered(folder, adapter)
+    check_unaltered(folder, adapter)
     return adapter
+
+
+def check_unaltered(folder: Path, adapter: Adapter) -> None:
+    """Raises `AdapterError` where its files aren't those that the record was written with."""
+    if (digest := digest_files(folder)) != adapter.digest:
+        raise AdapterError(
+            f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
+        )
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -195,27 +203,6 @@ def prompt_forms(adapters: Path, policies: Iterable[str]) -> dict[str, str]:
     return {policy: form for policy, form in forms.items() if form}
 
 
-def read_prompts(adapters: Path, policies: Iterable[str]) -> dict[str, Prompt]:
-    """By policy, what each of `policies` says in place of the crew's file, where it is a prompt candidate.
-
-    Raises `AdapterError` for a prompt that was altered: nothing proves one as the load of weights does.
-    """
-    folders = {policy: adapters / policy for policy in policies if "@" in policy}
-    prompts = {policy: read_prompt(folder) for policy, folder in folders.items() if (folder / PROMPT).exists()}
-    for policy, prompt in prompts.items():
-        if prompt.weights != policy:
-            _check_unaltered(folders[policy], read_adapter(folders[policy]))
-    return prompts
-
-
-def weights_of(adapters: Path, policy: str) -> str:
-    """The policy whose weights answer for `policy`; one that can't be read stands for itself, until it is loaded."""
-    try:
-        return read_adapter(find_adapter(adapters, policy)).weights if "@" in policy else policy
-    except AdapterError:
-        return policy
-
-
 def adapter_folders(adapters: Path) -> list[Path]:
     """Folders of finished adapters, by agent and number; what is being trained has another name."""
     return [folder for _, _, folder in sorted(_numbered(adapters))]
@@ -231,13 +218,6 @@ def _numbered(adapters: Path) -> Iterator[tuple[str, int, Path]]:
             yield *split_policy(folder.name), folder
         except AdapterError:
             continue
-
-
-def _check_unaltered(folder: Path, adapter: Adapter) -> None:
-    if (digest := digest_files(folder)) != adapter.digest:
-        raise AdapterError(
-            f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
-        )
 
 
 def _check_prompt(folder: Path, adapter: Adapter) -> None:

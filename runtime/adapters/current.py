@@ -5,8 +5,9 @@ from pathlib import Path
 from time import time_ns
 from typing import NamedTuple, TypeAlias
 
-from journeyman.runtime.adapters.adapter import PROMPT, RECORD, adapter_digests, prompt_forms, read_prompts
+from journeyman.runtime.adapters.adapter import PROMPT, RECORD, adapter_digests, prompt_forms
 from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.workspace import Workspace
 

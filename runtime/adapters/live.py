@@ -19,10 +19,10 @@ from journeyman.runtime.adapters.adapter import (
     load_adapter,
     read_probe,
     split_policy,
-    weights_of,
 )
 from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Entry, Journal
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState, why
 from journeyman.runtime.workspace import Workspace

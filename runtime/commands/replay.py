@@ -91,7 +91,7 @@ async def _again(
     seed: int,
 ) -> tuple[Outcome, list[str]]:
     """The outcome, and what nobody was asked."""
-    from journeyman.runtime.adapters.adapter import read_prompts
+    from journeyman.runtime.adapters.prompts import read_prompts
     from journeyman.runtime.recording.recording import Recording
     from journeyman.runtime.replay.replay import Replay, ReplaySink
     from journeyman.runtime.runtime import Runtime

@@ -45,8 +45,8 @@ class RecordedAnswers:
     ) -> None:
         """Of the calls of `trace`, or of those that began before `before_ns`, whose examples are the crew's or those of
         `prompts`. What the model call of span `replaced` brought is given to nobody."""
-        shown = chain.from_iterable(words.examples for words in (*crew.agents, *prompts))
-        self._examples = {(example.user, example.assistant) for example in shown}
+        shown = [*(agent.examples for agent in crew.agents), *(prompt.examples for prompt in prompts)]
+        self._examples = {(example.user, example.assistant) for example in chain.from_iterable(shown)}
         self._trajectories = trace.trajectories
         self._ends = before_ns is None and ending(trace) == "cancelled"
         turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]

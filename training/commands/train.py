@@ -14,19 +14,22 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
+from journeyman.training.commands.train_prompt import train_prompt
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
+from journeyman.training.improve.teach import SCORER
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.plan import Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.recipe import Recipe, Step, read_override
 
 
 def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
     data: Annotated[
-        str, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
-    ],
+        str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
@@ -41,6 +44,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and its price by two steps; keep nothing")
     ] = False,
+    crew: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a method that runs one: its TOML file")] = None,
+    tasks: Annotated[Path | None, typer.Option(metavar="FILE", help="Beside it: tasks, or a set's name")] = None,
+    scorer: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="Of their answers: takes a task and an answer, gives 0..1")
+    ] = SCORER,
+    reflect: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="With --recipe prompt: who writes new instructions")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Tasks at once")] = 8,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="The base model (default: the server's)")
     ] = None,
@@ -54,13 +66,26 @@ def train(
 
     How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
     more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
+    With --recipe prompt no weights change: --crew works on --tasks in one prompt after another, and the best one
+    becomes a candidate. It ends with 1 where none is better than the one in service.
 
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
     if explain and dry_run:
         raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
-    settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
+    changes = dict(map(read_override, overrides or []))
+    if reflect is not None:
+        changes["prompt.reflect"] = reflect
+    settings = load_recipe(recipe, changes)
+    if isinstance(settings, PromptRecipe):
+        if data is not None or explain or crew is None or tasks is None:
+            raise ConfigError("--recipe prompt learns from tasks: name --crew and --tasks, without --data or --explain")
+        uri = mlflow or workspace.mlflow_uri
+        train_prompt(workspace, crew, agent, tasks, settings, start, scorer, concurrency, model, uri, dry_run, as_json)
+        return
+    if crew is not None or tasks is not None or data is None:
+        raise ConfigError(f"--recipe {recipe} learns from a dataset: name it with --data, without --crew and --tasks")
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)

@@ -18,9 +18,9 @@ from journeyman.runtime.adapters.adapter import (
     adapter_folders,
     find_adapter,
     prompt_forms,
-    read_prompts,
 )
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime

@@ -83,17 +83,13 @@ class PromptSearch:
     def find(self, learn: Sequence[Task], select: Sequence[Task]) -> Found:
         """The best prompt on `select`, rewritten by what `learn` shows; raises what the runs raise."""
         optimize = _gepa()
-        least = len(select) + 2 * self._table.minibatch
         result = optimize(
             seed_candidate=self._parts(),
             trainset=list(learn),
             valset=list(select),
             adapter=self,
             reflection_minibatch_size=min(self._table.minibatch, len(learn)),
-            # A new prompt takes so many runs, and the budget holds.
-            stop_callbacks=lambda state: (
-                self._failure is not None or state.total_num_evals + least > self._table.metric_calls
-            ),
+            stop_callbacks=self._is_over(least=len(select) + 2 * self._table.minibatch),
             seed=self._table.seed,
             logger=_Silent(),
         )
@@ -149,6 +145,15 @@ class PromptSearch:
         if EXAMPLES in candidate:
             update["examples"] = self._shown(json.loads(candidate[EXAMPLES]))
         return self._first.model_copy(update=update)
+
+    def _is_over(self, *, least: int) -> Callable[[Any], bool]:
+        """A new prompt takes at least so many runs, and the budget holds; beyond a perfect one there is nothing."""
+
+        def is_over(state: Any) -> bool:
+            spent = state.total_num_evals + least > self._table.metric_calls
+            return spent or self._failure is not None or max(state.program_full_scores_val_set) >= 1.0
+
+        return is_over
 
     def _parts(self) -> dict[str, str]:
         parts = {} if self._reflect is None else {INSTRUCTIONS: self._first.instructions}
@@ -246,7 +251,7 @@ class _Silent:
 
 def _gepa() -> Callable[..., Any]:
     try:
-        from gepa import optimize
+        from gepa.api import optimize
     except ImportError:
         raise ConfigError("the search for prompts needs GEPA: pip install 'journeyman[prompt]'") from None
     return optimize

@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,31 +11,23 @@ from random import Random
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import JsonValue
 
 from journeyman.agents.agent import Agent, Crew
-from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE, ModelRequest
 from journeyman.agents.prompt import Prompt, prompt_form
 from journeyman.runtime.adapters.adapter import (
     Adapter,
     adapter_digests,
-    adapter_folders,
-    digest_files,
-    load_adapter,
     next_number,
-    read_prompts,
     split_policy,
-    weights_of,
-    write_adapter,
-    write_prompt,
 )
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import current_policies
+from journeyman.runtime.adapters.prompts import read_prompts, weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
+from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.files import publish, write_whole
 from journeyman.traces.messages import Message
 from journeyman.traces.trace import Task, digest_tasks
@@ -46,6 +37,14 @@ from journeyman.training.data.samples import SFTSample, dataset_file_name, read_
 from journeyman.training.data.tasks.heldout import less_held_out
 from journeyman.training.evaluation.bench import Bench, answered_by
 from journeyman.training.evaluation.evaluate import Episode
+from journeyman.training.improve.prompt_job import (
+    Prompted,
+    PromptJob,
+    Search,
+    known_candidate,
+    reserve,
+    write_candidate,
+)
 from journeyman.training.improve.prompt_search import Found, PromptSearch, Reflect, Reflections
 from journeyman.training.improve.spending import Estimate, estimate
 from journeyman.training.improve.teach import SCORER, check_references
@@ -56,54 +55,8 @@ from journeyman.training.tracking import track
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
 
-SEARCH = "search.json"
-"""In a candidate's folder: the job, and what came of the search."""
 OFFERED = "offered.json"
 """In the folder of an unfinished search: the dataset that examples are chosen from."""
-
-
-class PromptJob(Record):
-    """What is looked for with what: two searches of the same job find the same prompt."""
-
-    agent: str
-    parent: str
-    """The policy that the candidate would replace."""
-    start: str
-    """The policy whose weights answer."""
-    start_digest: str | None
-    base_digest: str
-    crew_digest: str
-    """Of the crew's file."""
-    tasks_digest: str
-    scorer: str
-    recipe_digest: str
-
-
-class Search(Record):
-    """How a candidate was found; `search.json` in its folder."""
-
-    version: int = 1
-    job: PromptJob
-    metric_calls: int
-    """Scored runs, those included that were made before."""
-    tried: int
-    """Prompts that were scored on all tasks that prompts are chosen on."""
-    tasks: int
-    """So many tasks."""
-    first_score: float
-    """On these, of the prompt that the search began with."""
-    score: float
-    """Of the candidate."""
-
-
-class Prompted(Record):
-    """What came of a search."""
-
-    adapter: Adapter | None
-    """None where no prompt did better than the one that the search began with."""
-    search: Search
-    offered: int
-    """Recorded pieces of work that examples were chosen from."""
 
 
 class Prompting:
@@ -112,11 +65,12 @@ class Prompting:
     def __init__(
         self,
         workspace: Workspace,
-        crew: Path,
+        crew: Crew,
         agent: str,
         tasks: Sequence[Task],
         recipe: PromptRecipe,
         *,
+        conditions: Sequence[JsonValue],
         base_digest: str,
         backend: "Backend",
         start: str | None = None,
@@ -124,9 +78,11 @@ class Prompting:
         scorer: str = SCORER,
         concurrency: int = 8,
     ) -> None:
-        """`start` names the weights, by default those of the policy in service; `source` says where the tasks are from.
-        Tasks that nobody may learn from are left out. Raises `ConfigError` or `AdapterError`."""
-        self.crew = load_crew(crew)
+        """`conditions` are the crew's, as for a `Bench`. `start` names the weights, by default those of the policy in
+        service; `source` says where the tasks are from. Tasks that nobody may learn from are left out.
+        Raises `ConfigError` or `AdapterError`."""
+        self.crew = crew
+        self._conditions = conditions
         self._workspace = workspace
         self._agent = _find_agent(self.crew, agent)
         self._recipe = recipe
@@ -137,7 +93,6 @@ class Prompting:
         self.tasks, self.passed_over = less_held_out(workspace, tasks, source)
         """What is learned from, and how many tasks aren't, by reason."""
         check_references(self.tasks, scorer, source)
-        self._text = crew.read_text(encoding="utf-8")
         self.learn, self.select = _split(self.tasks, recipe, source)
         if recipe.prompt.reflect is not None:
             workspace.config.check_policy(recipe.prompt.reflect)
@@ -151,7 +106,7 @@ class Prompting:
             start=weights,
             start_digest=adapter_digests(workspace.adapters, [weights]).get(weights),
             base_digest=base_digest,
-            crew_digest=sha256(self._text.encode()).hexdigest(),
+            crew_digest=sha256(json.dumps(conditions).encode()).hexdigest(),
             tasks_digest=digest_tasks(self.tasks),
             scorer=scorer,
             recipe_digest=recipe.digest,
@@ -191,11 +146,11 @@ class Prompting:
         """
         adapters = self._workspace.adapters
         with self._workspace.lock(f"train-{self.job.agent}"):
-            if (known := self._known()) is not None:
+            if (known := known_candidate(adapters, self.job)) is not None:
                 return known
             policy = f"{self.job.agent}@{next_number(adapters, self.job.agent)}"
             partial = adapters / f".{policy}.partial"
-            _reserve(partial, self.job)
+            reserve(partial, self.job)
             told = self.job.model_dump(exclude_none=True)
             began = perf_counter()
             with track(mlflow_uri, partial, policy=policy, job=told, recipe=self._recipe.model_dump()) as run:
@@ -203,20 +158,31 @@ class Prompting:
                 worked = read_samples(dataset.path, SFTSample) if dataset is not None else []
                 trials = _Trials(self, policy, on_run)
                 reflect = self._reflect(partial)
-                search = PromptSearch(
+                finding = PromptSearch(
                     *(self._recipe.prompt, self.job.agent, self.first, worked),
                     *(self._workspace.store, trials.scored, reflect),
                 )
-                found = search.find(self.learn, self.select)
+                found = finding.find(self.learn, self.select)
                 run.step(0, {"score": found.first.score})
                 run.step(found.metric_calls, {"score": found.best.score})
-                outcome = self._outcome(found, policy, partial, dataset, len(worked), perf_counter() - began)
-                if outcome.adapter is None:
-                    run.end("FINISHED")
+                search = Search(
+                    job=self.job,
+                    metric_calls=found.metric_calls,
+                    tried=found.tried,
+                    tasks=len(self.select),
+                    first_score=found.first.score,
+                    score=found.best.score,
+                )
+                adapter = None
+                if search.score > search.first_score:
+                    adapter = self._candidate(found, dataset, perf_counter() - began)
+                    adapter = write_candidate(partial / "adapter", adapter, found.best.prompt, search)
+                    publish(partial / "adapter", adapters / policy)
+                    run.finish(adapter)
                 else:
-                    run.finish(outcome.adapter)
+                    run.end("FINISHED")
             shutil.rmtree(partial, ignore_errors=True)
-            return outcome
+            return Prompted(adapter=adapter, search=search, offered=len(worked))
 
     def bench(self, tasks: Sequence[Task]) -> Bench:
         """The runs of some of the tasks, which agents may learn from; none is made twice."""
@@ -226,7 +192,7 @@ class Prompting:
             tasks,
             self._scorer,
             backend=lambda: self._backend,
-            conditions=[self._text, *answered_by(self._workspace, self._backend)],
+            conditions=[*self._conditions, *answered_by(self._workspace, self._backend)],
             source=self._source,
             purpose="rollout",
             concurrency=self._concurrency,
@@ -243,16 +209,6 @@ class Prompting:
             "prompts": {**table.prompts, policy: prompt},
         }
         return table.model_copy(update=update)
-
-    def _known(self) -> Prompted | None:
-        """The candidate of the same job, where there is one."""
-        for folder in adapter_folders(self._workspace.adapters):
-            if split_policy(folder.name)[0] == self.job.agent and (folder / SEARCH).exists():
-                with suppress(AdapterError, ValidationError):  # A damaged one is no reason not to look for a whole one.
-                    search = Search.model_validate_json((folder / SEARCH).read_bytes())
-                    if search.job == self.job:
-                        return Prompted(adapter=load_adapter(folder), search=search, offered=0)
-        return None
 
     def _offered(self, partial: Path) -> KnownDataset | None:
         """The dataset that examples are chosen from, as it was when the search began; None where nothing may be."""
@@ -315,30 +271,13 @@ class Prompting:
         finally:
             await self._backend.models.aclose()
 
-    def _outcome(
-        self, found: Found, policy: str, partial: Path, dataset: KnownDataset | None, offered: int, seconds: float
-    ) -> Prompted:
-        search = Search(
-            job=self.job,
-            metric_calls=found.metric_calls,
-            tried=found.tried,
-            tasks=len(self.select),
-            first_score=found.first.score,
-            score=found.best.score,
-        )
-        if found.best.score <= found.first.score:
-            return Prompted(adapter=None, search=search, offered=offered)
-        folder = partial / "adapter"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        write_prompt(folder, found.best.prompt)
-        write_whole(folder / SEARCH, search.model_dump_json(indent=2) + "\n")
+    def _candidate(self, found: Found, dataset: KnownDataset | None, seconds: float) -> Adapter:
         job = self.job
-        adapter = Adapter(
+        return Adapter(
             agent=job.agent,
-            number=split_policy(policy)[1],
+            number=next_number(self._workspace.adapters, job.agent),
             base_digest=job.base_digest,
-            digest=digest_files(folder),
+            digest="",
             parent=job.parent,
             start=job.start,
             start_digest=job.start_digest,
@@ -351,9 +290,6 @@ class Prompting:
             train_seconds=round(seconds, 3),
             created_ns=time_ns(),
         )
-        write_adapter(folder, adapter, None)
-        publish(folder, self._workspace.adapters / policy)
-        return Prompted(adapter=adapter, search=search, offered=offered)
 
 
 class _Trials:
@@ -398,15 +334,3 @@ def _split(tasks: Sequence[Task], recipe: PromptRecipe, source: str) -> tuple[li
             "raise it, or lower prompt.selection"
         )
     return ordered[chosen_on:], ordered[:chosen_on]
-
-
-def _reserve(partial: Path, job: PromptJob) -> None:
-    """Makes the folder of an unfinished search, and empties it first if that search was another job's."""
-    record = partial / "job.json"
-    try:
-        if not record.exists() or record.read_text(encoding="utf-8") != job.model_dump_json():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(job.model_dump_json(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error

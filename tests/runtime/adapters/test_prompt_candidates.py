@@ -9,9 +9,10 @@ import pytest
 from journeyman.agents.agent import Agent, Crew, Example
 from journeyman.agents.model import ModelReply, ModelRequest
 from journeyman.agents.worker import write_answer
-from journeyman.runtime.adapters.adapter import PROMPT, RECORD, load_adapter, read_prompts, weights_of
+from journeyman.runtime.adapters.adapter import PROMPT, RECORD, load_adapter
 from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.prompts import read_prompts, weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.models.scripted import ScriptedModel
 from journeyman.runtime.runtime import Runtime

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
+from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import load_adapter, read_prompt
 from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
-from journeyman.runtime.adapters.live import current_policies
+from journeyman.runtime.adapters.live import current_policies, promote
 from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.serving.server import attach
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, JourneymanError, ServerError, TrainingError
 from journeyman.traces.trace import Task
 from journeyman.training.evaluation.evaluate import Episode
-from journeyman.training.improve.prompting import Prompted, Prompting
+from journeyman.training.improve.prompt_job import Prompted
+from journeyman.training.improve.prompting import Prompting
 from journeyman.training.improve.worked import examples_of, find_worked
 from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.prompt import PromptRecipe
@@ -43,10 +45,11 @@ class Looked:
         assert isinstance(recipe, PromptRecipe)
         return Prompting(
             self.workspace,
-            self._crew,
+            load_crew(self._crew),
             agent,
             tasks,
             recipe,
+            conditions=[self._crew.read_text()],
             base_digest="b" * 64,
             backend=open_backend(self.workspace),
             start=start,
@@ -139,10 +142,8 @@ def test_a_search_that_was_cut_short_goes_on_where_it_was(
 
 
 def test_a_prompt_in_service_is_where_the_next_search_begins(look: Looked, make_prompt: MakePrompt) -> None:
-    from journeyman.training.improve.promote import promote
-
     make_prompt("worker@1", "Say it.")
-    promote(look.workspace, "worker@1", server=None, force=True)
+    promote(look.workspace, "worker@1", server=None, reason="test")
     prompting = look.prompting(reflect="base", examples=0)
     assert prompting.first.instructions == "Say it."
     found = prompting.optimise()
