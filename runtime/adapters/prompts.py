@@ -1,10 +1,19 @@
 """Prompts in service: what prompt candidates say in place of a crew's file, and whose weights answer for them."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from journeyman.agents.prompt import Prompt
-from journeyman.runtime.adapters.adapter import PROMPT, check_unaltered, find_adapter, read_adapter, read_prompt
+from journeyman.runtime.adapters.adapter import (
+    PROMPT,
+    adapter_folders,
+    check_unaltered,
+    find_adapter,
+    read_adapter,
+    read_prompt,
+    split_policy,
+)
 from journeyman.traces.errors import AdapterError
 
 
@@ -27,3 +36,13 @@ def weights_of(adapters: Path, policy: str) -> str:
         return read_adapter(find_adapter(adapters, policy)).weights if "@" in policy else policy
     except AdapterError:
         return policy
+
+
+def prompt_in_form(adapters: Path, agent: str, form: str) -> Prompt | None:
+    """What the agent's newest prompt candidate says whose prompt form has that digest; None where there is none."""
+    for folder in reversed(adapter_folders(adapters)):
+        if split_policy(folder.name)[0] == agent and (folder / PROMPT).exists():
+            with suppress(AdapterError):
+                if read_adapter(folder).prompt_form == form:
+                    return read_prompt(folder)
+    return None

@@ -9,6 +9,7 @@ from rich.table import Table
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
@@ -90,7 +91,7 @@ def train(
     samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)
     parent = Journal(workspace.journal).in_service(agent)
-    start = start or start_of(settings, parent)
+    start = weights_of(workspace.adapters, start or start_of(settings, parent))
     if explain:
         plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
         emit(plan, as_json, lambda: _show_plan(plan))

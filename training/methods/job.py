@@ -21,7 +21,9 @@ from journeyman.runtime.adapters.adapter import (
     read_adapter,
     split_policy,
     write_adapter,
+    write_prompt,
 )
+from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
@@ -97,7 +99,7 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
-    start = start or start_of(recipe, parent)
+    start = weights_of(workspace.adapters, start or start_of(recipe, parent))
     began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -194,7 +196,11 @@ class _Steps:
 
 
 def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
-    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model.
+
+    A prompt candidate has the weights that it stands on.
+    """
+    start = weights_of(workspace.adapters, start)
     if start == BASE:
         return None
     folder = find_adapter(workspace.adapters, start)
@@ -264,11 +270,17 @@ def _written(
 ) -> Adapter:
     """The adapter, once its folder is whole."""
     _, number = split_policy(policy)
+    form = next(iter(_prompt_forms(samples)), None)
+    prompt = None if form is None else prompt_in_form(partial.parent, job.agent, form)
+    if prompt is not None:
+        # It has learned to answer in a prompt candidate's words, so it is asked in them, too.
+        own = {"weights": policy, "weights_digest": None, "examples": ()}
+        write_prompt(partial / "adapter", prompt.model_copy(update=own))
     adapter = Adapter(
         number=number,
         digest=digest_files(partial / "adapter"),
         rows=len(samples),
-        prompt_form=next(iter(_prompt_forms(samples)), None),
+        prompt_form=form,
         rank=recipe.lora.r,
         steps=fitted.steps,
         epochs=fitted.epochs,
