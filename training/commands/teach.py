@@ -141,10 +141,10 @@ def _announce(teaching: Teaching, config: ProjectConfig) -> None:
         terms = config.models[name].terms
         told = f"its terms: {terms}" if terms else "no `terms` note; some providers' terms forbid training on replies"
         notes.print(f"models.{name}: {told}", markup=False)
-    notes.print(reckoning(teaching.estimate, config.traces.currency), markup=False)
+    notes.print(_reckoning(teaching.estimate, config.traces.currency), markup=False)
 
 
-def reckoning(estimate: Estimate, currency: str) -> str:
+def _reckoning(estimate: Estimate, currency: str) -> str:
     basis = f"by {estimate.recorded} recorded runs" if estimate.recorded else "a rough guess, nothing is recorded yet"
     money = f" and {estimate.cost:,.4g} {currency}"
     if estimate.unpriced:

@@ -1,5 +1,6 @@
-"""The `journeyman train` command: a dataset becomes an adapter."""
+"""The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,13 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
-from journeyman.training.commands.train_prompt import train_prompt
+from journeyman.training.commands.evaluate import SCORER, find_tasks
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
-from journeyman.training.improve.teach import SCORER
+from journeyman.training.improve.from_tasks import TaskJob, Watcher, driver_of
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
-from journeyman.training.methods.plan import Plan, Trial
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.plan import Choice, Trial
 from journeyman.training.methods.recipe import Recipe, Step, read_override
 
 
@@ -30,6 +30,18 @@ def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
     data: Annotated[
         str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ] = None,
+    crew: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The crew, for a recipe that learns from tasks")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Tasks to learn from: JSON lines, or a set's name")
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="What an answer to a task is worth, 0..1")
+    ] = None,
+    reflect: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Who writes new instructions, for the recipe prompt")
     ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
@@ -45,15 +57,6 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and its price by two steps; keep nothing")
     ] = False,
-    crew: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a method that runs one: its TOML file")] = None,
-    tasks: Annotated[Path | None, typer.Option(metavar="FILE", help="Beside it: tasks, or a set's name")] = None,
-    scorer: Annotated[
-        str, typer.Option(metavar="MODULE:FUNCTION", help="Of their answers: takes a task and an answer, gives 0..1")
-    ] = SCORER,
-    reflect: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="With --recipe prompt: who writes new instructions")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Tasks at once")] = 8,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="The base model (default: the server's)")
     ] = None,
@@ -67,26 +70,38 @@ def train(
 
     How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
     more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
-    With --recipe prompt no weights change: --crew works on --tasks in one prompt after another, and the best one
-    becomes a candidate. It ends with 1 where none is better than the one in service.
+
+    A recipe that learns from tasks takes --crew and --tasks in the place of --data: it makes the crew's runs itself.
 
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
     if explain and dry_run:
         raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
-    changes = dict(map(read_override, overrides or []))
-    if reflect is not None:
-        changes["prompt.reflect"] = reflect
-    settings = load_recipe(recipe, changes)
-    if isinstance(settings, PromptRecipe):
-        if data is not None or explain or crew is None or tasks is None:
-            raise ConfigError("--recipe prompt learns from tasks: name --crew and --tasks, without --data or --explain")
-        uri = mlflow or workspace.mlflow_uri
-        train_prompt(workspace, crew, agent, tasks, settings, start, scorer, concurrency, model, uri, dry_run, as_json)
+    written = {} if reflect is None else {"prompt.reflect": reflect}
+    settings = load_recipe(recipe, written | dict(map(read_override, overrides or [])))
+    if settings.driver is not None:
+        if data is not None or crew is None or tasks is None:
+            raise ConfigError(f"method {settings.method} learns from tasks: give --crew and --tasks, and no --data")
+        base_model = pull_model(model or workspace.config.server.model)
+        parent = Journal(workspace.journal).in_service(agent)
+        job = TaskJob(
+            workspace=workspace,
+            agent=agent,
+            recipe=settings,
+            crew=crew,
+            tasks=tuple(find_tasks(workspace, tasks)),
+            source=tasks.name,
+            scorer=scorer or SCORER,
+            base_model=base_model,
+            parent=parent,
+            start=weights_of(workspace.adapters, start or start_of(settings, parent)),
+            mlflow_uri=mlflow or workspace.mlflow_uri,
+        )
+        train_on_tasks(job, plan_only=explain or dry_run, as_json=as_json)
         return
-    if crew is not None or tasks is not None or data is None:
-        raise ConfigError(f"--recipe {recipe} learns from a dataset: name it with --data, without --crew and --tasks")
+    if data is None or crew is not None or tasks is not None or scorer is not None:
+        raise ConfigError(f"method {settings.method} learns from rows: give --data, and no crew, tasks or scorer")
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)
@@ -94,7 +109,7 @@ def train(
     start = weights_of(workspace.adapters, start or start_of(settings, parent))
     if explain:
         plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
-        emit(plan, as_json, lambda: _show_plan(plan))
+        emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
         return
     if dry_run:
         notes.print("two steps are tried", markup=False)
@@ -148,6 +163,28 @@ def _train(
         )
 
 
+def train_on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
+    """Makes what the job says, and shows how it comes on."""
+    driver = driver_of(job)
+    if plan_only:
+        plan = driver.plan()
+        emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
+        return
+    notes.print(f"planned: {driver.plan()}", markup=False)
+    with progress() as bar:
+        row = bar.add_task("runs", total=None)
+
+        def run(made: int, runs: int) -> None:
+            bar.update(row, description="runs", completed=made, total=runs)
+
+        def step(step: Step) -> None:
+            said = f"training, loss {step.loss:.3f}, step"
+            bar.update(row, description=said, completed=step.number, total=step.steps)
+
+        adapter = driver.train(Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False)))
+    emit(adapter, as_json, lambda: _show(adapter, job.workspace))
+
+
 def _beginning(base_model: Path, parent: str, start: str, checkpoint: Checkpoint | None) -> str:
     weights = f"the base model {base_model.name}" if start == BASE else f"the weights of {start}"
     aside = "" if parent in (BASE, start) else f", not from {parent}, which the adapter would replace"
@@ -164,10 +201,10 @@ def _watt_hours(trial: Trial, workspace: Workspace) -> float | None:
     return None if watts is None else watts * trial.seconds / 3600
 
 
-def _show_plan(plan: Plan) -> None:
-    out.print(str(plan), markup=False)
+def _show_choices(summary: str, choices: Iterable[Choice]) -> None:
+    out.print(summary, markup=False)
     table = Table("key", "value", "from", "why", box=None)
-    for choice in plan.choices:
+    for choice in choices:
         table.add_row(choice.key, str(choice.value), choice.source, choice.why)
     out.print(table)
 

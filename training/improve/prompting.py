@@ -72,24 +72,24 @@ class Prompting:
         *,
         conditions: Sequence[JsonValue],
         base_digest: str,
-        backend: "Backend",
+        backend: "Callable[[], Backend]",
         start: str | None = None,
         source: str = "",
         scorer: str = SCORER,
-        concurrency: int = 8,
     ) -> None:
-        """`conditions` are the crew's, as for a `Bench`. `start` names the weights, by default those of the policy in
-        service; `source` says where the tasks are from. Tasks that nobody may learn from are left out.
-        Raises `ConfigError` or `AdapterError`."""
+        """`conditions` are the crew's, and `backend` is asked late, as for a `Bench`.
+
+        `start` names the weights, by default those of the policy in service; `source` says where the tasks are from.
+        Tasks that nobody may learn from are left out. Raises `ConfigError` or `AdapterError`.
+        """
         self.crew = crew
         self._conditions = conditions
         self._workspace = workspace
         self._agent = _find_agent(self.crew, agent)
         self._recipe = recipe
-        self._backend = backend
+        self._open = backend
         self._source = source
         self._scorer = scorer
-        self._concurrency = concurrency
         self.tasks, self.passed_over = less_held_out(workspace, tasks, source)
         """What is learned from, and how many tasks aren't, by reason."""
         check_references(self.tasks, scorer, source)
@@ -111,6 +111,10 @@ class Prompting:
             scorer=scorer,
             recipe_digest=recipe.digest,
         )
+
+    @cached_property
+    def _backend(self) -> "Backend":
+        return self._open()
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -195,7 +199,7 @@ class Prompting:
             conditions=[*self._conditions, *answered_by(self._workspace, self._backend)],
             source=self._source,
             purpose="rollout",
-            concurrency=self._concurrency,
+            concurrency=self._recipe.prompt.concurrency,
             seed=self._recipe.prompt.seed,
         )
 

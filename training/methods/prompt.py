@@ -30,6 +30,8 @@ class PromptTable(Config):
     """Of new instructions."""
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """At which they are written."""
+    concurrency: int = Field(default=8, ge=1)
+    """Runs at once."""
     seed: int = 0
     """Of the order of tasks, the choice of examples, and sampling."""
 
@@ -43,7 +45,10 @@ class PromptTable(Config):
 class PromptRecipe(Recipe):
     """How a prompt is optimised: the recipe `prompt` of the package, or a file that `journeyman train` names."""
 
-    trainer: ClassVar = "journeyman.training.improve.prompting:Prompting"
+    trainer: ClassVar = ""
+    """Nothing is trained."""
+    driver: ClassVar = "journeyman.training.improve.prompt_driver:PromptDriver"
+    starts_in_service: ClassVar = True
     learns_from: ClassVar = SFTSample
     """What it shows as examples, once it was mined from the runs of its tasks."""
 

@@ -51,7 +51,7 @@ class Looked:
             recipe,
             conditions=[self._crew.read_text()],
             base_digest="b" * 64,
-            backend=open_backend(self.workspace),
+            backend=lambda: open_backend(self.workspace),
             start=start,
             source="train.jsonl",
             **({} if scorer is None else {"scorer": scorer}),

@@ -39,7 +39,7 @@ def test_a_prompt_is_found_on_a_real_server_and_answers_in_service(
         recipe,
         conditions=["office"],
         base_digest=vllm_server.model_digest,
-        backend=backend,
+        backend=lambda: backend,
         source="words",
     )
     prompting.bench(prompting.learn).episodes(current_policies(workspace))
