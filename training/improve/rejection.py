@@ -144,7 +144,8 @@ class Served:
         from journeyman.runtime.serving.backend import Backend, open_backend  # langchain takes a second to import.
 
         backend = open_backend(self._workspace)
-        bring_in(self._workspace, {*policies, *self._asked(None)}, backend)
+        asked = {*policies, *self._asked(None)}
+        bring_in(self._workspace, {weights_of(self._workspace.adapters, policy) for policy in asked}, backend)
         return Backend(models=backend.models, router=None, server=backend.server)  # A route would pass the agent by.
 
     def _asked(self, policy: str | None) -> set[str]:

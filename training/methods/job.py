@@ -21,7 +21,9 @@ from journeyman.runtime.adapters.adapter import (
     read_adapter,
     split_policy,
     write_adapter,
+    write_prompt,
 )
+from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
@@ -33,13 +35,19 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, las
 from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "rft": RFTRecipe, "grpo": GRPORecipe}
+METHODS: Mapping[str, type[Recipe]] = {
+    "prompt": PromptRecipe,
+    "sft": SFTRecipe,
+    "rft": RFTRecipe,
+    "grpo": GRPORecipe,
+}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -111,7 +119,7 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
-    start = start or start_of(recipe, parent)
+    start = weights_of(workspace.adapters, start or start_of(recipe, parent))
     began = start_folder(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -238,7 +246,11 @@ class _Steps:
 
 
 def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
-    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model.
+
+    A prompt candidate has the weights that it stands on.
+    """
+    start = weights_of(workspace.adapters, start)
     if start == BASE:
         return None
     folder = find_adapter(workspace.adapters, start)
@@ -316,6 +328,11 @@ def written(
 ) -> Adapter:
     """The adapter, once its folder is whole; `dataset_digest` is that of rows which came while it learned."""
     _, number = split_policy(work.policy)
+    prompt = None if prompt_form is None else prompt_in_form(work.partial.parent, job.agent, prompt_form)
+    if prompt is not None:
+        # It has learned to answer in a prompt candidate's words, so it is asked in them, too.
+        own = {"weights": work.policy, "weights_digest": None, "examples": ()}
+        write_prompt(work.partial / "adapter", prompt.model_copy(update=own))
     adapter = Adapter(
         number=number,
         digest=digest_files(work.partial / "adapter"),
