@@ -9,6 +9,7 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import current_policies
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.serving.launch import installed_build
 from journeyman.runtime.serving.server import status
 from journeyman.runtime.workspace import Workspace
