@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue, field_validator, model_validator
 
-from journeyman.training.data.samples import PromptSample
+from journeyman.training.data.samples import RolloutSample
 from journeyman.training.methods.alarms import AlarmsTable
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import TRLRecipe
@@ -51,7 +51,7 @@ class GRPORecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
     driver: ClassVar = "journeyman.training.improve.explore:Explorer"
-    learns_from: ClassVar = PromptSample
+    learns_from: ClassVar = RolloutSample
     starts_in_service: ClassVar = True
     reserved: ClassVar = {
         **dict.fromkeys(
@@ -86,6 +86,8 @@ class GRPORecipe(TRLRecipe):
 
     @model_validator(mode="after")
     def _watched(self) -> "GRPORecipe":
+        if "eval" in self.model_fields_set:
+            raise ValueError("[eval] holds out rows, and grpo has tasks: set rollouts.held_out instead")
         if self.trl.get("beta") == 0 and self.alarms.model_fields_set & {"kl", "kl_most"}:
             raise ValueError("alarms.kl needs a reference: set trl.beta above 0, or remove it")
         return self

@@ -23,6 +23,7 @@ from journeyman.training.methods.job import load_recipe
         ("rollouts.group", 1, "rollouts.group.: Input should be greater than or equal to 2"),
         ("alarms.kl", "shout", "alarms.kl.: Input should be 'stop', 'lower' or 'tell'"),
         ("rewards.score", 0, "score and judge are both 0"),
+        ("eval.share", 0.1, r"\[eval\] holds out rows, and grpo has tasks: set rollouts.held_out instead"),
         ("lora.use_dora", True, "vLLM can't serve an adapter with use_dora"),
     ],
 )
