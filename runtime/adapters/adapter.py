@@ -54,6 +54,8 @@ class Adapter(Record):
     """How often it saw each row."""
     eval_loss: float | None = None
     """Loss of the held-out rows; None where none were held out."""
+    metrics: dict[str, float] = {}
+    """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float
     created_ns: int
 

@@ -30,6 +30,9 @@ from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.cpt import CPTRecipe
+from journeyman.training.methods.dpo import DPORecipe
+from journeyman.training.methods.kto import KTORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
@@ -37,7 +40,7 @@ from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
+METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe, "kto": KTORecipe, "cpt": CPTRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -272,6 +275,7 @@ def _written(
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
         **job.model_dump(),
