@@ -183,7 +183,9 @@ class TRLRecipe(Recipe):
         for key in values.keys() & cls.depends.keys():
             other, texts = cls.depends[key]
             if texts.isdisjoint(_texts(values.get(other))):
-                raise ValueError(f"{key} does nothing here: set {other} to {' or '.join(sorted(texts))}, or leave it out")
+                raise ValueError(
+                    f"{key} does nothing here: set {other} to {' or '.join(sorted(texts))}, or leave it out"
+                )
         return values
 
     def rules(self, samples: Sequence[Any]) -> Sequence[Rule]:

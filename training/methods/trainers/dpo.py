@@ -62,7 +62,7 @@ class PairTrainer(PreferenceTrainer, DPOTrainer):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool) -> Any:
         loss = super()._compute_loss(model, inputs, return_outputs)  # type: ignore[no-untyped-call]
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics["train" if model.training else "eval"]
         ratios = (metrics["rewards/chosen"][-1] + metrics["rewards/rejected"][-1]) / (2 * self.beta)
         # KL(reference || policy) of a reply, in nats: its estimate where the reference sampled the pairs.
         metrics["kl"].append(-ratios)

@@ -1,4 +1,4 @@
-"""Whether a model still does what it is told: short orders whose outcome can be checked, and its own earlier replies."""
+"""Whether a model still does what it is told: short orders with outcomes to check, and its own earlier replies."""
 
 import re
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class InstructionCheck:
         """`instructions`: the share of orders that the model follows, from 0 to 1. `reply_loss`: nats a token of the
         replies that it gave, as it was, to neutral questions."""
         replies = _replies(model, self._tokenizer, [order for order, _ in ORDERS])
-        texts = [self._tokenizer.decode(reply, skip_special_tokens=True).strip() for _, reply in replies]
+        texts = [cast(str, self._tokenizer.decode(ids, skip_special_tokens=True)).strip() for _, ids in replies]
         followed = [bool(re.fullmatch(right, text)) for text, (_, right) in zip(texts, ORDERS, strict=True)]
         return {"instructions": sum(followed) / len(followed), "reply_loss": _loss(model, self._before)}
 

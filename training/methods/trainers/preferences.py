@@ -1,9 +1,9 @@
 """What the trainers of preferences add to TRL's: completions alone are scored, each row has its weight, and the
 reference is computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
@@ -23,10 +23,12 @@ class PreferenceTrainer(_BaseTrainer):
 
     references: ClassVar[Sequence[str]]
     """Columns of a row for what TRL's `compute_ref_log_probs` returns."""
+    compute_ref_log_probs: Callable[..., Any]
+    """TRL's: the log-probabilities of a batch under the reference."""
     _scores_completions = False
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+        super().__init__(**given)  # type: ignore[no-untyped-call]
         model = self.model
         assert isinstance(model, PeftModel)
         if REFERENCE in model.peft_config:  # All of it is in the rows now.
@@ -35,12 +37,13 @@ class PreferenceTrainer(_BaseTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """The rows with their log-probabilities under the policy that training starts from; TRL calls it once for each
         dataset, while that policy is still what the model is."""
+        model = cast(PeftModel, self.model)
         if not self._scores_completions:
-            score_completions(self.model.get_base_model())
+            score_completions(cast(PreTrainedModel, model.get_base_model()))
             self._scores_completions = True
-        self.model.eval()
+        model.eval()
         batches = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
-        scores = [self.compute_ref_log_probs(self.model, self._prepare_inputs(batch)) for batch in batches]
+        scores = [self.compute_ref_log_probs(model, self._prepare_inputs(batch)) for batch in batches]
         for key, column in zip(self.references, zip(*scores, strict=True), strict=True):
             if column[0] is not None:
                 dataset = dataset.add_column(key, torch.cat(column).tolist())
@@ -48,7 +51,7 @@ class PreferenceTrainer(_BaseTrainer):
 
 
 def score_completions(base: PreTrainedModel) -> None:
-    """Makes TRL's fused head of `base` score completion tokens alone, and takes `weight`, the rows' factors on the loss.
+    """Makes TRL's fused head of `base` score completion tokens alone, and take `weight`, the factors of rows.
 
     Without a GPU, TRL projects every token on the vocabulary. A loss of log-probabilities is weighted through their
     gradients, which makes it the gradient of the weighted loss; the loss that is told stays that of equal rows.

@@ -25,6 +25,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
@@ -36,7 +37,15 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mar
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
-from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
+from journeyman.training.methods.trainers.weights import (
+    asked_layers,
+    begun,
+    load_base,
+    lora,
+    parameters_of,
+    probe_of,
+    save,
+)
 
 PROBE_TOKENS = 96
 
@@ -194,6 +203,7 @@ class TRLMethod(ABC, Generic[S, R]):
         disable_progress_bars()
         arguments = self.arguments(rows, recipe, checkpoints)
         base = self.base(base_model, recipe, rows.longest)
+        asked_layers(base, recipe)
         try:
             trainer = self.trainer(
                 rows,
@@ -222,9 +232,11 @@ class TRLMethod(ABC, Generic[S, R]):
         machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
         stops = STOPS if rows.held_out else {}
         try:
-            return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
+            made = self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+        _check_optimiser(made)
+        return made
 
     def _given(self, recipe: R) -> dict[str, Any]:
         """The recipe's table `[trl]`, once each value is of the type that TRL says."""
@@ -293,6 +305,21 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+
+
+def _check_optimiser(arguments: TrainingArguments) -> None:
+    """Raises `ConfigError` for what the library would only see at the first step."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    kwargs: Any = arguments.lr_scheduler_kwargs
+    checks: Mapping[str, Callable[[], Any]] = {
+        "optim_args": lambda: Trainer.get_optimizer_cls_and_kwargs(arguments),
+        "lr_scheduler_kwargs": lambda: get_scheduler(arguments.lr_scheduler_type, optimiser, 0, 1, kwargs),
+    }
+    for key, check in checks.items():
+        try:
+            check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe: trl.{key} can't be used: {str(error).splitlines()[0]}") from None
 
 
 def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
