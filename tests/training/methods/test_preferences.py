@@ -44,9 +44,12 @@ def pairs(**changes: Any) -> list[PreferenceSample]:
             origin="sampled",
             margin=1.0,
             messages=asked(country),
-            chosen=side(number, capital),
-            rejected=side(number + 100, "I don't know."),
-            **ids(number) | changes,
+            **{
+                "chosen": side(number, capital),
+                "rejected": side(number + 100, "I don't know."),
+                **ids(number),
+                **changes,
+            },
         )
         for number, (country, capital) in enumerate(CAPITALS.items())
     ]
@@ -169,7 +172,7 @@ class TestRefused:
         row["rejected"]["completion"] = row["chosen"]["completion"]
         path = tmp_path / "pairs.jsonl"
         path.write_text(json.dumps(row) + "\n")
-        with pytest.raises(TrainingError, match="line 1: .*the sides of a pair must differ") as raised:
+        with pytest.raises(TrainingError, match=r"line 1: .*the sides of a pair must differ") as raised:
             read_samples(path, PreferenceSample)
         assert "\n" not in str(raised.value)
 
@@ -299,12 +302,11 @@ def test_the_loss_is_trls_own_and_weights_scale_its_gradient(base_model: Path, t
     def text(ids: list[int]) -> str:
         return str(tokenizer.decode(ids)).removesuffix(str(tokenizer.eos_token))
 
-    columns = {"prompt_ids", "chosen_ids", "rejected_ids", "completion_ids"}
+    tokens = ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids")
     plain = [
-        {key.removesuffix("_ids"): text(value) if key in columns else value for key, value in row.items()}
-        for row in trainer.train_dataset.select_columns(
-            list(columns & {*trainer.train_dataset.column_names}) + (["label"] if method == "kto" else [])
-        )
+        {key.removesuffix("_ids"): text(row[key]) for key in tokens if key in row}
+        | {key: row[key] for key in ("label",) if key in row}
+        for row in trainer.train_dataset
     ]
     theirs: Any = trls(  # type: ignore[operator]
         model=load_base(base_model, longest=100),
