@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +58,8 @@ class Adapter(Record):
     """How often it saw each row."""
     eval_loss: float | None = None
     """Loss of the held-out rows; None where none were held out."""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float
     created_ns: int
 

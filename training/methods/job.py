@@ -32,7 +32,10 @@ from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.cpt import CPTRecipe
+from journeyman.training.methods.dpo import DPORecipe
 from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.kto import KTORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.prompt import PromptRecipe
@@ -46,7 +49,10 @@ METHODS: Mapping[str, type[Recipe]] = {
     "prompt": PromptRecipe,
     "sft": SFTRecipe,
     "rft": RFTRecipe,
+    "dpo": DPORecipe,
+    "kto": KTORecipe,
     "grpo": GRPORecipe,
+    "cpt": CPTRecipe,
 }
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
@@ -342,6 +348,7 @@ def written(
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
         **job.model_dump() | ({} if dataset_digest is None else {"dataset_digest": dataset_digest}),

@@ -25,6 +25,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
@@ -36,11 +37,19 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mar
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
-from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
+from journeyman.training.methods.trainers.weights import (
+    asked_layers,
+    begun,
+    load_base,
+    lora,
+    parameters_of,
+    probe_of,
+    save,
+)
 
 PROBE_TOKENS = 96
 
-SHOWN = ("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
+SHOWN = ("beta", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
 """Defaults of TRL that a plan tells."""
 
 OURS: Mapping[str, Any] = {
@@ -90,6 +99,8 @@ class TRLMethod(ABC, Generic[S, R]):
     """TRL's arguments of the method, which the recipe's table `[trl]` goes to."""
     ours: ClassVar[Mapping[str, Any]] = {}
     """What the method says to `config` besides `OURS`."""
+    kept: ClassVar[Sequence[str]] = ()
+    """Metrics whose last value is told of an adapter, that of held-out rows too where there are any."""
 
     @abstractmethod
     def rows(
@@ -129,6 +140,7 @@ class TRLMethod(ABC, Generic[S, R]):
         trainer.add_callback(watch)
         model = trainer.model
         assert isinstance(model, PeftModel)
+        before = self.measure(model, rows.tokenizer)
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
@@ -139,7 +151,17 @@ class TRLMethod(ABC, Generic[S, R]):
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
+            metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
         )
+
+    def measure(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        """What the method wants to know of the model before and after training, by name."""
+        return {}
+
+    def _last(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        last = {key: value for logged in history for key, value in logged.items()}
+        names = [name for key in self.kept for name in (key, f"eval_{key}")]
+        return {name: round(last[name], 6) for name in names if name in last}
 
     def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
         """What `fit` would do."""
@@ -152,7 +174,8 @@ class TRLMethod(ABC, Generic[S, R]):
         ends: list[float] = []
         rows = self.read_rows(samples, recipe, base_model)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
-        trainer = self.prepare(rows._replace(held_out=[]), short, base_model, folder, start)
+        few = rows.learned[:: max(1, len(rows.learned) // (2 * rows.plan.batch))]
+        trainer = self.prepare(rows._replace(learned=few, held_out=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
         trainer.train()
@@ -163,14 +186,15 @@ class TRLMethod(ABC, Generic[S, R]):
         given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
-        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in hold_out(samples, recipe))
+        sides = hold_out(samples, recipe)
+        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in sides)
         lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
         _check_lengths(lengths, given.get("max_length"))
         facts = Facts(
             rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        plan = plan_training(recipe, given, facts, theirs)
+        plan = plan_training(recipe, given, facts, theirs, recipe.rules(sides[0]))
         return Rows(learned, held_out, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
@@ -179,6 +203,7 @@ class TRLMethod(ABC, Generic[S, R]):
         disable_progress_bars()
         arguments = self.arguments(rows, recipe, checkpoints)
         base = self.base(base_model, recipe, rows.longest)
+        asked_layers(base, recipe)
         try:
             trainer = self.trainer(
                 rows,
@@ -207,9 +232,11 @@ class TRLMethod(ABC, Generic[S, R]):
         machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
         stops = STOPS if rows.held_out else {}
         try:
-            return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
+            made = self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+        _check_optimiser(made)
+        return made
 
 
 def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
@@ -280,6 +307,29 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+
+
+def _check_optimiser(arguments: TrainingArguments) -> None:
+    """Raises `ConfigError` for what the library would only see at the first step."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    kwargs: Any = arguments.lr_scheduler_kwargs
+    checks: Mapping[str, Callable[[], Any]] = {
+        "optim_args": lambda: Trainer.get_optimizer_cls_and_kwargs(arguments),
+        "lr_scheduler_kwargs": lambda: get_scheduler(arguments.lr_scheduler_type, optimiser, 0, 1, kwargs),
+    }
+    for key, check in checks.items():
+        try:
+            check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe: trl.{key} can't be used: {str(error).splitlines()[0]}") from None
+
+
+def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {
+        f"{name}_{when}": round(value, 6)
+        for when, values in (("before", before), ("after", after))
+        for name, value in values.items()
+    }
 
 
 def _check_lengths(lengths: Sequence[int], limit: int | None) -> None:

@@ -41,10 +41,7 @@ def load_base(folder: Path, *, longest: int) -> PreTrainedModel:
 def begun(base: PreTrainedModel, start: Path, recipe: Recipe) -> PeftModel:
     """The adapter in `start`, to go on from."""
     config = LoraConfig.from_pretrained(str(start))
-    head = base.get_output_embeddings()  # type: ignore[no-untyped-call]
-    linear = [name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear) and one is not head]
-    targets = recipe.lora.target_modules
-    asked = {name.rpartition(".")[2] for name in linear} if targets == "all-linear" else set(targets)
+    asked = asked_layers(base, recipe)
     if asked != (theirs := set(config.target_modules)):
         raise ConfigError(
             f"{start.name} is on the layers {', '.join(sorted(theirs))}, the recipe says {', '.join(sorted(asked))}: "
@@ -52,6 +49,21 @@ def begun(base: PreTrainedModel, start: Path, recipe: Recipe) -> PeftModel:
         )
     config.lora_dropout = recipe.lora.dropout
     return PeftModel.from_pretrained(base, str(start), is_trainable=True, config=config)
+
+
+def asked_layers(base: PreTrainedModel, recipe: Recipe) -> set[str]:
+    """Names of the layers that get an adapter; raises `ConfigError` for one that the model hasn't, which PEFT takes."""
+    head = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = [name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    last = {name.rpartition(".")[2] for name in linear}
+    targets = recipe.lora.target_modules
+    asked = last if targets == "all-linear" else set(targets)
+    if unknown := [name for name in sorted(asked) if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
+        raise ConfigError(
+            f"the recipe can't be used: the base model has no layer {unknown[0]!r} that lora.target_modules names: "
+            f"it has {', '.join(sorted(last))}"
+        )
+    return asked
 
 
 def lora(recipe: Recipe, base_model: Path) -> LoraConfig:
