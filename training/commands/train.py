@@ -62,7 +62,7 @@ def train(
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
     dataset = open_dataset(workspace, data)
-    samples = read_samples(dataset.path, settings.learns_from)
+    samples = read_samples(dataset.path, settings.learns_from, *settings.also_from)
     base_model = pull_model(model or workspace.config.server.model)
     parent = Journal(workspace.journal).in_service(agent)
     start = start or start_of(settings, parent)

@@ -30,6 +30,7 @@ from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
@@ -37,7 +38,7 @@ from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
+METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "distill": DistillRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -97,6 +98,7 @@ def train_adapter(
     """
     _check(samples, agent, recipe, workspace)
     start = start or start_of(recipe, parent)
+    recipe = recipe.bound(agent, start, base_model, workspace)
     began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -151,6 +153,7 @@ def plan_job(
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
     _start(start, recipe, base_model, workspace)
     with method_of(recipe) as method:
         return method.plan(samples, recipe, base_model)
@@ -167,6 +170,7 @@ def try_job(
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
     began = _start(start, recipe, base_model, workspace)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -201,11 +205,10 @@ def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -
     if adapter.base_digest != (digest := model_digest(base_model)):
         raise AdapterError(f"{start} was trained on base model {adapter.base_digest[:12]}, not on {digest[:12]}")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    theirs, ours = (config["r"], config["lora_alpha"]), (recipe.lora.r, recipe.lora.alpha)
-    if theirs != ours:
+    if config["r"] > recipe.lora.r:
         raise ConfigError(
-            f"{start} has rank {theirs[0]} and alpha {theirs[1]}, the recipe says {ours[0]} and {ours[1]}: "
-            f"add --set lora.r={theirs[0]} --set lora.alpha={theirs[1]}, or start from the base model"
+            f"{start} has rank {config['r']}, which doesn't fit into the recipe's {recipe.lora.r}: "
+            f"add --set lora.r={config['r']}, or start from the base model with --from base"
         )
     return folder
 
@@ -215,7 +218,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
     if len(_prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
-    if wrong := next((sample for sample in samples if not isinstance(sample, recipe.learns_from)), None):
+    taken = (recipe.learns_from, *recipe.also_from)
+    if wrong := next((sample for sample in samples if not isinstance(sample, taken)), None):
         wanted = recipe.learns_from.model_fields["kind"].default
         raise TrainingError(
             f"method {recipe.method} learns from rows of kind {wanted}, these are of kind {wrong.kind}: "
@@ -223,8 +227,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         )
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
-    if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
-        raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
+    if (recipe.rank or 0) > (limit := workspace.config.server.max_lora_rank):
+        raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
 
 
 def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
@@ -268,7 +272,7 @@ def _written(
         digest=digest_files(partial / "adapter"),
         rows=len(samples),
         prompt_form=next(iter(_prompt_forms(samples)), None),
-        rank=recipe.lora.r,
+        rank=recipe.rank,
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,

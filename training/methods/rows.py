@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message, chat_message, chat_tool
-from journeyman.training.data.samples import SFTSample
+from journeyman.training.data.samples import PromptSample, ReplySample, SFTSample
 
 MARK = "journeyman's reply"
 """Stands for a reply where it is asked what a template writes around one."""
@@ -120,8 +120,8 @@ def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame
     return ids[: ends[-1] + 1]
 
 
-def write_prompt(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a demonstration's prompt: those that a server of the model makes of the same messages and tools."""
+def write_prompt(sample: ReplySample | PromptSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of a sample's prompt: those that a server of the model makes of the same messages and tools."""
     if tokenizer.chat_template is None:
         raise ConfigError("the base model has no chat template, so demonstrations can't be turned into prompts")
     ids = tokenizer.apply_chat_template(

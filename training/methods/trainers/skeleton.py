@@ -33,7 +33,7 @@ from transformers.utils.logging import disable_progress_bar
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
-from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
+from journeyman.training.methods.plan import Choice, Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
 from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
@@ -100,6 +100,10 @@ class TRLMethod(ABC, Generic[S, R]):
     @abstractmethod
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
+
+    def choices(self, rows: Sequence[Row]) -> Sequence[Choice]:
+        """Numbers of the method's own that the recipe may leave open."""
+        return ()
 
     @abstractmethod
     def trainer(self, rows: Rows, recipe: R, **given: Any) -> Trainer:
@@ -170,7 +174,8 @@ class TRLMethod(ABC, Generic[S, R]):
             rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        plan = plan_training(recipe, given, facts, theirs)
+        own = [choice for choice in self.choices(learned) if choice.key.removeprefix("trl.") not in given]
+        plan = self._fitting(plan_training(recipe, given, facts, theirs), own)
         return Rows(learned, held_out, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
@@ -210,6 +215,12 @@ class TRLMethod(ABC, Generic[S, R]):
             return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+
+    def _fitting(self, plan: Plan, own: Sequence[Choice]) -> Plan:
+        """The plan without what TRL's config of the method has no key for, and with the method's own choices."""
+        keys = {f"trl.{field.name}" for field in fields(self.config)}
+        told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys] + [*own]
+        return plan.model_copy(update={"choices": tuple(told)})
 
     def _given(self, recipe: R) -> dict[str, Any]:
         """The recipe's table `[trl]`, once each value is of the type that TRL says."""
