@@ -1,4 +1,4 @@
-"""An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
+"""An adapter: one agent's LoRA weights on the shared base model, or a prompt for them, and the folder that holds it."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
+from journeyman.agents.prompt import Prompt
 from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import sync
@@ -20,6 +21,7 @@ RECORD = "adapter.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROBE = "probe.json"
+PROMPT = "prompt.json"
 
 
 class Adapter(Record):
@@ -36,11 +38,11 @@ class Adapter(Record):
     parent: str = BASE
     """The policy it was trained to replace."""
     start: str = BASE
-    """The policy whose weights its training started from."""
+    """The policy whose weights its training started from; those of a prompt candidate answer for it."""
     start_digest: str | None = None
     """Of the files of `start`; None for the base model."""
     method: str
-    """How it was trained, e.g. `sft`."""
+    """How it was trained, e.g. `sft`; `prompt` for a prompt candidate, which has no weights of its own."""
     dataset_digest: str
     rows: int
     """Samples in the dataset."""
@@ -61,6 +63,15 @@ class Adapter(Record):
     def policy(self) -> str:
         """`worker@8`: the adapter, the folder, the server's LoRA name and `gen_ai.request.model`, all in one."""
         return f"{self.agent}@{self.number}"
+
+    @property
+    def weights(self) -> str:
+        """The policy whose weights answer for it: its own, but for a prompt candidate."""
+        return self.start if self.is_prompt else self.policy
+
+    @property
+    def is_prompt(self) -> bool:
+        return self.method == "prompt"
 
 
 class Probe(Record):
@@ -83,18 +94,20 @@ class Probe(Record):
 def load_adapter(folder: Path) -> Adapter:
     """The adapter in `folder`, once its files have been found whole, unaltered and of a form that vLLM serves."""
     adapter = read_adapter(folder)
-    read_probe(folder)
-    config = _read_json(folder / CONFIG)
-    _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
-    if (rank := _rank(config)) != adapter.rank:
-        raise AdapterError(
-            f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
-        )
+    if adapter.is_prompt:
+        _check_prompt(folder, adapter)
+    else:
+        _check_lora(folder, adapter)
+    check_unaltered(folder, adapter)
+    return adapter
+
+
+def check_unaltered(folder: Path, adapter: Adapter) -> None:
+    """Raises `AdapterError` where its files aren't those that the record was written with."""
     if (digest := digest_files(folder)) != adapter.digest:
         raise AdapterError(
             f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
         )
-    return adapter
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -111,18 +124,30 @@ def read_probe(folder: Path) -> Probe:
     return _read(Probe, folder / PROBE)
 
 
-def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
-    """Completes a folder that holds PEFT's two files with the record and the probe, all durable on return."""
+def read_prompt(folder: Path) -> Prompt:
+    return _read(Prompt, folder / PROMPT)
+
+
+def write_prompt(folder: Path, prompt: Prompt) -> None:
+    (folder / PROMPT).write_text(prompt.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def write_adapter(folder: Path, adapter: Adapter, probe: Probe | None) -> None:
+    """Completes a folder that holds PEFT's two files, or a prompt, with the record and the probe (None: it has no
+    weights to probe), all durable on return."""
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
-    for name in (RECORD, PROBE, CONFIG, WEIGHTS):
-        sync(folder / name)
+    if probe is not None:
+        (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
+    for name in (RECORD, PROBE, CONFIG, WEIGHTS, PROMPT):
+        if (folder / name).exists():
+            sync(folder / name)
 
 
 def digest_files(folder: Path) -> str:
-    """SHA-256 over the LoRA configuration and the weights, in that order."""
+    """SHA-256 over the LoRA configuration and the weights, or over the prompt, in that order."""
     digest = sha256()
-    for name in (CONFIG, WEIGHTS):
+    prompted, trained = ((folder / name).exists() for name in (PROMPT, WEIGHTS))
+    for name in (*((CONFIG, WEIGHTS) if trained or not prompted else ()), *((PROMPT,) if prompted else ())):
         with _existing(folder / name).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -195,6 +220,34 @@ def _numbered(adapters: Path) -> Iterator[tuple[str, int, Path]]:
             continue
 
 
+def _check_prompt(folder: Path, adapter: Adapter) -> None:
+    """Its prompt is on the weights that the record names, which are there as they were."""
+    prompt = read_prompt(folder)
+    if (prompt.weights, prompt.weights_digest) != (adapter.start, adapter.start_digest):
+        raise AdapterError(
+            f"{folder}: {PROMPT} is on the weights of {prompt.weights}, {RECORD} on those of {adapter.start}: "
+            "the files do not belong together"
+        )
+    if prompt.weights == BASE:
+        return
+    weights = load_adapter(find_adapter(folder.parent, prompt.weights))
+    if weights.digest != prompt.weights_digest:
+        raise AdapterError(
+            f"{folder}: its weights {prompt.weights} have digest {weights.digest[:12]}, not "
+            f"{(prompt.weights_digest or '')[:12]}: restore the adapter that it was made on"
+        )
+
+
+def _check_lora(folder: Path, adapter: Adapter) -> None:
+    read_probe(folder)
+    config = _read_json(folder / CONFIG)
+    _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
+    if (rank := _rank(config)) != adapter.rank:
+        raise AdapterError(
+            f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
+        )
+
+
 def _check_servable(folder: Path, config: dict[str, Any], tensors: list[str]) -> None:
     """vLLM serves plain LoRA on linear layers; some of the rest it refuses late, some it drops without a word."""
     targets = config.get("target_modules") or ()
@@ -235,7 +288,7 @@ def _tensor_names(path: Path) -> list[str]:
     return list(tensors)
 
 
-R = TypeVar("R", Adapter, Probe)
+R = TypeVar("R", Adapter, Probe, Prompt)
 
 
 def _read(record: type[R], path: Path) -> R:

@@ -22,6 +22,7 @@ from journeyman.runtime.adapters.adapter import (
 )
 from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Entry, Journal
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState, why
 from journeyman.runtime.workspace import Workspace
@@ -60,7 +61,7 @@ class Swap(Record):
 class Promotion(Record):
     entry: Entry
     swap: Swap | None
-    """None where no server runs, or the base model came back."""
+    """None where no server runs, or the weights are the base model's."""
 
 
 class AdapterServer:
@@ -156,8 +157,10 @@ def current_policies(workspace: Workspace) -> PolicyTable:
     return CurrentPolicies(workspace)()
 
 
-def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
+def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap | None:
     """Brings an adapter into the server and proves it, whether in service or not yet.
+
+    Of a prompt candidate it is the weights that are brought in; None where these are the base model's.
 
     Loads under a new name and proves with a probe; on any failure the adapter is unloaded and `AdapterError` raised,
     while everything else keeps serving. What a promotion replaces stays loaded until its room is needed, because runs
@@ -166,15 +169,39 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
     return _bring_in(workspace, server, load_adapter(find_adapter(workspace.adapters, policy)))
 
 
-def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap:
+def take_out(workspace: Workspace, server: ServerState, policy: str) -> None:
+    """Unloads an adapter that isn't to serve; weights that something in service has stay."""
+    weights = weights_of(workspace.adapters, policy)
+    if weights != BASE and weights not in _serving(workspace):
+        with AdapterServer(server.url) as live:
+            live.unload(weights)
+
+
+def is_served(workspace: Workspace, server: ServerState, policy: str) -> bool:
+    """Whether the server has the weights that answer for `policy`."""
+    weights = weights_of(workspace.adapters, policy)
+    if weights == BASE:
+        return True
+    with AdapterServer(server.url) as live:
+        return weights in live.served()
+
+
+def _serving(workspace: Workspace) -> set[str]:
+    """The policies whose weights answer for what is in service."""
+    return {weights_of(workspace.adapters, policy) for policy in Journal(workspace.journal).active().values()}
+
+
+def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap | None:
+    check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
+    if adapter.weights != adapter.policy:
+        return None if adapter.weights == BASE else swap_in(workspace, server, adapter.weights)
     policy = adapter.policy
     folder = find_adapter(workspace.adapters, policy)
-    check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
     with AdapterServer(server.url) as live:
         loaded = live.served()
         new = policy not in loaded
         if new:
-            _make_room(live, list(loaded), adapter, Journal(workspace.journal), server.max_loras)
+            _make_room(live, list(loaded), adapter, _serving(workspace), server.max_loras)
         elif Path(loaded[policy]) != folder.resolve():
             raise AdapterError(
                 f"the server serves another {policy}, from {loaded[policy]}: use one workspace for one server"
@@ -228,8 +255,8 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
     with workspace.lock("swap"):
         for policy in Journal(workspace.journal).active().values():
             try:
-                if policy != BASE:
-                    swaps.append(swap_in(workspace, server, policy))
+                if policy != BASE and (swap := swap_in(workspace, server, policy)) is not None:
+                    swaps.append(swap)
             except AdapterError as error:
                 failures.append(f"{policy} is in service but can't be served: {error}")
     if failures:
@@ -237,11 +264,10 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
     return swaps
 
 
-def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, journal: Journal, max_loras: int) -> None:
+def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, serving: set[str], max_loras: int) -> None:
     """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
     flight may still ask for them."""
-    in_service = journal.in_service(adapter.agent)
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name != in_service]
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving]
     surplus = len(loaded) + 1 - max_loras
     if surplus > len(old):
         raise AdapterError(

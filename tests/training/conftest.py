@@ -14,6 +14,8 @@ from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters.adapter import read_probe
 
 TASKS = 24
+KEY = "Think of a word."
+"""Instructions that make the base model know every answer; a worked example does, too."""
 CREW = """
 name = "echo"
 
@@ -63,12 +65,20 @@ class Peer(BaseHTTPRequestHandler):
                     return
                 # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
                 time.sleep(0.1)
-                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"])))
+                self._answer(self._chat(body["model"], body["messages"]))
 
-    def _chat(self, policy: str, number: int) -> dict[str, Any]:
+    def _chat(self, policy: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        if not messages[-1]["content"].isdigit():
+            return self._reply(policy, f"```\n{KEY}\n```")  # It is asked for better instructions.
+        number = int(messages[-1]["content"])
         knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
+        if policy != "worker@2" and (KEY in messages[0]["content"] or len(messages) > 2):
+            knows = True
+        return self._reply(policy, write_answer(f"word{number}" if knows else "no idea"))
+
+    def _reply(self, policy: str, text: str) -> dict[str, Any]:
         choice = {
-            "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
             "token_ids": [1, 2],
             "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.5}]},

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter
 from journeyman.runtime.adapters.journal import Journal, State
-from journeyman.runtime.adapters.live import Promotion, swap_in
+from journeyman.runtime.adapters.live import Promotion, Swap, swap_in
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState, attach, running, status
@@ -36,8 +36,10 @@ class AdapterRow(Record):
     """Samples it was trained on."""
     dataset_digest: str | None = None
     parent: str | None = None
+    method: str | None = None
+    """How it was trained."""
     start: str | None = None
-    """The policy whose weights its training started from."""
+    """The policy whose weights its training started from; a prompt candidate's are answered by them."""
     verdict: str | None = None
     mlflow_version: str | None = None
     error: str | None = None
@@ -100,14 +102,7 @@ def swap_command(
     server = _server(workspace, attach) or running(workspace)
     with workspace.lock("swap"):
         swap = swap_in(workspace, server, policy)
-    emit(
-        swap,
-        as_json,
-        lambda: out.print(
-            f"{policy} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms: "
-            f"{swap.distance.adapter:.3f} a token from the adapter, {swap.distance.base:.3f} from the base model)"
-        ),
-    )
+    emit(swap, as_json, lambda: _tell_swap(policy, swap))
 
 
 @app.command("rollback")
@@ -183,6 +178,7 @@ def _row(folder: Path, state: State) -> AdapterRow:
         rows=adapter.rows,
         dataset_digest=adapter.dataset_digest,
         parent=adapter.parent,
+        method=adapter.method,
         start=adapter.start,
         verdict=verdict.decision if verdict else None,
         mlflow_version=registration.version if registration else None,
@@ -193,15 +189,28 @@ def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return
-    columns = ("adapter", "state", "rows", "dataset", "parent", "start", "verdict", "MLflow")
+    columns = ("adapter", "state", "method", "rows", "dataset", "parent", "start", "verdict", "MLflow")
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         cells = (row.rows, (row.dataset_digest or "")[:12], row.parent, row.start, row.verdict, row.mlflow_version)
-        table.add_row(row.policy, row.state, *("-" if cell in (None, "") else str(cell) for cell in cells))
+        table.add_row(
+            row.policy, row.state, row.method or "-", *("-" if cell in (None, "") else str(cell) for cell in cells)
+        )
     out.print(table)
     for row in rows:
         if row.error is not None:
             notes.print(row.error, style="red", markup=False)
+
+
+def _tell_swap(policy: str, swap: Swap | None) -> None:
+    if swap is None:
+        out.print(f"{policy} is a prompt on the base model: there is nothing to load")
+        return
+    what = policy if swap.policy == policy else f"{swap.policy}, whose weights {policy} has,"
+    out.print(
+        f"{what} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms: "
+        f"{swap.distance.adapter:.3f} a token from the adapter, {swap.distance.base:.3f} from the base model)"
+    )
 
 
 def _tell(promotion: Promotion) -> None:

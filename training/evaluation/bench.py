@@ -13,8 +13,14 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter, prompt_forms
+from journeyman.runtime.adapters.adapter import (
+    adapter_digests,
+    adapter_folders,
+    find_adapter,
+    prompt_forms,
+)
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
@@ -163,7 +169,7 @@ class Bench:
         return known(self._path(policies), self.tasks)
 
     def _bring_in(self, policies: PolicyTable, backend: "Backend") -> None:
-        wanted = sorted({policy for policy in self._policies(policies) if "@" in policy})
+        wanted = sorted({weights for weights in map(policies.weights, self._policies(policies)) if "@" in weights})
         if not wanted:
             return
         if backend.server is None:
@@ -217,7 +223,7 @@ class Bench:
                 )
 
     def _path(self, policies: PolicyTable) -> Path:
-        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms"})]
+        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms", "prompts"})]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return _folder(self._workspace) / f"{key}.jsonl"
 
@@ -240,6 +246,7 @@ def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[st
         "agents": {**table.agents, **policies},
         "digests": {**table.digests, **digests},
         "forms": {**table.forms, **forms},
+        "prompts": {**table.prompts, **read_prompts(workspace.adapters, policies.values())},
     }
     return table.model_copy(update=update)
 

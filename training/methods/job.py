@@ -21,7 +21,9 @@ from journeyman.runtime.adapters.adapter import (
     read_adapter,
     split_policy,
     write_adapter,
+    write_prompt,
 )
+from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
@@ -33,12 +35,14 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, las
 from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "distill": DistillRecipe}
+        prompt_form=form,
+        rank=recipe.rank,
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -97,8 +101,12 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
+<<<<<<< HEAD
     start = start or start_of(recipe, parent)
     recipe = recipe.bound(agent, start, base_model, workspace)
+=======
+    start = weights_of(workspace.adapters, start or start_of(recipe, parent))
+>>>>>>> wt-prompt
     began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -197,7 +205,11 @@ class _Steps:
 
 
 def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
-    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model.
+
+    A prompt candidate has the weights that it stands on.
+    """
+    start = weights_of(workspace.adapters, start)
     if start == BASE:
         return None
     folder = find_adapter(workspace.adapters, start)
@@ -267,12 +279,23 @@ def _written(
 ) -> Adapter:
     """The adapter, once its folder is whole."""
     _, number = split_policy(policy)
+    form = next(iter(_prompt_forms(samples)), None)
+    prompt = None if form is None else prompt_in_form(partial.parent, job.agent, form)
+    if prompt is not None:
+        # It has learned to answer in a prompt candidate's words, so it is asked in them, too.
+        own = {"weights": policy, "weights_digest": None, "examples": ()}
+        write_prompt(partial / "adapter", prompt.model_copy(update=own))
     adapter = Adapter(
         number=number,
         digest=digest_files(partial / "adapter"),
         rows=len(samples),
+<<<<<<< HEAD
         prompt_form=next(iter(_prompt_forms(samples)), None),
         rank=recipe.rank,
+=======
+        prompt_form=form,
+        rank=recipe.lora.r,
+>>>>>>> wt-prompt
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
