@@ -107,6 +107,13 @@ def _on_base(policy: str, base_model: Path, workspace: Workspace, form: PromptFo
             f"the teacher {policy} is on base model {adapter.base_digest[:12]}, not on {digest[:12]}: take an adapter "
             "of the base model that is trained, or name a folder as teacher.model"
         )
+    if adapter.is_prompt:
+        raise ConfigError(
+            f"the teacher {policy} is a prompt on the weights of {adapter.weights}: name those as teacher.policy, and "
+            "show it the prompt with teacher.crew=FILE"
+        )
+    if adapter.is_model:
+        return Teacher(model=folder, digest=adapter.digest, form=form)
     return Teacher(model=base_model, adapter=folder, digest=adapter.digest, form=form)
 
 

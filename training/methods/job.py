@@ -1,6 +1,5 @@
 """The job: any method's training as this workspace does it, locked, reserved, resumed and finished."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
-    CONFIG,
     Adapter,
     adapter_folders,
     digest_files,
@@ -33,16 +31,23 @@ from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.distill import DistillRecipe
+from journeyman.training.methods.full import FullRecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.qlora import QLoRARecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-        prompt_form=form,
-        rank=recipe.rank,
+METHODS: Mapping[str, type[Recipe]] = {
+    "sft": SFTRecipe,
+    "prompt": PromptRecipe,
+    "distill": DistillRecipe,
+    "full": FullRecipe,
+    "qlora": QLoRARecipe,
+}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -101,12 +106,8 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
-<<<<<<< HEAD
-    start = start or start_of(recipe, parent)
-    recipe = recipe.bound(agent, start, base_model, workspace)
-=======
     start = weights_of(workspace.adapters, start or start_of(recipe, parent))
->>>>>>> wt-prompt
+    recipe = recipe.bound(agent, start, base_model, workspace)
     began = _start(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -216,11 +217,15 @@ def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -
     adapter = load_adapter(folder)
     if adapter.base_digest != (digest := model_digest(base_model)):
         raise AdapterError(f"{start} was trained on base model {adapter.base_digest[:12]}, not on {digest[:12]}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if config["r"] > recipe.lora.r:
+    if recipe.rank and adapter.is_model:
         raise ConfigError(
-            f"{start} has rank {config['r']}, which doesn't fit into the recipe's {recipe.lora.r}: "
-            f"add --set lora.r={config['r']}, or start from the base model with --from base"
+            f"{start} is a model of its own, and no adapter to go on from: add --model {folder} --from base, "
+            "or train all weights with --recipe full"
+        )
+    if recipe.rank and adapter.rank > recipe.rank:
+        raise ConfigError(
+            f"{start} has rank {adapter.rank}, which doesn't fit into the recipe's {recipe.rank}: "
+            f"add --set lora.r={adapter.rank}, or start from the base model with --from base"
         )
     return folder
 
@@ -239,7 +244,7 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         )
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
-    if (recipe.rank or 0) > (limit := workspace.config.server.max_lora_rank):
+    if recipe.rank > (limit := workspace.config.server.max_lora_rank):
         raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
 
 
@@ -289,13 +294,8 @@ def _written(
         number=number,
         digest=digest_files(partial / "adapter"),
         rows=len(samples),
-<<<<<<< HEAD
-        prompt_form=next(iter(_prompt_forms(samples)), None),
-        rank=recipe.rank,
-=======
         prompt_form=form,
-        rank=recipe.lora.r,
->>>>>>> wt-prompt
+        rank=recipe.rank,
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,

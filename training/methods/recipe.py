@@ -139,9 +139,13 @@ class Recipe(Config):
         """
         return self
 
+    def notice(self, base_model: Path, workspace: "Workspace") -> str | None:
+        """What somebody should know before they train."""
+        return None
+
     @property
-    def rank(self) -> int | None:
-        """Of the adapter; None where all weights are trained."""
+    def rank(self) -> int:
+        """Of the adapter; 0 where all weights are trained."""
         return self.lora.r
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from pydantic import TypeAdapter, ValidationError
 from transformers import (
@@ -30,6 +30,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 from transformers.utils.logging import disable_progress_bar
 
+from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
@@ -132,14 +133,14 @@ class TRLMethod(ABC, Generic[S, R]):
         trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
         trainer.add_callback(watch)
         model = trainer.model
-        assert isinstance(model, PeftModel)
+        assert isinstance(model, PreTrainedModel | PeftModel)
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
-        save(model, partial / "adapter")
+        self.save(model, base_model, partial / "adapter")
         return Fitted(
             seconds=watch.seconds,
-            probe=probe_of(model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
+            probe=self.probe(model, base_model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
@@ -183,17 +184,17 @@ class TRLMethod(ABC, Generic[S, R]):
         disable_progress_bar()  # type: ignore[no-untyped-call]
         disable_progress_bars()
         arguments = self.arguments(rows, recipe, checkpoints)
-        base = self.base(base_model, recipe, rows.longest)
+        model, adapter = self.model(base_model, recipe, rows.longest, start)
         try:
             trainer = self.trainer(
                 rows,
                 recipe,
-                model=base if start is None else begun(base, start, recipe),
+                model=model,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
                 eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
                 processing_class=rows.tokenizer,
-                peft_config=None if start is not None else lora(recipe, base_model),
+                peft_config=adapter,
             )
         except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
             raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
@@ -201,6 +202,23 @@ class TRLMethod(ABC, Generic[S, R]):
         if rows.held_out:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
         return trainer
+
+    def model(
+        self, base_model: Path, recipe: R, longest: int, start: Path | None
+    ) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
+        """What is trained, and the fresh adapter that TRL is to put on it."""
+        base = self.base(base_model, recipe, longest)
+        return (base, lora(recipe, base_model)) if start is None else (begun(base, start, recipe), None)
+
+    def save(self, model: PreTrainedModel | PeftModel, base_model: Path, folder: Path) -> None:
+        """Leaves in `folder` what a server loads."""
+        assert isinstance(model, PeftModel)
+        save(model, folder)
+
+    def probe(self, model: PreTrainedModel | PeftModel, base_model: Path, token_ids: list[int]) -> Probe:
+        """What a server of the saved weights must compute."""
+        assert isinstance(model, PeftModel)
+        return probe_of(model, token_ids)
 
     def base(self, folder: Path, recipe: R, longest: int) -> PreTrainedModel:
         """The base model, for rows of up to `longest` tokens."""

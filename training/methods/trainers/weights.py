@@ -104,12 +104,13 @@ def save(model: PeftModel, folder: Path) -> None:
 def probe_of(model: PeftModel, token_ids: list[int]) -> Probe:
     model.eval()
     with model.disable_adapter():
-        base = _logprobs(model, token_ids)
-    return Probe(token_ids=tuple(token_ids), adapter_logprobs=_logprobs(model, token_ids), base_logprobs=base)
+        base = logprobs(model, token_ids)
+    return Probe(token_ids=tuple(token_ids), adapter_logprobs=logprobs(model, token_ids), base_logprobs=base)
 
 
 @torch.no_grad()
-def _logprobs(model: PeftModel, token_ids: list[int]) -> tuple[float, ...]:
+def logprobs(model: PreTrainedModel | PeftModel, token_ids: list[int]) -> tuple[float, ...]:
+    """Natural-log probability of token i + 1 after tokens 0..i."""
     tokens = torch.tensor([token_ids], device=model.device)
     logprobs = model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(dim=-1)
     return tuple(logprobs.gather(1, tokens[0, 1:, None])[:, 0].tolist())
