@@ -13,7 +13,9 @@ from journeyman.training.improve.from_tasks import TaskJob, driver_of
 from journeyman.training.methods.job import load_recipe
 
 
-def job(workspace: Workspace, files: list[str], agent: str = "worker", **settings: Any) -> TaskJob:
+def job(
+    workspace: Workspace, files: list[str], agent: str = "worker", settings: dict[str, Any] | None = None
+) -> TaskJob:
     tasks, _ = read_tasks(Path(files[3]))
     return TaskJob(
         workspace=workspace,
@@ -44,4 +46,4 @@ def test_tasks_that_are_held_out_are_never_trained_on(workspace: Workspace, file
 
 def test_more_tasks_held_out_than_there_are_is_refused(workspace: Workspace, files: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"rollouts.held_out is 24, there are 24 tasks"):
-        Explorer(job(workspace, files, **{"rollouts.held_out": 24}))
+        Explorer(job(workspace, files, settings={"rollouts.held_out": 24}))
