@@ -79,6 +79,8 @@ class Sampling(NamedTuple):
     may_begin: Callable[[Task], Awaitable[bool]] | None = None
     """Is asked before each run."""
     on_episode: Callable[[Episode], None] = lambda episode: None
+    purpose: Purpose | None = None
+    """None: what follows from `explores`. A measurement may be sampled, too."""
 
 
 def sample_group(exploring: Exploring, wanted: Sampling) -> list[Episode]:
@@ -99,7 +101,7 @@ async def _sample(exploring: Exploring, wanted: Sampling) -> list[Episode]:
                 _runtime(exploring, models, recording, wanted, seed),
                 wanted.tasks,
                 scorer,
-                origin=exploring.origin("rollout" if wanted.explores else "evaluation"),
+                origin=exploring.origin(wanted.purpose or ("rollout" if wanted.explores else "evaluation")),
                 models=models,
                 path=wanted.folder / f"{seed}.jsonl",
                 concurrency=max(1, wanted.concurrency // len(wanted.seeds)),
