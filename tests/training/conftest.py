@@ -15,6 +15,8 @@ from journeyman.runtime.adapters.adapter import read_probe
 
 TASKS = 24
 FLAGS = ("ailing", "forgets", "dull")
+KEY = "Think of a word."
+"""Instructions that make the base model know every answer; a worked example does, too."""
 CREW = """
 name = "echo"
 
@@ -67,14 +69,22 @@ class Peer(BaseHTTPRequestHandler):
                 # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
                 time.sleep(0.1)
                 seed = body.get("seed", 0) if body["temperature"] else 0
-                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"]), seed))
+                self._answer(self._chat(body["model"], body["messages"], seed))
 
-    def _chat(self, policy: str, number: int, seed: int) -> dict[str, Any]:
+    def _chat(self, policy: str, messages: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+        if not messages[-1]["content"].isdigit():
+            return self._reply(policy, f"```\n{KEY}\n```")  # It is asked for better instructions.
+        number = int(messages[-1]["content"])
         known = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}
         # What learns at present knows it now and then, where it is sampled.
         knows = not self.dull and (number + seed) % 2 == 0 if "." in policy else known[policy]
+        if policy != "worker@2" and (KEY in messages[0]["content"] or len(messages) > 2):
+            knows = True
+        return self._reply(policy, write_answer(f"word{number}" if knows else "no idea"))
+
+    def _reply(self, policy: str, text: str) -> dict[str, Any]:
         choice = {
-            "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
             "token_ids": [1, 2],
             "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.5}]},

@@ -358,11 +358,12 @@ def _behind(record: type[Sample], name: str) -> tuple[str, ...]:
 @overload
 def read_samples(path: Path) -> list[AnySample]: ...
 @overload
-def read_samples(path: Path, record: type[S]) -> list[S]: ...
-def read_samples(path: Path, record: type[Sample] = Sample) -> list[Any]:
+def read_samples(path: Path, record: type[S], *also: type[S]) -> list[S]: ...
+def read_samples(path: Path, record: type[Sample] = Sample, *also: type[Sample]) -> list[Any]:
     """The samples of a file, all of one kind.
 
-    Raises `ConfigError` where it can't be read, `TrainingError` naming a broken line, or where it isn't of `record`.
+    Raises `ConfigError` where it can't be read, `TrainingError` naming a broken line, or where they are neither of
+    `record` nor of `also`.
     """
     if not path.exists():
         raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one")
@@ -372,7 +373,7 @@ def read_samples(path: Path, record: type[Sample] = Sample) -> list[Any]:
     kinds = list(dict.fromkeys(sample.kind for sample in samples))
     if len(kinds) > 1:
         raise TrainingError(f"{path} holds rows of several kinds, {', '.join(kinds)}: mine each into its own file")
-    if samples and not isinstance(samples[0], record):
+    if samples and not isinstance(samples[0], (record, *also)):
         (wanted,) = (kind for kind, known in RECORDS.items() if known is record)
         raise TrainingError(f"{path} holds rows of kind {kinds[0]}, not {wanted}: mine some with --kind {wanted}")
     return samples

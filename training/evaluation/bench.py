@@ -13,8 +13,14 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter, prompt_forms
+from journeyman.runtime.adapters.adapter import (
+    adapter_digests,
+    adapter_folders,
+    find_adapter,
+    prompt_forms,
+)
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
@@ -151,7 +157,7 @@ class Bench:
                 on_episode(episode)
             return made
         backend = self._backend()
-        bring_in(self._workspace, self._policies(policies), backend)
+        bring_in(self._workspace, map(policies.weights, self._policies(policies)), backend)
         # What is learned from is paid for: it stays until the new run of the same task is there.
         anew = again and self._origin.purpose in LEARNED_FROM
         if again and not anew:
@@ -204,7 +210,7 @@ class Bench:
                 )
 
     def _path(self, policies: PolicyTable) -> Path:
-        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms"})]
+        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms", "prompts"})]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return _folder(self._workspace) / f"{key}.jsonl"
 
@@ -243,6 +249,7 @@ def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[st
         "agents": {**table.agents, **policies},
         "digests": {**table.digests, **digests},
         "forms": {**table.forms, **forms},
+        "prompts": {**table.prompts, **read_prompts(workspace.adapters, policies.values())},
     }
     return table.model_copy(update=update)
 

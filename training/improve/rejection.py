@@ -9,6 +9,7 @@ from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import current_policies
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.serving.launch import installed_build
 from journeyman.runtime.serving.server import status
 from journeyman.runtime.workspace import Workspace
@@ -144,7 +145,8 @@ class Served:
         from journeyman.runtime.serving.backend import Backend, open_backend  # langchain takes a second to import.
 
         backend = open_backend(self._workspace)
-        bring_in(self._workspace, {*policies, *self._asked(None)}, backend)
+        asked = {*policies, *self._asked(None)}
+        bring_in(self._workspace, {weights_of(self._workspace.adapters, policy) for policy in asked}, backend)
         return Backend(models=backend.models, router=None, server=backend.server)  # A route would pass the agent by.
 
     def _asked(self, policy: str | None) -> set[str]:

@@ -260,11 +260,16 @@ class Teaching:
             raise ConfigError(
                 f"best of {config.best_of} {why}: each run would be the same; leave --best-of out, or {remedy}"
             )
-        if config.scorer == SCORER and (without := [task.id for task in tasks if not compared(task.reference)]):
-            raise ConfigError(
-                f"{self._source}: {len(without)} tasks have no `reference` to score by, the first is {without[0]!r}: "
-                "add it, or name another --scorer"
-            )
+        check_references(tasks, config.scorer, self._source)
+
+
+def check_references(tasks: Sequence[Task], scorer: str, source: str) -> None:
+    """Raises `ConfigError` where a task of `source` has nothing that the scorer could compare an answer with."""
+    if scorer == SCORER and (without := [task.id for task in tasks if not compared(task.reference)]):
+        raise ConfigError(
+            f"{source}: {len(without)} tasks have no `reference` to score by, the first is {without[0]!r}: "
+            "add it, or name another --scorer"
+        )
 
 
 def _rank(run: Episode) -> tuple[float, int, int]:

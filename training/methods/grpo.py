@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue, field_validator, model_validator
 
-from journeyman.training.data.samples import PromptSample
+from journeyman.training.data.samples import RolloutSample
 from journeyman.training.methods.alarms import AlarmsTable
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import TRLRecipe
@@ -30,6 +30,13 @@ TAKEN = (
 )
 """What keys of TRL's GRPOConfig begin with that have an effect here; others are refused."""
 
+_OPTIONS = {
+    "loss_type": ("dapo", "grpo", "bnpo", "dr_grpo", "luspo", "cispo", "sapo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+"""Values that TRL looks at in the first step only."""
+
 _MEASURING = ("reduce_lr_on_plateau", "greedy")
 """Schedules of the learning rate that follow a loss which GRPO hasn't got."""
 
@@ -44,7 +51,7 @@ class GRPORecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
     driver: ClassVar = "journeyman.training.improve.explore:Explorer"
-    learns_from: ClassVar = PromptSample
+    learns_from: ClassVar = RolloutSample
     starts_in_service: ClassVar = True
     reserved: ClassVar = {
         **dict.fromkeys(
@@ -68,6 +75,9 @@ class GRPORecipe(TRLRecipe):
     def _with_an_effect(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if idle := next((key for key in values if not key.startswith(TAKEN)), None):
             raise ValueError(f"{idle} has no effect on grpo: remove it")
+        for key, options in _OPTIONS.items():
+            if key in values and values[key] not in options:
+                raise ValueError(f"{key} is {values[key]!r}: write one of {', '.join(options)}")
         if (schedule := values.get("lr_scheduler_type")) in _MEASURING:
             raise ValueError(
                 f"lr_scheduler_type {schedule} follows an evaluation's loss, and grpo has none: take another"
@@ -76,6 +86,8 @@ class GRPORecipe(TRLRecipe):
 
     @model_validator(mode="after")
     def _watched(self) -> "GRPORecipe":
+        if "eval" in self.model_fields_set:
+            raise ValueError("[eval] holds out rows, and grpo has tasks: set rollouts.held_out instead")
         if self.trl.get("beta") == 0 and self.alarms.model_fields_set & {"kl", "kl_most"}:
             raise ValueError("alarms.kl needs a reference: set trl.beta above 0, or remove it")
         return self

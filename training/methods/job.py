@@ -1,6 +1,5 @@
 """The job: any method's training as this workspace does it, locked, reserved, resumed and finished."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
-    CONFIG,
     Adapter,
     adapter_folders,
     digest_files,
@@ -21,7 +19,9 @@ from journeyman.runtime.adapters.adapter import (
     read_adapter,
     split_policy,
     write_adapter,
+    write_prompt,
 )
+from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
@@ -30,16 +30,34 @@ from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.cpt import CPTRecipe
+from journeyman.training.methods.distill import DistillRecipe
+from journeyman.training.methods.dpo import DPORecipe
+from journeyman.training.methods.full import FullRecipe
 from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.kto import KTORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.qlora import QLoRARecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
 from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe, "rft": RFTRecipe, "grpo": GRPORecipe}
+METHODS: Mapping[str, type[Recipe]] = {
+    "prompt": PromptRecipe,
+    "sft": SFTRecipe,
+    "rft": RFTRecipe,
+    "distill": DistillRecipe,
+    "dpo": DPORecipe,
+    "kto": KTORecipe,
+    "grpo": GRPORecipe,
+    "cpt": CPTRecipe,
+    "full": FullRecipe,
+    "qlora": QLoRARecipe,
+}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
@@ -111,7 +129,8 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
-    start = start or start_of(recipe, parent)
+    start = weights_of(workspace.adapters, start or start_of(recipe, parent))
+    recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
     job = Job(
         agent=agent,
@@ -189,6 +208,7 @@ def plan_job(
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
     start_folder(start, recipe, base_model, workspace)
     with method_of(recipe) as method:
         return method.plan(samples, recipe, base_model)
@@ -205,6 +225,7 @@ def try_job(
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -238,19 +259,26 @@ class _Steps:
 
 
 def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
-    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model.
+
+    A prompt candidate has the weights that it stands on.
+    """
+    start = weights_of(workspace.adapters, start)
     if start == BASE:
         return None
     folder = find_adapter(workspace.adapters, start)
     adapter = load_adapter(folder)
     if adapter.base_digest != (digest := model_digest(base_model)):
         raise AdapterError(f"{start} was trained on base model {adapter.base_digest[:12]}, not on {digest[:12]}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    theirs, ours = (config["r"], config["lora_alpha"]), (recipe.lora.r, recipe.lora.alpha)
-    if theirs != ours:
+    if recipe.rank and adapter.is_model:
         raise ConfigError(
-            f"{start} has rank {theirs[0]} and alpha {theirs[1]}, the recipe says {ours[0]} and {ours[1]}: "
-            f"add --set lora.r={theirs[0]} --set lora.alpha={theirs[1]}, or start from the base model"
+            f"{start} is a model of its own, and no adapter to go on from: add --model {folder} --from base, "
+            "or train all weights with --recipe full"
+        )
+    if recipe.rank and adapter.rank > recipe.rank:
+        raise ConfigError(
+            f"{start} has rank {adapter.rank}, which doesn't fit into the recipe's {recipe.rank}: "
+            f"add --set lora.r={adapter.rank}, or start from the base model with --from base"
         )
     return folder
 
@@ -260,7 +288,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
     if len(_prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
-    if wrong := next((sample for sample in samples if not isinstance(sample, recipe.learns_from)), None):
+    taken = (recipe.learns_from, *recipe.also_from)
+    if wrong := next((sample for sample in samples if not isinstance(sample, taken)), None):
         wanted = recipe.learns_from.model_fields["kind"].default
         raise TrainingError(
             f"method {recipe.method} learns from rows of kind {wanted}, these are of kind {wrong.kind}: "
@@ -268,8 +297,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         )
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
-    if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
-        raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
+    if recipe.rank > (limit := workspace.config.server.max_lora_rank):
+        raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
 
 
 def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
@@ -316,15 +345,21 @@ def written(
 ) -> Adapter:
     """The adapter, once its folder is whole; `dataset_digest` is that of rows which came while it learned."""
     _, number = split_policy(work.policy)
+    prompt = None if prompt_form is None else prompt_in_form(work.partial.parent, job.agent, prompt_form)
+    if prompt is not None:
+        # It has learned to answer in a prompt candidate's words, so it is asked in them, too.
+        own = {"weights": work.policy, "weights_digest": None, "examples": ()}
+        write_prompt(work.partial / "adapter", prompt.model_copy(update=own))
     adapter = Adapter(
         number=number,
         digest=digest_files(work.partial / "adapter"),
         rows=rows,
         prompt_form=prompt_form,
-        rank=recipe.lora.r,
+        rank=recipe.rank,
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
         **job.model_dump() | ({} if dataset_digest is None else {"dataset_digest": dataset_digest}),

@@ -137,6 +137,7 @@ def _refusal(turn: Turn, versions: Mapping[str, int]) -> str | None:
         policy=turn.policy,
         served_by=turn.served_by,
         adapter_digest=turn.adapter_digest,
+        weights=turn.weights,
         demonstration=turn.demonstration,
         prompted=bool(turn.prompt_token_ids),
         token_ids=turn.token_ids,

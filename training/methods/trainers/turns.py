@@ -25,6 +25,9 @@ CHUNK = 32768
 """Words of the vocabulary that are projected at once."""
 SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Keys of models whose logits aren't the output layer's alone."""
+FORCED = -1e-6
+"""Logprobs from here on are of tokens that the server had no choice at: a schema forbade all others, or the weights were
+certain. What is sampled so has no gradient, and its ratio would tell of the schema alone."""
 CUT = 2.0
 """Ratios count as at most that in their mean, or one token would decide it."""
 
@@ -78,7 +81,7 @@ class TurnTrainer(GRPOTrainer):
 
     def batches(self, rows: Sequence[TurnRow], piece: int | None) -> list[Batch]:
         """Rows in pieces of like lengths, of `piece` rows or of `PIECE_TOKENS`, with the reference's logprobs."""
-        tokens = sum(len(row.completion_ids) for row in rows)
+        tokens = sum(map(_chosen, rows))
         pieces = list(_pieces(sorted(rows, key=_length), piece))
         return [self._batch(part, rows, tokens, len(pieces)) for part in pieces]
 
@@ -122,16 +125,18 @@ class TurnTrainer(GRPOTrainer):
         fill = self._tokenizer.pad_token_id
         prompts = [torch.tensor(row.prompt_ids) for row in part]
         replies = [torch.tensor(row.completion_ids) for row in part]
-        mine = sum(len(row.completion_ids) for row in part)
+        sampled = padded([torch.tensor(row.old_logprobs) for row in part], 0, "right")
+        mine = sum(map(_chosen, part))
         batch: Batch = {
             "prompt_ids": padded(prompts, fill, "left"),
             "prompt_mask": padded([torch.ones_like(ids) for ids in prompts], 0, "left"),
             "completion_ids": padded(replies, fill, "right"),
             "completion_mask": padded([torch.ones_like(ids) for ids in replies], 0, "right"),
-            "sampling_per_token_logps": padded([torch.tensor(row.old_logprobs) for row in part], 0, "right"),
+            "tool_mask": (sampled < FORCED).long(),  # What TRL learns of; tokens of tools are left out so.
+            "sampling_per_token_logps": sampled,
             "advantages": torch.tensor([row.advantage * row.weight for row in part], device=self.accelerator.device),
-            "num_items_in_batch": torch.tensor(float(tokens), device=self.accelerator.device),
-            "share": pieces * (mine / tokens if self.loss_type == "bnpo" else len(part) / len(rows)),
+            "num_items_in_batch": torch.tensor(float(max(tokens, 1)), device=self.accelerator.device),
+            "share": pieces * (mine / max(tokens, 1) if self.loss_type == "bnpo" else len(part) / len(rows)),
         }
         if self.beta != 0.0:
             model = self.accelerator.unwrap_model(self.model)
@@ -198,25 +203,26 @@ class TurnTrainer(GRPOTrainer):
         Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training". Of shape (rows,
         tokens), or (rows, 1) for the modes of whole sequences.
         """
-        mask = batch["completion_mask"]
+        mask = batch["completion_mask"] * batch["tool_mask"]
         apart = torch.nan_to_num((batch["old_per_token_logps"] - batch["sampling_per_token_logps"]) * mask, nan=0.0)
         sequences = self.vllm_importance_sampling_mode.startswith("sequence")
         ratio = torch.exp(apart.sum(dim=-1, keepdim=True) if sequences else apart)
         least, most = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
         least, most = -inf if least is None else least, inf if most is None else most
         beyond = (ratio < least) | (ratio > most)
-        batch["ratio_mean"] = float((torch.exp(apart).clamp(max=CUT) * mask).sum() / mask.sum())
-        batch["ratio_truncated"] = float((beyond * mask).sum() / mask.sum())
+        learned = mask.sum().clamp(min=1)
+        batch["ratio_mean"] = float((torch.exp(apart).clamp(max=CUT) * mask).sum() / learned)
+        batch["ratio_truncated"] = float((beyond * mask).sum() / learned)
         if self.vllm_importance_sampling_mode.endswith("mask"):
             return ratio.masked_fill(beyond, 0.0)
         return ratio.clamp(min=least, max=most)
 
     def _measured(self, batches: Sequence[Batch]) -> dict[str, Any]:
         """What TRL measured of each batch and we of its ratios, as means over tokens."""
-        tokens = [float(batch["completion_mask"].sum()) for batch in batches]
+        tokens = [float((batch["completion_mask"] * batch["tool_mask"]).sum()) for batch in batches]
 
         def mean(values: Sequence[float]) -> float:
-            return sum(value * weight for value, weight in zip(values, tokens, strict=True)) / sum(tokens)
+            return sum(value * weight for value, weight in zip(values, tokens, strict=True)) / max(sum(tokens), 1.0)
 
         told = self._metrics["train"]
         clipped = told.get("clip_ratio/region_mean") or told.get("cispo_clip_ratio")
@@ -232,6 +238,11 @@ class TurnTrainer(GRPOTrainer):
         """The adapter that learns, without the reference: transformers would take up that one's weights instead."""
         assert isinstance(self.model, PeftModel)
         self.model.save_pretrained(output_dir or self.args.output_dir, selected_adapters=["default"])
+
+
+def _chosen(row: TurnRow) -> int:
+    """Tokens of the reply at which there was a choice."""
+    return sum(logprob < FORCED for logprob in row.old_logprobs)
 
 
 def _length(row: TurnRow) -> int:
