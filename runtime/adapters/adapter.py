@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
 from journeyman.agents.prompt import Prompt
+from journeyman.runtime.serving.embedded import model_digest
 from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import sync
@@ -22,6 +23,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROBE = "probe.json"
 PROMPT = "prompt.json"
+MODEL_CONFIG = "config.json"
+"""Of a model of its own, whose weights are in `*.safetensors` beside it."""
 
 
 class Adapter(Record):
@@ -44,18 +47,23 @@ class Adapter(Record):
     method: str
     """How it was trained, e.g. `sft`; `prompt` for a prompt candidate, which has no weights of its own."""
     dataset_digest: str
+    tasks_digest: str | None = None
+    """Of the tasks that it was rolled out on, with crew and scorer, where the dataset's rows came of that."""
     rows: int
     """Samples in the dataset."""
     prompt_form: str | None = None
     """Digest of the form that their prompts are in; None where the dataset doesn't say."""
     recipe_digest: str
     rank: int
+    """Of the LoRA weights; 0 where there are none."""
     steps: int | None = None
     """Optimiser steps that it was trained for; like the next one, None in records from before it was written."""
     epochs: float | None = None
     """How often it saw each row."""
     eval_loss: float | None = None
     """Loss of the held-out rows; None where none were held out."""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float
     created_ns: int
 
@@ -72,6 +80,11 @@ class Adapter(Record):
     @property
     def is_prompt(self) -> bool:
         return self.method == "prompt"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether all weights are its own: then it is served as a model of its own, not by a LoRA server."""
+        return self.method == "full"
 
 
 class Probe(Record):
@@ -96,6 +109,8 @@ def load_adapter(folder: Path) -> Adapter:
     adapter = read_adapter(folder)
     if adapter.is_prompt:
         _check_prompt(folder, adapter)
+    elif adapter.is_model:
+        _check_model(folder)
     else:
         _check_lora(folder, adapter)
     check_unaltered(folder, adapter)
@@ -133,21 +148,22 @@ def write_prompt(folder: Path, prompt: Prompt) -> None:
 
 
 def write_adapter(folder: Path, adapter: Adapter, probe: Probe | None) -> None:
-    """Completes a folder that holds PEFT's two files, or a prompt, with the record and the probe (None: it has no
-    weights to probe), all durable on return."""
+    """Completes a folder that holds PEFT's two files, a model or a prompt, with the record and the probe (None: it has
+    no weights to probe), all durable on return."""
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if probe is not None:
         (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
-    for name in (RECORD, PROBE, CONFIG, WEIGHTS, PROMPT):
-        if (folder / name).exists():
-            sync(folder / name)
+    for path in folder.iterdir():
+        sync(path)
 
 
 def digest_files(folder: Path) -> str:
-    """SHA-256 over the LoRA configuration and the weights, or over the prompt, in that order."""
+    """SHA-256 over the LoRA configuration and the weights, or over the prompt, in that order; of a model its own."""
     digest = sha256()
-    prompted, trained = ((folder / name).exists() for name in (PROMPT, WEIGHTS))
-    for name in (*((CONFIG, WEIGHTS) if trained or not prompted else ()), *((PROMPT,) if prompted else ())):
+    prompted, trained, whole = ((folder / name).exists() for name in (PROMPT, WEIGHTS, MODEL_CONFIG))
+    if whole:
+        digest.update(model_digest(folder).encode())
+    for name in (*((CONFIG, WEIGHTS) if trained or not (prompted or whole) else ()), *((PROMPT,) if prompted else ())):
         with _existing(folder / name).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -246,6 +262,16 @@ def _check_lora(folder: Path, adapter: Adapter) -> None:
         raise AdapterError(
             f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
         )
+
+
+def _check_model(folder: Path) -> None:
+    read_probe(folder)
+    _read_json(folder / MODEL_CONFIG)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise AdapterError(f"{folder}: holds no *.safetensors: copy or train it again")
+    for path in weights:
+        _tensor_names(path)
 
 
 def _check_servable(folder: Path, config: dict[str, Any], tensors: list[str]) -> None:

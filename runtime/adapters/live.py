@@ -25,7 +25,7 @@ from journeyman.runtime.adapters.journal import Entry, Journal
 from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState, why
-from journeyman.runtime.workspace import Workspace
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError, ServerError
 
@@ -172,7 +172,7 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap | No
 def take_out(workspace: Workspace, server: ServerState, policy: str) -> None:
     """Unloads an adapter that isn't to serve; weights that something in service has stay."""
     weights = weights_of(workspace.adapters, policy)
-    if weights != BASE and weights not in _serving(workspace):
+    if weights != BASE and weights not in {*_serving(workspace), *workspace.config.models}:
         with AdapterServer(server.url) as live:
             live.unload(weights)
 
@@ -180,7 +180,7 @@ def take_out(workspace: Workspace, server: ServerState, policy: str) -> None:
 def is_served(workspace: Workspace, server: ServerState, policy: str) -> bool:
     """Whether the server has the weights that answer for `policy`."""
     weights = weights_of(workspace.adapters, policy)
-    if weights == BASE:
+    if weights == BASE or weights in workspace.config.models:
         return True
     with AdapterServer(server.url) as live:
         return weights in live.served()
@@ -192,6 +192,8 @@ def _serving(workspace: Workspace) -> set[str]:
 
 
 def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap | None:
+    if adapter.is_model:
+        return _prove_model(workspace, adapter)
     check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
     if adapter.weights != adapter.policy:
         return None if adapter.weights == BASE else swap_in(workspace, server, adapter.weights)
@@ -216,6 +218,24 @@ def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Sw
                     live.unload(policy)
             raise
     return Swap(policy=policy, swap_ms=swap_ms, probe_ms=(perf_counter() - started) * 1e3, distance=distance)
+
+
+def _prove_model(workspace: Workspace, adapter: Adapter) -> Swap:
+    """A model of its own answers elsewhere: nothing is loaded, but what answers there must be it."""
+    policy = adapter.policy
+    folder = find_adapter(workspace.adapters, policy)
+    if (endpoint := workspace.config.models.get(policy)) is None:
+        raise AdapterError(
+            f"{policy} is a model of its own, which no LoRA server takes: start one with `journeyman server start "
+            f'--model {folder}` in another workspace, and name it here as [models."{policy}"] in {PROJECT_FILE}'
+        )
+    started = perf_counter()
+    try:
+        with AdapterServer(endpoint.url) as live:
+            distance = live.probe(endpoint.model, read_probe(folder))
+    except ServerError as error:
+        raise AdapterError(f'[models."{policy}"]: {error}') from None
+    return Swap(policy=policy, swap_ms=0.0, probe_ms=(perf_counter() - started) * 1e3, distance=distance)
 
 
 def promote(workspace: Workspace, policy: str, *, reason: str, server: ServerState | None) -> Promotion:
@@ -267,7 +287,8 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
 def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, serving: set[str], max_loras: int) -> None:
     """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
     flight may still ask for them."""
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving]
+    # The weights of a training's steps, as in lookup@3.7, are that training's to unload.
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving and "." not in name]
     surplus = len(loaded) + 1 - max_loras
     if surplus > len(old):
         raise AdapterError(

@@ -10,13 +10,15 @@ from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, l
 from journeyman.runtime.adapters.journal import Journal, State
 from journeyman.runtime.adapters.live import Promotion, Swap, swap_in
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState, attach, running, status
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace, find_workspace
 from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError
+from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.evaluation.gate import read_verdict
 from journeyman.training.improve.mirror import register_adapter
 from journeyman.training.improve.promote import promote, rollback
+from journeyman.training.methods.export import export_adapter, export_merged
 from journeyman.training.registry import read_registration
 
 app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
@@ -119,6 +121,32 @@ def rollback_command(
     promotion = rollback(workspace, agent, reason=reason, server=_server(workspace, attach))
     note_override(workspace, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
+
+
+@app.command("export")
+def export_command(
+    policy: PolicyArgument,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write, which isn't there yet")],
+    merged: Annotated[bool, typer.Option("--merged", help="The base model with the adapter in its weights")] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="The base model to merge into (default: the server's)")
+    ] = None,
+    folder: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an adapter for other programs: PEFT's two files, or merged weights that transformers and vLLM load.
+
+    Example: journeyman adapters export clerk@2 clerk-2 --merged
+    """
+    workspace = find_workspace(folder)
+    if model is not None and not merged:
+        raise ConfigError("--model names what an adapter is merged into: add --merged")
+    if merged:
+        export_merged(workspace, policy, target, pull_model(model or workspace.config.server.model))
+    else:
+        export_adapter(workspace, policy, target)
+    form = "a model of its own" if merged else "PEFT's adapter"
+    emit({"policy": policy, "folder": target}, as_json, lambda: out.print(f"{policy} is {form} in {target}"))
 
 
 def _server(workspace: Workspace, url: str | None) -> ServerState | None:

@@ -103,10 +103,12 @@ def train(
     if data is None or crew is not None or tasks is not None or scorer is not None:
         raise ConfigError(f"method {settings.method} learns from rows: give --data, and no crew, tasks or scorer")
     dataset = open_dataset(workspace, data)
-    samples = read_samples(dataset.path, settings.learns_from)
+    samples = read_samples(dataset.path, settings.learns_from, *settings.also_from)
     base_model = pull_model(model or workspace.config.server.model)
     parent = Journal(workspace.journal).in_service(agent)
     start = weights_of(workspace.adapters, start or start_of(settings, parent))
+    if (notice := settings.notice(base_model, workspace)) is not None:
+        notes.print(notice, markup=False)
     if explain:
         plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
         emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
@@ -221,10 +223,11 @@ def _show_trial(trial: Trial, energy: float | None) -> None:
 
 
 def _show(adapter: Adapter, workspace: Workspace) -> None:
+    weights = "all weights" if adapter.is_model else f"rank {adapter.rank}"
     epochs = "" if adapter.epochs is None else f", {adapter.epochs:.1f} epochs"
     held_out = "" if adapter.eval_loss is None else f", loss of held-out rows {adapter.eval_loss:.3f}"
     out.print(
-        f"{adapter.policy}: {adapter.rows} rows{epochs}{held_out}, rank {adapter.rank}, trained "
+        f"{adapter.policy}: {adapter.rows} rows{epochs}{held_out}, {weights}, trained "
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
