@@ -42,13 +42,13 @@ from journeyman.training.improve.prompt_job import (
     PromptJob,
     Search,
     known_candidate,
-    reserve,
     write_candidate,
 )
 from journeyman.training.improve.prompt_search import Found, PromptSearch, Reflect, Reflections
 from journeyman.training.improve.spending import Estimate, estimate
 from journeyman.training.improve.teach import SCORER, check_references
 from journeyman.training.improve.worked import Shelf, find_worked
+from journeyman.training.methods.job import reserve
 from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.tracking import track
 

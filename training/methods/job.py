@@ -180,7 +180,7 @@ def carry_out(
         if (workspace.adapters / policy).exists():
             raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
         partial = _partial(workspace.adapters, policy)
-        _reserve(partial, job)
+        reserve(partial, job)
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
         told = job.model_dump(exclude_none=True)  # MLflow's tags have texts.
@@ -321,7 +321,7 @@ def _partial(adapters: Path, policy: str) -> Path:
     return adapters / f".{policy}.partial"
 
 
-def _reserve(partial: Path, job: Job) -> None:
+def reserve(partial: Path, job: Record) -> None:
     """Makes the folder of an unfinished run, and empties it first if that run was another job's."""
     record = partial / "job.json"
     try:
