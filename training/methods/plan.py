@@ -164,8 +164,7 @@ def plan_training(
 
 
 def _told(recipe: Recipe, given: Mapping[str, Any], facts: Facts) -> list[Choice]:
-    lora = recipe.lora.model_dump(mode="json")
-    told = {**{f"lora.{name}": value for name, value in lora.items()}, **{f"trl.{k}": v for k, v in given.items()}}
+    told = {**recipe.told, **{f"trl.{name}": value for name, value in given.items()}}
     if recipe.eval.share is not None:
         told["eval.share"] = recipe.eval.share
     if facts.held_out:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from journeyman.traces.base import Config, read_toml
 from journeyman.traces.errors import ConfigError
 from journeyman.training.data.samples import Sample
+
+if TYPE_CHECKING:
+    from journeyman.runtime.workspace import Workspace
 
 
 class Step(NamedTuple):
@@ -138,6 +141,8 @@ class Recipe(Config):
     """The class, as `module:Class`, that trains; it needs torch. See `method.Method`."""
     learns_from: ClassVar[type[Sample]]
     """The rows of a dataset that the method takes, or makes of its runs."""
+    also_from: ClassVar[tuple[type[Sample], ...]] = ()
+    """Other rows that do as well."""
     driver: ClassVar[str | None] = None
     """The class, as `module:Class`, of a method that learns from tasks: it makes the crew's runs itself. See
     `improve.from_tasks`."""
@@ -148,6 +153,27 @@ class Recipe(Config):
     method: str
     lora: LoraTable = LoraTable()
     eval: EvalTable = EvalTable()
+
+    def bound(self, agent: str, start: str, base_model: Path, workspace: "Workspace") -> "Recipe":
+        """The recipe of one job, with what it names found and read, so that its digest tells it.
+
+        Raises `ConfigError` or `AdapterError` where something is gone, or doesn't fit.
+        """
+        return self
+
+    def notice(self, base_model: Path, workspace: "Workspace") -> str | None:
+        """What somebody should know before they train."""
+        return None
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter; 0 where all weights are trained."""
+        return self.lora.r
+
+    @property
+    def told(self) -> dict[str, JsonValue]:
+        """What the recipe says of the weights that are trained, by key."""
+        return {f"lora.{name}": value for name, value in self.lora.model_dump(mode="json").items()}
 
     @property
     def digest(self) -> str:

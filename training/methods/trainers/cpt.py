@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 
 from journeyman.training.data.samples import DocumentSample
@@ -43,7 +43,8 @@ class CPT(TRLMethod[DocumentSample, CPTRecipe]):
     def trainer(self, rows: Rows, recipe: CPTRecipe, **given: Any) -> Trainer:
         return CompletionTrainer(data_collator=WeightCollator(rows.tokenizer.pad_token_id), **given)
 
-    def measure(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        assert isinstance(model, PeftModel)
         if tokenizer.chat_template is None:
             return {}
         self._instructions = self._instructions or InstructionCheck(model, tokenizer)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -31,11 +31,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 from transformers.utils.logging import disable_progress_bar
 
+from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
-from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
+from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
 from journeyman.training.methods.trainers.weights import (
     asked_layers,
@@ -112,6 +113,10 @@ class TRLMethod(ABC, Generic[S, R]):
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
 
+    def rules(self, rows: Sequence[Row]) -> Sequence[Rule]:
+        """What follows from the rows' tokens, for this method alone."""
+        return ()
+
     @abstractmethod
     def trainer(self, rows: Rows, recipe: R, **given: Any) -> Trainer:
         """TRL's trainer; `given` are `model`, `args`, `train_dataset`, `eval_dataset`, `processing_class` and
@@ -139,22 +144,22 @@ class TRLMethod(ABC, Generic[S, R]):
         trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
         trainer.add_callback(watch)
         model = trainer.model
-        assert isinstance(model, PeftModel)
+        assert isinstance(model, PreTrainedModel | PeftModel)
         before = self.measure(model, rows.tokenizer)
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
-        save(model, partial / "adapter")
+        self.save(model, base_model, partial / "adapter")
         return Fitted(
             seconds=watch.seconds,
-            probe=probe_of(model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
+            probe=self.probe(model, base_model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
             metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
         )
 
-    def measure(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         """What the method wants to know of the model before and after training, by name."""
         return {}
 
@@ -183,7 +188,7 @@ class TRLMethod(ABC, Generic[S, R]):
 
     def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
         """The samples as rows of tokens, some of them held out, and what is planned with them."""
-        given = self._given(recipe)
+        given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
         sides = hold_out(samples, recipe)
@@ -194,7 +199,8 @@ class TRLMethod(ABC, Generic[S, R]):
             rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        plan = plan_training(recipe, given, facts, theirs, recipe.rules(sides[0]))
+        own = [*recipe.rules(sides[0]), *self.rules(learned)]
+        plan = self._fitting(plan_training(recipe, given, facts, theirs, own))
         return Rows(learned, held_out, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
@@ -202,18 +208,17 @@ class TRLMethod(ABC, Generic[S, R]):
         disable_progress_bar()  # type: ignore[no-untyped-call]
         disable_progress_bars()
         arguments = self.arguments(rows, recipe, checkpoints)
-        base = self.base(base_model, recipe, rows.longest)
-        asked_layers(base, recipe)
+        model, adapter = self.model(base_model, recipe, rows.longest, start)
         try:
             trainer = self.trainer(
                 rows,
                 recipe,
-                model=base if start is None else begun(base, start, recipe),
+                model=model,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
                 eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
                 processing_class=rows.tokenizer,
-                peft_config=None if start is not None else lora(recipe, base_model),
+                peft_config=adapter,
             )
         except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
             raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
@@ -221,6 +226,24 @@ class TRLMethod(ABC, Generic[S, R]):
         if rows.held_out:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
         return trainer
+
+    def model(
+        self, base_model: Path, recipe: R, longest: int, start: Path | None
+    ) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
+        """What is trained, and the fresh adapter that TRL is to put on it."""
+        base = self.base(base_model, recipe, longest)
+        asked_layers(base, recipe)
+        return (base, lora(recipe, base_model)) if start is None else (begun(base, start, recipe), None)
+
+    def save(self, model: PreTrainedModel | PeftModel, base_model: Path, folder: Path) -> None:
+        """Leaves in `folder` what a server loads."""
+        assert isinstance(model, PeftModel)
+        save(model, folder)
+
+    def probe(self, model: PreTrainedModel | PeftModel, base_model: Path, token_ids: list[int]) -> Probe:
+        """What a server of the saved weights must compute."""
+        assert isinstance(model, PeftModel)
+        return probe_of(model, token_ids)
 
     def base(self, folder: Path, recipe: R, longest: int) -> PreTrainedModel:
         """The base model, for rows of up to `longest` tokens."""
@@ -238,19 +261,27 @@ class TRLMethod(ABC, Generic[S, R]):
         _check_optimiser(made)
         return made
 
-    def _given(self, recipe: R) -> dict[str, Any]:
-        """The recipe's table `[trl]`, once each value is of the type that TRL says."""
-        hints = get_type_hints(self.config)
-        known = {field.name: hints[field.name] for field in fields(self.config) if field.init}
-        if unknown := recipe.trl.keys() - known:
-            name = self.config.__name__
-            raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {name} takes")
-        for key, value in recipe.trl.items():
-            try:
-                TypeAdapter(known[key]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
-        return recipe.trl
+    def _fitting(self, plan: Plan) -> Plan:
+        """The plan without what TRL's config of the method has no key for."""
+        keys = {f"trl.{field.name}" for field in fields(self.config)}
+        told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys]
+        return plan.model_copy(update={"choices": tuple(told)})
+
+
+def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """A recipe's table `[trl]`, once each value is of the type that TRL's `config` says; raises `ConfigError`."""
+    hints = get_type_hints(config)
+    known = {field.name: hints[field.name] for field in fields(config) if field.init}
+    if unknown := given.keys() - known:
+        raise ConfigError(
+            f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {config.__name__} takes"
+        )
+    for key, value in given.items():
+        try:
+            TypeAdapter(known[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
+    return dict(given)
 
 
 def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
