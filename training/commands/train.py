@@ -231,4 +231,7 @@ def _show(adapter: Adapter, workspace: Workspace) -> None:
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
+    if adapter.metrics:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in adapter.metrics.items())
+        out.print(f"at its end: {told}", markup=False, soft_wrap=True)
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)
