@@ -31,7 +31,8 @@ WAITS = "needs_input"
 CUT_SHORT = {"length": "truncated", "content_filter": "stopped by a content filter, or refused"}
 """Why a reply that ended so is no example, by its finish reason."""
 
-_ADAPTER_POLICY = re.compile(r".+@\d+")
+_ADAPTER_POLICY = re.compile(r".+@\d+(\.\d+)?")
+"""An adapter, or the weights of one step of its training."""
 
 _TASK = TypeAdapter(Task)
 _OUTCOME = TypeAdapter(Outcome)

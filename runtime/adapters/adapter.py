@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +47,8 @@ class Adapter(Record):
     method: str
     """How it was trained, e.g. `sft`; `prompt` for a prompt candidate, which has no weights of its own."""
     dataset_digest: str
+    tasks_digest: str | None = None
+    """Of the tasks that it was rolled out on, with crew and scorer, where the dataset's rows came of that."""
     rows: int
     """Samples in the dataset."""
     prompt_form: str | None = None
@@ -60,6 +62,8 @@ class Adapter(Record):
     """How often it saw each row."""
     eval_loss: float | None = None
     """Loss of the held-out rows; None where none were held out."""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float
     created_ns: int
 

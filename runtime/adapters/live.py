@@ -287,7 +287,8 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
 def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, serving: set[str], max_loras: int) -> None:
     """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
     flight may still ask for them."""
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving]
+    # The weights of a training's steps, as in lookup@3.7, are that training's to unload.
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving and "." not in name]
     surplus = len(loaded) + 1 - max_loras
     if surplus > len(old):
         raise AdapterError(

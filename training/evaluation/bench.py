@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -157,7 +157,7 @@ class Bench:
                 on_episode(episode)
             return made
         backend = self._backend()
-        self._bring_in(policies, backend)
+        bring_in(self._workspace, map(policies.weights, self._policies(policies)), backend)
         # What is learned from is paid for: it stays until the new run of the same task is there.
         anew = again and self._origin.purpose in LEARNED_FROM
         if again and not anew:
@@ -167,19 +167,6 @@ class Bench:
     def known(self, policies: PolicyTable) -> list[Episode]:
         """The episodes under those policies that were made before."""
         return known(self._path(policies), self.tasks)
-
-    def _bring_in(self, policies: PolicyTable, backend: "Backend") -> None:
-        wanted = sorted({weights for weights in map(policies.weights, self._policies(policies)) if "@" in weights})
-        if not wanted:
-            return
-        if backend.server is None:
-            raise ServerError(f"{wanted[0]} needs the workspace's server: `journeyman server start`")
-        with AdapterServer(backend.server.url) as live:
-            served = live.served()
-        if missing := [policy for policy in wanted if policy not in served]:
-            with self._workspace.lock("swap"):
-                for policy in missing:
-                    swap_in(self._workspace, backend.server, policy)
 
     def _policies(self, policies: PolicyTable) -> set[str]:
         """All that an agent of the crew may ask for, fallbacks included."""
@@ -232,6 +219,22 @@ def evaluated(workspace: Workspace) -> frozenset[str]:
     """Trace ids of all episodes that the workspace keeps."""
     files = sorted(_folder(workspace).glob("*.jsonl"))
     return frozenset(episode.trace_id for path in files for episode in read_episodes(path))
+
+
+def bring_in(workspace: Workspace, policies: Iterable[str], backend: "Backend") -> None:
+    """Loads and proves those of the policies that are adapters and not served yet; raises `AdapterError` where one
+    can't be, and `ServerError` where no server runs."""
+    wanted = sorted({policy for policy in policies if "@" in policy})
+    if not wanted:
+        return
+    if backend.server is None:
+        raise ServerError(f"{wanted[0]} needs the workspace's server: `journeyman server start`")
+    with AdapterServer(backend.server.url) as live:
+        served = live.served()
+    if missing := [policy for policy in wanted if policy not in served]:
+        with workspace.lock("swap"):
+            for policy in missing:
+                swap_in(workspace, backend.server, policy)
 
 
 def _folder(workspace: Workspace) -> Path:

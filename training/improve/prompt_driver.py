@@ -45,8 +45,8 @@ class PromptDriver:
         money = f" and {estimate.cost:,.4g} {self._job.workspace.config.traces.currency}" if estimate.cost else ""
         learn, select = len(prompting.learn), len(prompting.select)
         return TaskPlan(
-            summary=f"a prompt of {self._job.agent} on the weights of {prompting.job.start}: {learn} tasks to learn from, "
-            f"{select} to choose on, at most {self._table.metric_calls} scored runs, "
+            summary=f"a prompt of {self._job.agent} on the weights of {prompting.job.start}: {learn} tasks to learn "
+            f"from, {select} to choose on, at most {self._table.metric_calls} scored runs, "
             f"about {estimate.tokens:,.0f} tokens{money} ({basis})",
             runs=self._table.metric_calls,
             tokens=estimate.tokens,

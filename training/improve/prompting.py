@@ -328,9 +328,7 @@ def _split(tasks: Sequence[Task], recipe: PromptRecipe, source: str) -> tuple[li
     Random(table.seed).shuffle(ordered)
     chosen_on = max(1, round(table.selection * len(ordered)))
     if len(ordered) - chosen_on < 1:
-        raise ConfigError(
-            f"{source}: {len(ordered)} tasks can't be split into some to learn from and some to choose on"
-        )
+        raise ConfigError(f"{source}: {len(ordered)} tasks can't be split to learn from and to choose on; give more")
     least = 2 * chosen_on + 2 * table.minibatch
     if table.metric_calls < least:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -60,6 +60,8 @@ RESERVED = {
     "logging_steps": "every step is logged",
     "logging_nan_inf_filter": "a loss that is not finite ends the run",
     "disable_tqdm": "progress is shown by the command",
+    "model_init_kwargs": "the base model is loaded by the workspace's name for it",
+    "trust_remote_code": "a base model is files, and brings no code",
 }
 """Keys of TRL's configs that no recipe may set, and why."""
 
@@ -113,6 +115,25 @@ class EvalTable(Config):
     """Looks at them without a lower loss after which training stops. The best checkpoint is kept."""
 
 
+class Pace(NamedTuple):
+    """How fast and for how long a method learns, where the recipe leaves it open; `plan` makes numbers of it."""
+
+    rate: float = 1.0
+    """Share of SFT's learning rate."""
+    why: str = ""
+    """Why it isn't SFT's."""
+    epochs: tuple[int, int] = (3, 8)
+    """Fewest and most."""
+    sequences: int = 1
+    """That the model computes for a row."""
+    piece: int = 1
+    """Fewest rows that are computed together."""
+
+
+Rule = tuple[str, JsonValue, str]
+"""A key of `[trl]`, the value that follows from the samples, and why."""
+
+
 class Recipe(Config):
     """How to train: what every method's recipe has. The method's own module adds the rest."""
 
@@ -127,6 +148,7 @@ class Recipe(Config):
     `improve.from_tasks`."""
     starts_in_service: ClassVar[bool] = False
     """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
+    pace: ClassVar[Pace] = Pace()
 
     method: str
     lora: LoraTable = LoraTable()
@@ -163,6 +185,10 @@ class TRLRecipe(Recipe):
 
     reserved: ClassVar[Mapping[str, str]] = {}
     """Keys of the method's own that `[trl]` may not hold, and why, besides `RESERVED`."""
+    allowed: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Texts that a key of `[trl]`, or each member of its list, may be, where TRL would see a mistake too late."""
+    depends: ClassVar[Mapping[str, tuple[str, frozenset[str]]]] = {}
+    """Keys of `[trl]` that do something only where another key is, or holds, one of some texts."""
 
     trl: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to TRL's own config as it is. What it leaves open follows from rows and model: `train --explain`."""
@@ -177,7 +203,20 @@ class TRLRecipe(Recipe):
         for key, value in values.items():
             if isinstance(value, int | float) and not _usable(key, value):
                 raise ValueError(f"{key} is {value}: write a number {'above 0' if key in MEASURED else 'from 1 on'}")
+            wrong = [text for text in _texts(value) if text not in cls.allowed.get(key, (text,))]
+            if wrong:
+                raise ValueError(f"{key} can't be {wrong[0]!r}: write one of {', '.join(cls.allowed[key])}")
+        for key in values.keys() & cls.depends.keys():
+            other, texts = cls.depends[key]
+            if texts.isdisjoint(_texts(values.get(other))):
+                raise ValueError(
+                    f"{key} does nothing here: set {other} to {' or '.join(sorted(texts))}, or leave it out"
+                )
         return values
+
+    def rules(self, samples: Sequence[Any]) -> Sequence[Rule]:
+        """What follows from the samples that are learned from, for this method alone."""
+        return ()
 
 
 def read_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
@@ -215,3 +254,8 @@ def _usable(key: str, value: float) -> bool:
     if key == "max_steps":
         return value >= 1 or value == -1  # As TRL says that there is no such number.
     return not ((key in COUNTED and value < 1) or (key in MEASURED and not 0 < value < inf))
+
+
+def _texts(value: JsonValue) -> list[str]:
+    """A text, or the texts of a list."""
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]

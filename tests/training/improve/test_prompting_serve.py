@@ -27,7 +27,10 @@ def test_a_prompt_is_found_on_a_real_server_and_answers_in_service(
     workspace: Workspace, vllm_server: ServerState
 ) -> None:
     attach(workspace, vllm_server.url)
-    recipe = load_recipe("prompt", {"prompt.metric_calls": 14, "prompt.minibatch": 2, "prompt.reflect": "base"})
+    recipe = load_recipe(
+        "prompt",
+        {"prompt.metric_calls": 14, "prompt.minibatch": 2, "prompt.reflect": "base", "prompt.reflect_tokens": 32},
+    )
     assert isinstance(recipe, PromptRecipe)
     backend = open_backend(workspace)
     assert vllm_server.model_digest is not None

@@ -127,11 +127,13 @@ class HeldOut:
         return _REASONS[tie.kind].format(self._set_of[position])
 
 
-def less_held_out(workspace: Workspace, tasks: Sequence[Task], source: str) -> tuple[list[Task], dict[str, int]]:
+def less_held_out(
+    workspace: Workspace, tasks: Sequence[Task], source: str, held_out: HeldOut | None = None
+) -> tuple[list[Task], dict[str, int]]:
     """The tasks that agents may learn from, and how many they may not, by reason; raises `ConfigError` where that is
-    none."""
-    held_out = HeldOut.of(workspace)
-    reasons = {task.id: held_out.task(task) for task in tasks}
+    none. `held_out` is by default what the workspace holds out."""
+    known = HeldOut.of(workspace) if held_out is None else held_out
+    reasons = {task.id: known.task(task) for task in tasks}
     counted = Counter(reason for reason in reasons.values() if reason is not None)
     if tasks and all(reasons.values()):
         told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())

@@ -16,7 +16,7 @@ from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import PromptSample, SFTSample
 from journeyman.training.methods.distill import BoundDistillRecipe, Teacher
-from journeyman.training.methods.plan import Choice
+from journeyman.training.methods.recipe import Rule
 from journeyman.training.methods.rows import read_tokenizer, write_prompt
 from journeyman.training.methods.trainers.merge import merged
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod
@@ -49,11 +49,11 @@ class Distill(TRLMethod[Prompted, BoundDistillRecipe]):
     def tokens(self, row: Row) -> list[int]:
         return max(row["prompt"], row["teacher_prompt"], key=len)
 
-    def choices(self, rows: Sequence[Row]) -> list[Choice]:
+    def rules(self, rows: Sequence[Row]) -> list[Rule]:
         longest = max(row["reply"] for row in rows)
         why = "twice the longest reply of the rows" if longest else "what an agent may say where its crew says nothing"
         most = min(REPLY_TOKENS, 2 * longest) if longest else REPLY_TOKENS
-        return [Choice(key="trl.max_completion_length", value=most, source="rule", why=why)]
+        return [("max_completion_length", most, why)]
 
     def trainer(self, rows: Rows, recipe: BoundDistillRecipe, **given: Any) -> Trainer:
         return PromptedTrainer(teacher_model=_load(recipe.known, rows.longest), **given)

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -25,6 +25,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
@@ -34,14 +35,22 @@ from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
-from journeyman.training.methods.plan import Choice, Facts, Fitted, Plan, Trial, hold_out, plan_training
-from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
+from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
+from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
-from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
+from journeyman.training.methods.trainers.weights import (
+    asked_layers,
+    begun,
+    load_base,
+    lora,
+    parameters_of,
+    probe_of,
+    save,
+)
 
 PROBE_TOKENS = 96
 
-SHOWN = ("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
+SHOWN = ("beta", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
 """Defaults of TRL that a plan tells."""
 
 OURS: Mapping[str, Any] = {
@@ -91,6 +100,8 @@ class TRLMethod(ABC, Generic[S, R]):
     """TRL's arguments of the method, which the recipe's table `[trl]` goes to."""
     ours: ClassVar[Mapping[str, Any]] = {}
     """What the method says to `config` besides `OURS`."""
+    kept: ClassVar[Sequence[str]] = ()
+    """Metrics whose last value is told of an adapter, that of held-out rows too where there are any."""
 
     @abstractmethod
     def rows(
@@ -102,8 +113,8 @@ class TRLMethod(ABC, Generic[S, R]):
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
 
-    def choices(self, rows: Sequence[Row]) -> Sequence[Choice]:
-        """Numbers of the method's own that the recipe may leave open."""
+    def rules(self, rows: Sequence[Row]) -> Sequence[Rule]:
+        """What follows from the rows' tokens, for this method alone."""
         return ()
 
     @abstractmethod
@@ -134,6 +145,7 @@ class TRLMethod(ABC, Generic[S, R]):
         trainer.add_callback(watch)
         model = trainer.model
         assert isinstance(model, PreTrainedModel | PeftModel)
+        before = self.measure(model, rows.tokenizer)
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
@@ -144,7 +156,17 @@ class TRLMethod(ABC, Generic[S, R]):
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
+            metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
         )
+
+    def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        """What the method wants to know of the model before and after training, by name."""
+        return {}
+
+    def _last(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        last = {key: value for logged in history for key, value in logged.items()}
+        names = [name for key in self.kept for name in (key, f"eval_{key}")]
+        return {name: round(last[name], 6) for name in names if name in last}
 
     def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
         """What `fit` would do."""
@@ -157,7 +179,8 @@ class TRLMethod(ABC, Generic[S, R]):
         ends: list[float] = []
         rows = self.read_rows(samples, recipe, base_model)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
-        trainer = self.prepare(rows._replace(held_out=[]), short, base_model, folder, start)
+        few = rows.learned[:: max(1, len(rows.learned) // (2 * rows.plan.batch))]
+        trainer = self.prepare(rows._replace(learned=few, held_out=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
         trainer.train()
@@ -165,18 +188,19 @@ class TRLMethod(ABC, Generic[S, R]):
 
     def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
         """The samples as rows of tokens, some of them held out, and what is planned with them."""
-        given = self._given(recipe)
+        given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
-        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in hold_out(samples, recipe))
+        sides = hold_out(samples, recipe)
+        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in sides)
         lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
         _check_lengths(lengths, given.get("max_length"))
         facts = Facts(
             rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        own = [choice for choice in self.choices(learned) if choice.key.removeprefix("trl.") not in given]
-        plan = self._fitting(plan_training(recipe, given, facts, theirs), own)
+        own = [*recipe.rules(sides[0]), *self.rules(learned)]
+        plan = self._fitting(plan_training(recipe, given, facts, theirs, own))
         return Rows(learned, held_out, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
@@ -208,6 +232,7 @@ class TRLMethod(ABC, Generic[S, R]):
     ) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
         """What is trained, and the fresh adapter that TRL is to put on it."""
         base = self.base(base_model, recipe, longest)
+        asked_layers(base, recipe)
         return (base, lora(recipe, base_model)) if start is None else (begun(base, start, recipe), None)
 
     def save(self, model: PreTrainedModel | PeftModel, base_model: Path, folder: Path) -> None:
@@ -230,29 +255,33 @@ class TRLMethod(ABC, Generic[S, R]):
         machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
         stops = STOPS if rows.held_out else {}
         try:
-            return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
+            made = self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+        _check_optimiser(made)
+        return made
 
-    def _fitting(self, plan: Plan, own: Sequence[Choice]) -> Plan:
-        """The plan without what TRL's config of the method has no key for, and with the method's own choices."""
+    def _fitting(self, plan: Plan) -> Plan:
+        """The plan without what TRL's config of the method has no key for."""
         keys = {f"trl.{field.name}" for field in fields(self.config)}
-        told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys] + [*own]
+        told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys]
         return plan.model_copy(update={"choices": tuple(told)})
 
-    def _given(self, recipe: R) -> dict[str, Any]:
-        """The recipe's table `[trl]`, once each value is of the type that TRL says."""
-        hints = get_type_hints(self.config)
-        known = {field.name: hints[field.name] for field in fields(self.config) if field.init}
-        if unknown := recipe.trl.keys() - known:
-            name = self.config.__name__
-            raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {name} takes")
-        for key, value in recipe.trl.items():
-            try:
-                TypeAdapter(known[key]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
-        return recipe.trl
+
+def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """A recipe's table `[trl]`, once each value is of the type that TRL's `config` says; raises `ConfigError`."""
+    hints = get_type_hints(config)
+    known = {field.name: hints[field.name] for field in fields(config) if field.init}
+    if unknown := given.keys() - known:
+        raise ConfigError(
+            f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {config.__name__} takes"
+        )
+    for key, value in given.items():
+        try:
+            TypeAdapter(known[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
+    return dict(given)
 
 
 def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
@@ -307,6 +336,29 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+
+
+def _check_optimiser(arguments: TrainingArguments) -> None:
+    """Raises `ConfigError` for what the library would only see at the first step."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    kwargs: Any = arguments.lr_scheduler_kwargs
+    checks: Mapping[str, Callable[[], Any]] = {
+        "optim_args": lambda: Trainer.get_optimizer_cls_and_kwargs(arguments),
+        "lr_scheduler_kwargs": lambda: get_scheduler(arguments.lr_scheduler_type, optimiser, 0, 1, kwargs),
+    }
+    for key, check in checks.items():
+        try:
+            check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe: trl.{key} can't be used: {str(error).splitlines()[0]}") from None
+
+
+def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {
+        f"{name}_{when}": round(value, 6)
+        for when, values in (("before", before), ("after", after))
+        for name, value in values.items()
+    }
 
 
 def _check_lengths(lengths: Sequence[int], limit: int | None) -> None:

@@ -46,10 +46,7 @@ def begun(base: PreTrainedModel, start: Path, recipe: Recipe) -> PeftModel:
     `alpha / r` is made up for in B.
     """
     config = LoraConfig.from_pretrained(str(start))
-    head = base.get_output_embeddings()  # type: ignore[no-untyped-call]
-    linear = [name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear) and one is not head]
-    targets = recipe.lora.target_modules
-    asked = {name.rpartition(".")[2] for name in linear} if targets == "all-linear" else set(targets)
+    asked = asked_layers(base, recipe)
     if asked != (theirs := set(config.target_modules)):
         raise ConfigError(
             f"{start.name} is on the layers {', '.join(sorted(theirs))}, the recipe says {', '.join(sorted(asked))}: "
@@ -76,6 +73,21 @@ def _fill(model: PeftModel, weights: dict[str, torch.Tensor], theirs: LoraConfig
                 parameter[:, : theirs.r] = learned * scale
 
 
+def asked_layers(base: PreTrainedModel, recipe: Recipe) -> set[str]:
+    """Names of the layers that get an adapter; raises `ConfigError` for one that the model hasn't, which PEFT takes."""
+    head = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = [name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    last = {name.rpartition(".")[2] for name in linear}
+    targets = recipe.lora.target_modules
+    asked = last if targets == "all-linear" else set(targets)
+    if unknown := [name for name in sorted(asked) if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
+        raise ConfigError(
+            f"the recipe can't be used: the base model has no layer {unknown[0]!r} that lora.target_modules names: "
+            f"it has {', '.join(sorted(last))}"
+        )
+    return asked
+
+
 def lora(recipe: Recipe, base_model: Path) -> LoraConfig:
     targets = recipe.lora.target_modules
     return LoraConfig(
@@ -91,7 +103,10 @@ def lora(recipe: Recipe, base_model: Path) -> LoraConfig:
 
 def save(model: PeftModel, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    # A reference that is an adapter too would get a folder of its own.
+    model.save_pretrained(
+        str(folder), safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"]
+    )
     for path in folder.iterdir():
         if path.suffix == ".md":
             path.unlink()
