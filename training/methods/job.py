@@ -17,14 +17,13 @@ from journeyman.runtime.adapters.adapter import (
     digest_files,
     find_adapter,
     load_adapter,
-    next_number,
     read_adapter,
     split_policy,
     write_adapter,
 )
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record, parse_config
+from journeyman.traces.base import parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
@@ -33,9 +32,14 @@ from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, las
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
+from journeyman.training.methods.reserved import Job, partial_of, reserve
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
+from journeyman.training.trainings.journal import TrainingJournal, journalled
+from journeyman.training.trainings.launched import follows, share
+from journeyman.training.trainings.stopping import Say, Stop, stoppable
+from journeyman.training.trainings.trainings import LOCK
 
 METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
@@ -44,22 +48,6 @@ METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
 OnStart = Callable[[Checkpoint | None], None]
 """Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
 where the same job was trained before."""
-
-
-class Job(Record):
-    """What is trained from what: two runs of the same job give the same adapter."""
-
-    agent: str
-    parent: str
-    """The policy that the adapter would replace."""
-    start: str = BASE
-    """The policy whose weights training starts from."""
-    start_digest: str | None = None
-    """Of its files; None for the base model."""
-    base_digest: str
-    dataset_digest: str
-    recipe_digest: str
-    method: str = "sft"
 
 
 def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -83,17 +71,26 @@ def train_adapter(
     number: int | None = None,
     dataset: KnownDataset | None = None,
     mlflow_uri: str | None = None,
+    wait: bool = False,
+    discard: bool = False,
     on_start: OnStart = lambda checkpoint: None,
     on_plan: OnPlan = lambda plan: None,
     on_step: OnStep | None = None,
+    say: Say = lambda line: None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
 
     `dataset` is the file that the samples are from, by whose digest lineage finds them.
 
     Training starts from the weights of `start`, by default `start_of` the recipe. A run that was killed goes on from
-    its last checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError`
-    for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
+    its last checkpoint when it is called again. The checkpoints of the agent's other unfinished jobs are left as they
+    are, unless `discard` says that they are to go. One training at a time runs in a workspace: another one raises
+    `ConfigError`, unless it is told to `wait`. SIGINT and SIGTERM save a checkpoint and raise `KeyboardInterrupt`.
+
+    Each process that `accelerate launch` started calls this; the first of them writes.
+
+    Raises `ConfigError` for a recipe that can't be used, `AdapterError` for a `start` that can't, and `TrainingError`
+    where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
     start = start or start_of(recipe, parent)
@@ -108,31 +105,59 @@ def train_adapter(
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
-    with workspace.lock(f"train-{agent}"):
+    if follows():
+        return _followed(samples, recipe, base_model, workspace, began)
+    with workspace.lock(LOCK, on_wait=(lambda holder: say(f"{holder}: waiting for it")) if wait else None):
         if trained := _already_trained(workspace.adapters, job):
-            shutil.rmtree(_partial(workspace.adapters, trained.policy), ignore_errors=True)
+            shutil.rmtree(partial_of(workspace.adapters, trained.policy), ignore_errors=True)
+            share((trained.policy, None))
             return trained
-        policy = f"{agent}@{number or next_number(workspace.adapters, agent)}"
-        if (workspace.adapters / policy).exists():
-            raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
-        partial = _partial(workspace.adapters, policy)
-        _reserve(partial, job)
+        policy = reserve(workspace.adapters, job, number, discard=discard, say=say)
+        partial = partial_of(workspace.adapters, policy)
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
+        share((policy, checkpoint))
         told = job.model_dump(exclude_none=True)  # MLflow's tags have texts.
-        with track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe.model_dump()) as run:
+        recipe_told = recipe.model_dump(mode="json")
+        with (
+            track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe_told) as run,
+            journalled(workspace, policy, told, recipe_told, checkpoint.step if checkpoint else 0) as journal,
+            stoppable(say) as stop,
+        ):
             if dataset is not None:
                 run.learns_from(dataset, dataset_name(job.agent, job.method))
-            steps = _Steps(checkpoint, run, on_step)
+            steps = _Steps(checkpoint, run, on_step, journal, stop)
+
+            def planned(plan: Plan) -> None:
+                journal.plan(plan)
+                on_plan(plan)
+
             with method_of(recipe) as method, _one_line(policy, steps):
                 fitted = method.fit(
-                    samples, recipe, base_model, partial, checkpoint, steps, start=began, on_plan=on_plan
+                    samples, recipe, base_model, partial, checkpoint, steps, start=began, on_plan=planned
                 )
                 adapter = _written(fitted, samples, recipe, partial, policy, job)
             publish(partial / "adapter", workspace.adapters / policy)
-            run.finish(adapter)
+            journal.digest = adapter.digest
+            run.finish(adapter, workspace.adapters / policy, dataset)
+        share(None)
         shutil.rmtree(partial, ignore_errors=True)
         return adapter
+
+
+def _followed(
+    samples: Sequence[Sample], recipe: Recipe, base_model: Path, workspace: Workspace, began: Path | None
+) -> Adapter:
+    """The adapter, once another process has led this one through its training."""
+    policy, checkpoint = share() or ("", None)
+    if not (workspace.adapters / policy).exists():
+        with method_of(recipe) as method, _one_line(policy, _Steps(checkpoint)):
+            partial = partial_of(workspace.adapters, policy)
+            method.fit(
+                samples, recipe, base_model, partial, checkpoint, lambda step: None, start=began, on_plan=lambda p: None
+            )
+        share()
+    return load_adapter(workspace.adapters / policy)
 
 
 def start_of(recipe: Recipe, parent: str) -> str:
@@ -171,25 +196,42 @@ def try_job(
     with (
         tempfile.TemporaryDirectory() as folder,
         method_of(recipe) as method,
-        _one_line(f"the trial of {agent}", _Steps(None, None, None)),
+        _one_line(f"the trial of {agent}", _Steps()),
     ):
         return method.attempt(samples, recipe, base_model, Path(folder), began)
 
 
 class _Steps:
-    """Tells of each step, and knows how far training came."""
+    """Tells of each step, knows how far training came, and stops it."""
 
-    def __init__(self, checkpoint: Checkpoint | None, run: TrackedRun | None, on_step: OnStep | None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint | None = None,
+        run: TrackedRun | None = None,
+        on_step: OnStep | None = None,
+        journal: TrainingJournal | None = None,
+        stop: Stop | None = None,
+    ) -> None:
         self.done = 0 if checkpoint is None else checkpoint.step
         self._run = run
         self._on_step = on_step
+        self._journal = journal
+        self._stop = stop
 
     def __call__(self, step: Step) -> None:
+        # A look at held-out rows is told as more of the step that was made before it.
+        metrics = {**step.metrics} if step.number == self.done else {"loss": step.loss, **step.metrics}
         self.done = step.number
         if self._run is not None:
-            self._run.step(step.number, {"loss": step.loss, **step.metrics})
+            self._run.step(step.number, metrics)
+        if self._journal is not None:
+            self._journal.step(step.number, step.steps, metrics)
         if self._on_step is not None:
             self._on_step(step)
+        if self._stop is not None:
+            self._stop.begun = True
+            if self._stop.asked:
+                raise KeyboardInterrupt
 
 
 def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
@@ -242,22 +284,6 @@ def _already_trained(adapters: Path, job: Job) -> Adapter | None:
     return None
 
 
-def _partial(adapters: Path, policy: str) -> Path:
-    return adapters / f".{policy}.partial"
-
-
-def _reserve(partial: Path, job: Job) -> None:
-    """Makes the folder of an unfinished run, and empties it first if that run was another job's."""
-    record = partial / "job.json"
-    try:
-        if not record.exists() or record.read_text(encoding="utf-8") != job.model_dump_json():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(job.model_dump_json(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
-
-
 def _written(
     fitted: Fitted, samples: Sequence[Sample], recipe: Recipe, partial: Path, policy: str, job: Job
 ) -> Adapter:
@@ -287,7 +313,7 @@ def _one_line(policy: str, steps: _Steps) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
