@@ -59,7 +59,7 @@ def reserve(adapters: Path, job: Job, number: int | None, *, discard: bool, say:
     if (adapters / policy).exists():
         raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
     if number != ours and number in unfinished:
-        raise TrainingError(f"{policy} is unfinished, from other samples or another recipe: take another number")
+        raise TrainingError(f"{policy} is unfinished, from other rows or another recipe: take another number")
     partial = partial_of(adapters, policy)
     try:
         partial.mkdir(parents=True, exist_ok=True)
