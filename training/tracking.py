@@ -65,9 +65,10 @@ class TrackedRun:
         given = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
         self._tell(lambda client: client.log_inputs(self._run_id, datasets=[given]))
 
-    def finish(self, adapter: Adapter, folder: Path, dataset: KnownDataset | None = None) -> None:
+    def finish(self, adapter: Adapter, folder: Path | None = None, dataset: KnownDataset | None = None) -> None:
         """Ties the run to its adapter, so that `run_of` finds it, and gives it the adapter's files in `folder`."""
-        self._tell(lambda client: client.log_artifacts(self._run_id, str(folder), "adapter"))
+        if folder is not None:
+            self._tell(lambda client: client.log_artifacts(self._run_id, str(folder), "adapter"))
         if dataset is not None:
             card = dataset.card.model_dump_json(indent=2)
             self._tell(lambda client: client.log_text(self._run_id, card, "dataset_card.json"))

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import next_number, split_policy
-from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, TrainingError
 from journeyman.training.methods.checkpoints import CHECKPOINTS, last_whole
 from journeyman.training.trainings.stopping import Say
@@ -15,47 +13,31 @@ from journeyman.training.trainings.stopping import Say
 RECORD = "job.json"
 
 
-class Job(Record):
-    """What is trained from what: two runs of the same job give the same adapter."""
-
-    agent: str
-    parent: str
-    """The policy that the adapter would replace."""
-    start: str = BASE
-    """The policy whose weights training starts from."""
-    start_digest: str | None = None
-    """Of its files; None for the base model."""
-    base_digest: str
-    dataset_digest: str
-    recipe_digest: str
-    method: str = "sft"
-
-
 def partial_of(adapters: Path, policy: str) -> Path:
     """The folder of an unfinished run."""
     return adapters / f".{policy}.partial"
 
 
-def reserve(adapters: Path, job: Job, number: int | None, *, discard: bool, say: Say) -> str:
-    """The policy that the job trains, its folder made; the one that it began under, where it was cut short.
+def reserve(adapters: Path, agent: str, job: str, number: int | None, *, discard: bool, say: Say) -> str:
+    """The policy that the job, as JSON, trains, its folder made; the one that it began under, where it was cut short.
 
     Another unfinished job of the agent keeps its number and its checkpoints, and that is said; `discard` removes it.
     """
-    unfinished = dict(_unfinished(adapters, job.agent))
-    ours = next((known for known, text in unfinished.items() if text == job.model_dump_json()), None)
+    unfinished = dict(_unfinished(adapters, agent))
+    ours = next((known for known, text in unfinished.items() if text == job), None)
     for other in sorted(unfinished.keys() - {ours}):
-        folder = partial_of(adapters, f"{job.agent}@{other}")
+        folder = partial_of(adapters, f"{agent}@{other}")
         checkpoint = last_whole(folder / CHECKPOINTS)
         if discard or checkpoint is None:
             shutil.rmtree(folder, ignore_errors=True)
             del unfinished[other]
             continue
         say(
-            f"{job.agent}@{other} is unfinished at step {checkpoint.step}, from other rows or another recipe: "
+            f"{agent}@{other} is unfinished at step {checkpoint.step}, from other rows or another recipe: "
             "its checkpoints stay; the command that began it goes on with them, --discard removes them"
         )
-    number = number or ours or max(next_number(adapters, job.agent), 1 + max(unfinished, default=0))
-    policy = f"{job.agent}@{number}"
+    number = number or ours or max(next_number(adapters, agent), 1 + max(unfinished, default=0))
+    policy = f"{agent}@{number}"
     if (adapters / policy).exists():
         raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
     if number != ours and number in unfinished:
@@ -63,7 +45,7 @@ def reserve(adapters: Path, job: Job, number: int | None, *, discard: bool, say:
     partial = partial_of(adapters, policy)
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        (partial / RECORD).write_text(job.model_dump_json(), encoding="utf-8")
+        (partial / RECORD).write_text(job, encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
     return policy

@@ -20,6 +20,12 @@ class Stop:
         self.begun = False
         """Whether there is a step that a checkpoint could hold."""
 
+    def check(self) -> None:
+        """After each step: raises `KeyboardInterrupt` where training is to stop."""
+        self.begun = True
+        if self.asked:
+            raise KeyboardInterrupt
+
 
 @contextmanager
 def stoppable(say: Say) -> Iterator[Stop]:

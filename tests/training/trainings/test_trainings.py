@@ -48,7 +48,9 @@ def two(workspace: Workspace) -> Workspace:
     ended = Ended(at_ns=9, state="finished", digest="d" * 64, spent=Spent(seconds=60))
     first: list[Event] = [began(), planned, made(1, 3.0, 10), made(2, 2.0, 20), made(3, 9.0, 30)]
     write(workspace, "worker@1-aaaaaaaa", *first, began(2), made(3, 1.5, 10), made(4, 1.0, 20, eval_loss=1.2), ended)
-    failed = Ended(at_ns=9, state="failed", error="disk full: make room", spent=Spent(seconds=5, joules=72, source="rapl"))
+    failed = Ended(
+        at_ns=9, state="failed", error="disk full: make room", spent=Spent(seconds=5, joules=72, source="rapl")
+    )
     other = began(at_ns=5, policy="worker@2", recipe={"trl": {"learning_rate": 1e-4}})
     write(workspace, "worker@2-bbbbbbbb", other, made(1, 3.0, 1), failed)
     return workspace

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
@@ -51,7 +52,8 @@ class CompletionTrainer(SFTTrainer):
         labels = inputs["labels"][:, 1:]
         learned = labels != -100
         with self.accelerator.autocast():
-            base = self.accelerator.unwrap_model(model).get_base_model()
+            whole: Any = self.accelerator.unwrap_model(model)
+            base: Any = whole.get_base_model() if isinstance(whole, PeftModel) else whole
             shown = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
             if self.accelerator.num_processes == 1:
                 states = base.base_model(**shown).last_hidden_state
