@@ -121,11 +121,11 @@ def main() -> None:
         if contender == "ours":
             trainer = known.prepare(read, recipe, base_model, Path(folder))
         else:
-            told = OURS | {"remove_unused_columns": True, "output_dir": folder, "use_cpu": True} | read.plan.trl
+            told = {**OURS, "remove_unused_columns": True, "output_dir": folder, "use_cpu": True, **read.plan.trl}
             trainer = plain(method, rows, told, base_model, recipe)
         trainer.args.save_strategy = "no"
         ends = [monotonic()]
-        trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
+        trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0, trainer))
         trainer.train()
     steps = [later - earlier for earlier, later in pairwise(ends[1:])]  # The first one warms up.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
