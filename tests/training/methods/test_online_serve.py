@@ -13,9 +13,9 @@ from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.serving.server import ServerState, attach
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Task
+from journeyman.training.improve.online import train_online
+from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.online import train_online
-from journeyman.training.methods.rounds import Round
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
