@@ -180,7 +180,6 @@ def test_a_reference_that_is_gone_is_named(tiny_base: Path, tmp_path: Path) -> N
     ("trl", "complaint"),
     [
         ({"beta": "much"}, 'trl.beta = "much": Input should be a valid number'),
-        ({"loss_type": "vespo", "vllm_importance_sampling_mode": "sequence_mask"}, "VESPO loss requires"),
         ({"optim": "magic"}, "magic is not a valid OptimizerNames"),
     ],
 )
