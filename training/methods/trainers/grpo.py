@@ -240,9 +240,10 @@ def _trainer(recipe: GRPORecipe, base_model: Path, start: Path | None, checkpoin
     disable_progress_bar()  # type: ignore[no-untyped-call]
     disable_progress_bars()
     base = load_base(base_model, longest=EAGER_TOKENS + 1)
+    model = base if start is None else begun(base, start, recipe)
     try:
         trainer = TurnTrainer(
-            model=base if start is None else begun(base, start, recipe),
+            model=model,
             args=_arguments(recipe, parameters_of(base_model), checkpoints, steps),
             tokenizer=read_tokenizer(base_model),
             peft_config=lora(recipe, base_model) if start is None else None,
