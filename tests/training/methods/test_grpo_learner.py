@@ -180,7 +180,7 @@ def test_a_reference_that_is_gone_is_named(tiny_base: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("trl", "complaint"),
     [
-        ({"beta": "much"}, 'trl.beta = "much": Input should be a valid number'),
+        ({"beta": "much"}, '^recipe: trl.beta = "much": Input should be a valid number'),
         ({"optim": "magic"}, "magic is not a valid OptimizerNames"),
     ],
 )

@@ -249,6 +249,8 @@ def _trainer(recipe: GRPORecipe, base_model: Path, start: Path | None, checkpoin
             peft_config=lora(recipe, base_model) if start is None else None,
             steps=steps,
         )
+    except ConfigError:
+        raise
     except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
         raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
     trainer.remove_callback(PrinterCallback)
