@@ -78,6 +78,8 @@ class GRPORecipe(TRLRecipe):
         for key, options in _OPTIONS.items():
             if key in values and values[key] not in options:
                 raise ValueError(f"{key} is {values[key]!r}: write one of {', '.join(options)}")
+        if values.get("loss_type") == "vespo" and str(values.get("vllm_importance_sampling_mode")).startswith("seq"):
+            raise ValueError("loss_type vespo weighs tokens: set vllm_importance_sampling_mode to token_truncate")
         if (schedule := values.get("lr_scheduler_type")) in _MEASURING:
             raise ValueError(
                 f"lr_scheduler_type {schedule} follows an evaluation's loss, and grpo has none: take another"

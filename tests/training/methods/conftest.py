@@ -22,7 +22,8 @@ def tiny() -> Callable[[], "LlamaForCausalLM"]:
         torch.manual_seed(0)
         sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
         heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
-        return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, pad_token_id=PAD, eos_token_id=END, **sizes, **heads))
+        config = LlamaConfig(vocab_size=WORDS, pad_token_id=PAD, eos_token_id=END, **sizes, **heads)
+        return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
     return made
 
@@ -35,7 +36,8 @@ def words() -> "PreTrainedTokenizerFast":
 
     known = {f"w{number}": number for number in range(WORDS)}
     whole = Tokenizer(models.WordLevel(known, unk_token="w0"))
-    return PreTrainedTokenizerFast(tokenizer_object=whole, pad_token=f"w{PAD}", eos_token=f"w{END}", unk_token="w0")
+    special = {"pad_token": f"w{PAD}", "eos_token": f"w{END}", "unk_token": "w0"}
+    return PreTrainedTokenizerFast(tokenizer_object=whole, **special)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")

@@ -69,3 +69,9 @@ def test_larger_models_learn_slower_and_save_memory() -> None:
 def test_replies_that_were_cut_off_are_left_out_unless_the_recipe_says_so() -> None:
     assert GRPORecipe().mask_truncated
     assert not GRPORecipe.model_validate({"trl": {"mask_truncated_completions": False}}).mask_truncated
+
+
+def test_a_loss_that_weighs_tokens_takes_no_ratios_of_whole_sequences() -> None:
+    trl = {"trl.loss_type": "vespo", "trl.vllm_importance_sampling_mode": "sequence_mask"}
+    with pytest.raises(ConfigError, match="loss_type vespo weighs tokens: set vllm_importance_sampling_mode to token_"):
+        load_recipe("grpo", trl)

@@ -240,14 +240,17 @@ def _trainer(recipe: GRPORecipe, base_model: Path, start: Path | None, checkpoin
     disable_progress_bar()  # type: ignore[no-untyped-call]
     disable_progress_bars()
     base = load_base(base_model, longest=EAGER_TOKENS + 1)
+    model = base if start is None else begun(base, start, recipe)
     try:
         trainer = TurnTrainer(
-            model=base if start is None else begun(base, start, recipe),
+            model=model,
             args=_arguments(recipe, parameters_of(base_model), checkpoints, steps),
             tokenizer=read_tokenizer(base_model),
             peft_config=lora(recipe, base_model) if start is None else None,
             steps=steps,
         )
+    except ConfigError:
+        raise
     except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
         raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
     trainer.remove_callback(PrinterCallback)
