@@ -19,7 +19,8 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.trace import Purpose, Task
-from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.choosing.caps import Cap
+from journeyman.training.data.choosing.choose import ChooseConfig, Choosing
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.demonstrations import TEACHER, Demonstrated, read_demonstration
@@ -153,9 +154,9 @@ class Calls:
         return adapter.policy
 
     def mined(self, kind: Kind, config: MineConfig, ids: Collection[str]) -> KnownDataset:
-        """Rows of that kind from those runs; raises `TrainingError` where there is none."""
+        """Rows of that kind from those runs, at most four a task; raises `TrainingError` where there is none."""
         source = Source(self.workspace.store, AGENT, config, ids=ids)
-        mining, choosing = KINDS[kind](source), Choosing(source)
+        mining, choosing = KINDS[kind](source), Choosing(source, ChooseConfig(caps=(Cap(field="task", rows=4),)))
         made = Provenance.now(self.workspace, {"agent": AGENT, "kind": kind})
         file = mine_to_file(
             mining, self.workspace.datasets, lambda digest: dataset_file_name(AGENT, digest), choosing, made
