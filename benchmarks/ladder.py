@@ -69,7 +69,14 @@ class Ladder:
 
 
 def untrained(ladder: Ladder) -> str:
+    """It tells what a run takes, too: none of these was made before."""
+    run_seconds(ladder)
     return BASE
+
+
+def run_seconds(ladder: Ladder) -> float:
+    calls = ladder.calls()
+    return ladder.pace("run", lambda: calls.measured(BASE), len(calls.held_out) * calls.size.samples)
 
 
 def prompt(ladder: Ladder) -> str:
@@ -77,8 +84,7 @@ def prompt(ladder: Ladder) -> str:
     calls = ladder.calls()
     calls.demonstrated()
     tasks = [*calls.shown, *calls.rewarded]
-    pace = ladder.pace("run", lambda: calls.measured(BASE), len(calls.held_out) * calls.size.samples)
-    runs = max(len(tasks) + 8, int(ladder.seconds / pace))
+    runs = max(len(tasks) + 8, int(ladder.seconds / run_seconds(ladder)))
     recipe = load_recipe("prompt", {"prompt.metric_calls": runs, "prompt.minibatch": 2, "prompt.concurrency": 32})
     assert isinstance(recipe, PromptRecipe)
     with OnDemand(calls.workspace, calls.workspace.config.server) as server:
