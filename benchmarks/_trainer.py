@@ -89,7 +89,7 @@ def as_trl_reads(method: str, sample: Any) -> dict[str, Any]:
 def plain(method: str, rows: list[Any], arguments: dict[str, Any], base_model: Path, recipe: Any) -> Any:
     """TRL's trainer as its documentation shows it, with the same arguments; the reference is left to it."""
     import trl
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -113,15 +113,18 @@ def main() -> None:
     counts = {"max_steps": settings["steps"], "per_device_train_batch_size": settings["batch"]}
     recipe = load_recipe(method, {f"trl.{key}": value for key, value in counts.items()})
     with tempfile.TemporaryDirectory() as folder, method_of(recipe) as ours:
+        import torch
+
         from journeyman.training.methods.trainers.skeleton import OURS, Watch
 
+        cuda = torch.cuda.is_available()
         known: Any = ours
         read = known.read_rows(rows, recipe, base_model)
         began = monotonic()
         if contender == "ours":
             trainer = known.prepare(read, recipe, base_model, Path(folder))
         else:
-            told = {**OURS, "remove_unused_columns": True, "output_dir": folder, "use_cpu": True, **read.plan.trl}
+            told = {**OURS, "remove_unused_columns": True, "output_dir": folder, "use_cpu": not cuda, **read.plan.trl}
             trainer = plain(method, rows, told, base_model, recipe)
         trainer.args.save_strategy = "no"
         ends = [monotonic()]

@@ -52,7 +52,7 @@ def compared(runs: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
     def ratios(value: Any) -> float:
         sides = [[value(one) for one in runs if (one["method"], one["contender"]) == (method, c)] for c in CONTENDERS]
-        return round(median(ours / plain for ours, plain in zip(*sides, strict=True)), 3)
+        return float(round(median(ours / plain for ours, plain in zip(*sides, strict=True)), 3))
 
     ours = [median(one["steps"]) for one in runs if (one["method"], one["contender"]) == (method, "ours")]
     return {
@@ -70,7 +70,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     if quick:
         with ThreadPoolExecutor(2) as pool:
-            runs = list(pool.map(lambda one: run(*one, QUICK), [(m, c) for m in METHODS for c in CONTENDERS]))
+            runs = list(pool.map(lambda one: run(one[0], one[1], QUICK), [(m, c) for m in METHODS for c in CONTENDERS]))
     else:
         done = RESULTS / ".trainers.partial.jsonl"
         runs = pairs(FULL, PAIRS, done)
