@@ -67,6 +67,7 @@ WORK = [
 ]
 SERVING = [
     *(["adapters", name, "clerk@2"] for name in ("promote", "swap", "register")),
+    ["adapters", "export", "clerk@2", "exported"],
     *(["adapters", "list"], ["adapters", "rollback", "clerk"], ["doctor"], ["model", "show"], ["model", "pull"]),
     *(["server", name] for name in ("status", "logs", "stop")),
     ["server", "start", "--attach", "http://127.0.0.1:9"],

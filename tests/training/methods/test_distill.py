@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def plan(
     return {choice.key: choice.value for choice in planned.choices}
 
 
-def losses(workspace: Workspace, base_model: Path, rows: list[Sample], **settings: Any) -> list[float]:
+def losses(workspace: Workspace, base_model: Path, rows: Sequence[Sample], **settings: Any) -> list[float]:
     seen: list[float] = []
     short = {"trl.max_steps": 1, "trl.per_device_train_batch_size": 2, "trl.max_completion_length": 12}
     train_adapter(
@@ -144,16 +145,12 @@ class TestRefused:
 
 
 def test_replies_are_as_long_as_the_rows_let_expect(workspace: Workspace, base_model: Path, tmp_path: Path) -> None:
-    crew = crew_file(tmp_path, CREW + EXAMPLES)
-    told = plan(workspace, base_model, samples(), **{"teacher.crew": crew})
+    shown: dict[str, Any] = {"teacher.crew": crew_file(tmp_path, CREW + EXAMPLES)}
+    told = plan(workspace, base_model, samples(), **shown)
     assert 8 <= told["trl.max_completion_length"] <= 24 and "trl.max_length" not in told
-    assert plan(workspace, base_model, prompts(), **{"teacher.crew": crew})["trl.max_completion_length"] == 256
-    assert (
-        plan(workspace, base_model, samples(), **{"teacher.crew": crew, "trl.max_completion_length": 7})[
-            "trl.max_completion_length"
-        ]
-        == 7
-    )
+    assert plan(workspace, base_model, prompts(), **shown)["trl.max_completion_length"] == 256
+    shown["trl.max_completion_length"] = 7
+    assert plan(workspace, base_model, samples(), **shown)["trl.max_completion_length"] == 7
 
 
 def test_another_prompt_of_the_teacher_is_another_job(workspace: Workspace, base_model: Path, tmp_path: Path) -> None:
@@ -205,7 +202,7 @@ def test_a_larger_adapter_teaches_a_smaller_one(workspace: Workspace, base_model
     settings: dict[str, Any] = {"agent": "worker", "base_model": base_model, "workspace": workspace}
     teacher = train_adapter(rows, recipe=load_recipe("sft", teach), **settings)
     small = {"lora.r": 2, "lora.alpha": 4, "teacher.policy": teacher.policy, "trl.max_steps": 3}
-    losses(workspace, base_model, [*prompts()], **small, **{"trl.learning_rate": 2e-3})
+    losses(workspace, base_model, prompts(), **small, **{"trl.learning_rate": 2e-3})
     student = load_adapter(workspace.adapters / "worker@2")
     assert (student.method, student.rank, student.start) == ("distill", 2, "base")
     taught, learned = (first_token(base_model, workspace.adapters / name) for name in ("worker@1", "worker@2"))
