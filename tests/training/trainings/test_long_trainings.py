@@ -109,7 +109,7 @@ def test_a_full_disk_at_a_checkpoint_loses_no_checkpoint(whole: tuple[Adapter, P
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
 
     try:
-        with pytest.raises(TrainingError, match="stopped after step 2: .*; run it again to go on") as raised:
+        with pytest.raises(TrainingError, match=r"stopped after step 2: .*; run it again to go on") as raised:
             train(tmp_path, recipe=short(save_steps=1), on_step=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
