@@ -28,7 +28,7 @@ from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
-from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, partial_of, reserve
 from journeyman.training.methods.cpt import CPTRecipe
 from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.dpo import DPORecipe
@@ -40,7 +40,6 @@ from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.qlora import QLoRARecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
-from journeyman.training.methods.reserved import partial_of, reserve
 from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name

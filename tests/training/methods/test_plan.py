@@ -134,5 +134,5 @@ def test_processes_share_a_step_and_do_not_enlarge_it() -> None:
     assert planned(526).pieces(2) == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     several = planned(526, per_device_train_batch_size=1, gradient_accumulation_steps=8)
     assert several.pieces(4) == {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
-    with pytest.raises(ConfigError, match="a step of 8 rows can't be divided among 3 processes: set trl.per_device"):
+    with pytest.raises(ConfigError, match=r"a step of 8 rows can't be divided among 3 processes: set trl.per_device"):
         planned(526).pieces(3)

@@ -21,7 +21,7 @@ from journeyman.training.methods.job import load_recipe, train_adapter
 from journeyman.training.methods.recipe import Recipe, Step
 from journeyman.training.trainings.trainings import Training, list_trainings
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.train, pytest.mark.timeout(900)]
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
 
@@ -109,7 +109,7 @@ def test_a_full_disk_at_a_checkpoint_loses_no_checkpoint(whole: tuple[Adapter, P
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
 
     try:
-        with pytest.raises(TrainingError, match="stopped after step 2: .*; run it again to go on") as raised:
+        with pytest.raises(TrainingError, match=r"stopped after step 2: .*; run it again to go on") as raised:
             train(tmp_path, recipe=short(save_steps=1), on_step=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -163,8 +163,9 @@ def squeeze(checkpoint):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]) * 2**20, -1))
 
-adapter = train(Path(sys.argv[2]), rows, short(max_steps=1, per_device_train_batch_size=8), on_start=squeeze, on_plan=limit)
-print(adapter.digest, adapter.recipe_digest == short(max_steps=1, per_device_train_batch_size=8).digest)
+recipe = short(max_steps=1, per_device_train_batch_size=8)
+adapter = train(Path(sys.argv[2]), rows, recipe, on_start=squeeze, on_plan=limit)
+print(adapter.digest, adapter.recipe_digest == recipe.digest)
 """
 
 
