@@ -110,6 +110,17 @@ class EvalTable(Config):
     """Looks at them without a lower loss after which training stops. The best checkpoint is kept."""
 
 
+class GuardTable(Config):
+    """Table `[guard]`: what keeps a training from losing what was learned before."""
+
+    replay: float | None = Field(default=None, ge=0, le=0.9)
+    """Share of the rows learned from that are taken from earlier datasets. None: a fifth, where there are any."""
+    kl: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Factor on KL(learner ‖ where it started) over completion tokens, in nats a token, added to the loss."""
+    worst: float = Field(default=0.1, ge=0)
+    """Largest rise of the loss of old rows, in the loss's own unit, that isn't warned of."""
+
+
 class Recipe(Config):
     """How to train: what every method's recipe has. The method's own module adds the rest."""
 
@@ -119,10 +130,21 @@ class Recipe(Config):
     """The rows of a dataset that the method takes."""
     starts_in_service: ClassVar[bool] = False
     """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
+    guards: ClassVar[frozenset[str]] = frozenset()
+    """Keys of `[guard]` that the method heeds."""
 
     method: str
     lora: LoraTable = LoraTable()
     eval: EvalTable = EvalTable()
+    guard: GuardTable = GuardTable()
+
+    @field_validator("guard")
+    @classmethod
+    def _heeded(cls, guard: GuardTable) -> GuardTable:
+        if idle := sorted(guard.model_fields_set - cls.guards):
+            heeded = f"it heeds {', '.join(sorted(cls.guards))}" if cls.guards else "it has no such guard"
+            raise ValueError(f"{idle[0]} has no effect on {cls.model_fields['method'].default}: {heeded}")
+        return guard
 
     @property
     def digest(self) -> str:
@@ -134,6 +156,7 @@ class TRLRecipe(Recipe):
 
     reserved: ClassVar[Mapping[str, str]] = {}
     """Keys of the method's own that `[trl]` may not hold, and why, besides `RESERVED`."""
+    guards: ClassVar = frozenset({"replay", "worst"})
 
     trl: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to TRL's own config as it is. What it leaves open follows from rows and model: `train --explain`."""
