@@ -1,5 +1,6 @@
-"""The `journeyman train` command: a dataset becomes an adapter."""
+"""The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +15,30 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.reports.wording import duration
+from journeyman.training.commands.evaluate import SCORER, find_tasks
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
+from journeyman.training.improve.from_tasks import TaskJob, Watcher, driver_of
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
-from journeyman.training.methods.plan import Plan, Trial
+from journeyman.training.methods.plan import Choice, Trial
 from journeyman.training.methods.recipe import Recipe, Step, read_override
 
 
 def train(
     agent: Annotated[str, typer.Option(help="The agent that learns")],
     data: Annotated[
-        str, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
-    ],
+        str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
+    ] = None,
+    crew: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The crew, for a recipe that learns from tasks")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Tasks to learn from: JSON lines, or a set's name")
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="What an answer to a task is worth, 0..1")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. trl.max_steps=20")
@@ -55,12 +67,36 @@ def train(
     How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
     more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
 
+    A recipe that learns from tasks takes --crew and --tasks in the place of --data: it makes the crew's runs itself.
+
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
     if explain and dry_run:
         raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
     settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
+    if settings.driver is not None:
+        if data is not None or crew is None or tasks is None:
+            raise ConfigError(f"method {settings.method} learns from tasks: give --crew and --tasks, and no --data")
+        base_model = pull_model(model or workspace.config.server.model)
+        parent = Journal(workspace.journal).in_service(agent)
+        job = TaskJob(
+            workspace=workspace,
+            agent=agent,
+            recipe=settings,
+            crew=crew,
+            tasks=tuple(find_tasks(workspace, tasks)),
+            source=tasks.name,
+            scorer=scorer or SCORER,
+            base_model=base_model,
+            parent=parent,
+            start=start or start_of(settings, parent),
+            mlflow_uri=mlflow or workspace.mlflow_uri,
+        )
+        train_on_tasks(job, plan_only=explain or dry_run, as_json=as_json)
+        return
+    if data is None or crew is not None or tasks is not None or scorer is not None:
+        raise ConfigError(f"method {settings.method} learns from rows: give --data, and no crew, tasks or scorer")
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, settings.learns_from)
     base_model = pull_model(model or workspace.config.server.model)
@@ -68,7 +104,7 @@ def train(
     start = start or start_of(settings, parent)
     if explain:
         plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
-        emit(plan, as_json, lambda: _show_plan(plan))
+        emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
         return
     if dry_run:
         notes.print("two steps are tried", markup=False)
@@ -122,6 +158,28 @@ def _train(
         )
 
 
+def train_on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
+    """Makes what the job says, and shows how it comes on."""
+    driver = driver_of(job)
+    if plan_only:
+        plan = driver.plan()
+        emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
+        return
+    notes.print(f"planned: {driver.plan()}", markup=False)
+    with progress() as bar:
+        row = bar.add_task("runs", total=None)
+
+        def run(made: int, runs: int) -> None:
+            bar.update(row, description="runs", completed=made, total=runs)
+
+        def step(step: Step) -> None:
+            said = f"training, loss {step.loss:.3f}, step"
+            bar.update(row, description=said, completed=step.number, total=step.steps)
+
+        adapter = driver.train(Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False)))
+    emit(adapter, as_json, lambda: _show(adapter, job.workspace))
+
+
 def _beginning(base_model: Path, parent: str, start: str, checkpoint: Checkpoint | None) -> str:
     weights = f"the base model {base_model.name}" if start == BASE else f"the weights of {start}"
     aside = "" if parent in (BASE, start) else f", not from {parent}, which the adapter would replace"
@@ -138,10 +196,10 @@ def _watt_hours(trial: Trial, workspace: Workspace) -> float | None:
     return None if watts is None else watts * trial.seconds / 3600
 
 
-def _show_plan(plan: Plan) -> None:
-    out.print(str(plan), markup=False)
+def _show_choices(summary: str, choices: Iterable[Choice]) -> None:
+    out.print(summary, markup=False)
     table = Table("key", "value", "from", "why", box=None)
-    for choice in plan.choices:
+    for choice in choices:
         table.add_row(choice.key, str(choice.value), choice.source, choice.why)
     out.print(table)
 

@@ -127,7 +127,10 @@ class Recipe(Config):
     trainer: ClassVar[str]
     """The class, as `module:Class`, that trains; it needs torch. See `method.Method`."""
     learns_from: ClassVar[type[Sample]]
-    """The rows of a dataset that the method takes."""
+    """The rows of a dataset that the method takes, or makes of its runs."""
+    driver: ClassVar[str | None] = None
+    """The class, as `module:Class`, of a method that learns from tasks: it makes the crew's runs itself. See
+    `improve.from_tasks`."""
     starts_in_service: ClassVar[bool] = False
     """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
     guards: ClassVar[frozenset[str]] = frozenset()

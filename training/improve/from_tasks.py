@@ -1,0 +1,82 @@
+"""Learning from tasks: what a method gets that makes runs of the crew itself, and what it must do."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+from journeyman.agents.model import BASE
+from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.runtime.workspace import Workspace
+from journeyman.traces.base import Record
+from journeyman.traces.errors import ConfigError
+from journeyman.traces.trace import Task
+from journeyman.training.methods.plan import Choice
+from journeyman.training.methods.recipe import OnStep, Recipe
+
+
+class TaskJob(NamedTuple):
+    """One agent of a crew is to learn from runs on tasks, by a recipe that has a `driver`."""
+
+    workspace: Workspace
+    agent: str
+    recipe: Any
+    crew: Path
+    tasks: tuple[Task, ...]
+    source: str
+    """The name of the tasks' file or set."""
+    scorer: str
+    """What says how good an answer is, as `module:function`."""
+    base_model: Path
+    parent: str = BASE
+    """The policy that the result would replace."""
+    start: str = BASE
+    """The policy that training starts from."""
+    mlflow_uri: str | None = None
+
+
+class TaskPlan(Record):
+    """What a driver would do."""
+
+    summary: str
+    """In one line: how many rounds or steps, of how many runs."""
+    runs: int
+    """Of the crew, at most."""
+    tokens: float | None = None
+    """That they are expected to generate; None where nothing of the kind is on record."""
+    choices: tuple[Choice, ...] = ()
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+class Watcher(NamedTuple):
+    """Who is told how a driver comes on."""
+
+    on_step: OnStep = lambda step: None
+    """Each optimiser step."""
+    on_run: Callable[[int, int], None] = lambda made, runs: None
+    """Each run of the crew that ended, and how many there will be in this phase."""
+    say: Callable[[str], None] = lambda line: None
+    """One line on what begins or has ended, such as a round."""
+
+
+class Driver(Protocol):
+    """The class that a recipe's `driver` names. Its constructor takes a `TaskJob`, and refuses what can't be done."""
+
+    def plan(self) -> TaskPlan:
+        """What `train` would do; nothing is run."""
+        ...
+
+    def train(self, watcher: Watcher) -> Adapter:
+        """Makes the runs, and the policy that comes of them. A call after a kill goes on where it was."""
+        ...
+
+
+def driver_of(job: TaskJob) -> Driver:
+    """Raises `ConfigError` where the recipe's method learns from rows."""
+    recipe: Recipe = job.recipe
+    if recipe.driver is None:
+        raise ConfigError(f"method {recipe.method} learns from a dataset, not from tasks: name one with --data")
+    module, _, name = recipe.driver.partition(":")
+    return cast("Driver", getattr(import_module(module), name)(job))
