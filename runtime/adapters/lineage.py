@@ -30,7 +30,13 @@ State = Literal["recorded", "deleted", "unknown"]
 """`unknown`: neither recorded here nor deleted here."""
 
 
-How = Literal["trained on it", "replayed rows of it", "trained to replace it", "trained from its weights", "trained on its replies"]
+How = Literal[
+    "trained on it",
+    "replayed rows of it",
+    "trained to replace it",
+    "trained from its weights",
+    "trained on its replies",
+]
 
 
 class Source(Record):

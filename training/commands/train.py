@@ -103,12 +103,30 @@ def train(
     parent = Journal(workspace.journal).in_service(agent)
     start = start or start_of(settings, parent)
     if explain:
-        plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        plan = plan_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
         return
     if dry_run:
         notes.print("two steps are tried", markup=False)
-        trial = try_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        trial = try_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         energy = _watt_hours(trial, workspace)
         report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
         emit(report, as_json, lambda: _show_trial(trial, energy))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from hashlib import sha256
 from itertools import chain, islice, zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -18,13 +19,11 @@ from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import regular
 from journeyman.traces.tombstones import Tombstones
 from journeyman.training.data.choosing.row import Row
-from journeyman.training.data.samples import Sample
+from journeyman.training.data.samples import Sample, prompt_forms
 from journeyman.training.data.tasks.heldout import HeldOut
-from journeyman.training.methods.plan import HELD_OUT_MOST, HELD_OUT_SHARE, prompt_forms_of, set_aside
+from journeyman.training.methods.plan import HELD_OUT_MOST, HELD_OUT_SHARE, REPLAY, set_aside
 from journeyman.training.methods.recipe import Recipe
 
-REPLAY = 0.2
-"""Share of the rows that are replayed where the recipe leaves it open."""
 MEASURED_LEAST = 8
 """Rows of a small dataset that are measured and not replayed, but for a quarter of it at most."""
 
@@ -42,12 +41,18 @@ class Earlier(NamedTuple):
     """Of the rows learned from, that was asked for."""
     datasets: int = 0
     """How many have rows that can be used."""
-    left_out: Mapping[str, int] = {}  # noqa: RUF012
+    left_out: Mapping[str, int] = MappingProxyType({})
     """Earlier rows that can't be used, counted by reason."""
     against: str = BASE
     """The policy that knew them."""
     knew: Path | None = None
     """Its folder; None for the base model."""
+
+    def __str__(self) -> str:
+        """Empty where nothing was learned from before."""
+        refused = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        told = [f"{self.datasets} earlier dataset{'' if self.datasets == 1 else 's'}"] if self.datasets else []
+        return "; ".join([*told, *([f"left out: {refused}"] if refused else [])])
 
 
 NOTHING = Earlier()
@@ -148,7 +153,7 @@ class _Fitness:
         self.left_out = Counter[str]()
         self._record = recipe.learns_from
         self._agent = samples[0].agent
-        self._forms = prompt_forms_of(samples)
+        self._forms = prompt_forms(samples)
         self._prompts = set(map(_prompt, samples))
         self._files = {digest_file(path): path for path in dataset_files(workspace.datasets)}
         self._deleted = Tombstones(workspace.spans).trace_ids()
@@ -177,7 +182,7 @@ class _Fitness:
         try:
             sample = self._record.model_validate_json(line)
         except ValidationError:
-            return "another kind of row"
+            return "no row of this kind"
         row, form = Row(line), getattr(sample, "prompt_form", None)
         if sample.agent != self._agent:
             return "another agent's"

@@ -13,6 +13,7 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
     CONFIG,
     Adapter,
+    Replayed,
     adapter_folders,
     digest_files,
     find_adapter,
@@ -28,8 +29,9 @@ from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
-from journeyman.training.data.samples import Sample, digest_samples
+from journeyman.training.data.samples import Sample, digest_samples, prompt_forms
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.earlier import Earlier, earlier_rows
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
@@ -58,6 +60,8 @@ class Job(Record):
     """Of its files; None for the base model."""
     base_digest: str
     dataset_digest: str
+    replayed: tuple[Replayed, ...] = ()
+    """Rows of earlier datasets that are learned from besides."""
     recipe_digest: str
     method: str = "sft"
 
@@ -98,6 +102,7 @@ def train_adapter(
     _check(samples, agent, recipe, workspace)
     start = start or start_of(recipe, parent)
     began = _start(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     job = Job(
         agent=agent,
         parent=parent,
@@ -105,6 +110,7 @@ def train_adapter(
         start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
         dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        replayed=earlier.used,
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
@@ -119,14 +125,22 @@ def train_adapter(
         _reserve(partial, job)
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
-        told = job.model_dump(exclude_none=True)  # MLflow's tags have texts.
+        told = job.model_dump(exclude_none=True, exclude={"replayed"})  # MLflow's tags have texts.
         with track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe.model_dump()) as run:
             if dataset is not None:
                 run.learns_from(dataset, dataset_name(job.agent, job.method))
             steps = _Steps(checkpoint, run, on_step)
             with method_of(recipe) as method, _one_line(policy, steps):
                 fitted = method.fit(
-                    samples, recipe, base_model, partial, checkpoint, steps, start=began, on_plan=on_plan
+                    samples,
+                    recipe,
+                    base_model,
+                    partial,
+                    checkpoint,
+                    steps,
+                    start=began,
+                    earlier=earlier,
+                    on_plan=on_plan,
                 )
                 adapter = _written(fitted, samples, recipe, partial, policy, job)
             publish(partial / "adapter", workspace.adapters / policy)
@@ -147,13 +161,16 @@ def plan_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
     _start(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with method_of(recipe) as method:
-        return method.plan(samples, recipe, base_model)
+        return method.plan(samples, recipe, base_model, earlier)
 
 
 def try_job(
@@ -163,17 +180,20 @@ def try_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
     began = _start(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with (
         tempfile.TemporaryDirectory() as folder,
         method_of(recipe) as method,
         _one_line(f"the trial of {agent}", _Steps(None, None, None)),
     ):
-        return method.attempt(samples, recipe, base_model, Path(folder), began)
+        return method.attempt(samples, recipe, base_model, Path(folder), began, earlier)
 
 
 class _Steps:
@@ -210,10 +230,28 @@ def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -
     return folder
 
 
+def _earlier(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    dataset: KnownDataset | None,
+    policies: Sequence[str],
+) -> Earlier:
+    return earlier_rows(
+        samples,
+        recipe=recipe,
+        workspace=workspace,
+        base_digest=model_digest(base_model),
+        dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        policies=policies,
+    )
+
+
 def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
     if not samples:
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
-    if len(_prompt_forms(samples)) > 1:
+    if len(prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
     if wrong := next((sample for sample in samples if not isinstance(sample, recipe.learns_from)), None):
         wanted = recipe.learns_from.model_fields["kind"].default
@@ -225,11 +263,6 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
     if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
         raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
-
-
-def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
-    forms = (getattr(sample, "prompt_form", None) for sample in samples)  # A document is in no prompt.
-    return {form for form in forms if form is not None}
 
 
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
@@ -267,11 +300,13 @@ def _written(
         number=number,
         digest=digest_files(partial / "adapter"),
         rows=len(samples),
-        prompt_form=next(iter(_prompt_forms(samples)), None),
+        prompt_form=next(iter(prompt_forms(samples)), None),
         rank=recipe.lora.r,
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        old=fitted.old,
+        drift=fitted.drift,
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
         **job.model_dump(),

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
@@ -33,9 +33,11 @@ from transformers.utils.logging import disable_progress_bar
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
+from journeyman.training.methods.earlier import NOTHING, Earlier
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
+from journeyman.training.methods.trainers.guard import drift_of, old_rows, take_old_rows
 from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
 
 PROBE_TOKENS = 96
@@ -77,10 +79,14 @@ class Rows(NamedTuple):
 
     learned: list[Row]
     held_out: list[Row]
+    measured: list[Row]
+    """Of earlier datasets: their loss is measured before and after."""
     longest: int
     """Tokens of the longest row."""
     plan: Plan
     tokenizer: PreTrainedTokenizerBase
+    stops: frozenset[int]
+    """Tokens at which a server ends a reply."""
 
 
 class TRLMethod(ABC, Generic[S, R]):
@@ -101,6 +107,10 @@ class TRLMethod(ABC, Generic[S, R]):
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
 
+    def batched(self, learned: list[Row], recipe: R) -> list[Row]:
+        """The rows that are learned from as steps count them: several may become one."""
+        return learned
+
     @abstractmethod
     def trainer(self, rows: Rows, recipe: R, **given: Any) -> Trainer:
         """TRL's trainer; `given` are `model`, `args`, `train_dataset`, `eval_dataset`, `processing_class` and
@@ -116,6 +126,7 @@ class TRLMethod(ABC, Generic[S, R]):
         on_step: OnStep,
         *,
         start: Path | None = None,
+        earlier: Earlier = NOTHING,
         on_plan: Callable[[Plan], None] = lambda plan: None,
     ) -> Fitted:
         """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
@@ -123,9 +134,10 @@ class TRLMethod(ABC, Generic[S, R]):
         Without a checkpoint it goes on from the adapter in `start`, or begins with a fresh one.
         """
         watch = Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         on_plan(rows.plan)
         trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
+        old = take_old_rows(trainer, len(rows.held_out))
         trainer.add_callback(watch)
         model = trainer.model
         assert isinstance(model, PeftModel)
@@ -139,39 +151,58 @@ class TRLMethod(ABC, Generic[S, R]):
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
+            old=old_rows(trainer, old, earlier, recipe.guard.worst),
+            drift=drift_of(model, rows.tokenizer, rows.stops),
         )
 
-    def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
+    def plan(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Plan:
         """What `fit` would do."""
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         self.arguments(rows, recipe, Path(CHECKPOINTS))
         return rows.plan
 
-    def attempt(self, samples: Sequence[S], recipe: R, base_model: Path, folder: Path, start: Path | None) -> Trial:
+    def attempt(
+        self,
+        samples: Sequence[S],
+        recipe: R,
+        base_model: Path,
+        folder: Path,
+        start: Path | None,
+        earlier: Earlier = NOTHING,
+    ) -> Trial:
         """The plan, and what a step of it takes: two steps are made, and the second one counts. Nothing is kept."""
         ends: list[float] = []
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
-        trainer = self.prepare(rows._replace(held_out=[]), short, base_model, folder, start)
+        trainer = self.prepare(rows._replace(held_out=[], measured=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
         trainer.train()
         return Trial(plan=rows.plan, step_seconds=ends[-1] - ends[-2], peak_mb=_peak_mb())
 
-    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
-        """The samples as rows of tokens, some of them held out, and what is planned with them."""
+    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Rows:
+        """The samples and those of `earlier` as rows of tokens, some of them held out, and what is planned."""
         given = self._given(recipe)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
-        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in hold_out(samples, recipe))
-        lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
+        fresh, aside = hold_out(samples, recipe)
+        sides = ([*fresh, *earlier.replayed], aside, earlier.measured)
+        learned, held_out, measured = (self.rows(cast("list[S]", side), recipe, tokenizer, stops) for side in sides)
+        lengths = [len(self.tokens(row)) for row in [*learned, *held_out, *measured]]
         _check_lengths(lengths, given.get("max_length"))
+        learned = self.batched(learned, recipe)
         facts = Facts(
-            rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
+            rows=len(learned),
+            held_out=len(held_out),
+            longest=max(*lengths, *(len(self.tokens(row)) for row in learned)),
+            parameters=parameters_of(base_model),
+            replayed=len(earlier.replayed),
+            measured=len(measured),
+            earlier=str(earlier),
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
         plan = plan_training(recipe, given, facts, theirs)
-        return Rows(learned, held_out, facts.longest, plan, tokenizer)
+        return Rows(learned, held_out, measured, facts.longest, plan, tokenizer, stops)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
         """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
@@ -186,7 +217,7 @@ class TRLMethod(ABC, Generic[S, R]):
                 model=base if start is None else begun(base, start, recipe),
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
-                eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+                eval_dataset=Dataset.from_list(aside) if (aside := [*rows.held_out, *rows.measured]) else None,
                 processing_class=rows.tokenizer,
                 peft_config=None if start is not None else lora(recipe, base_model),
             )
