@@ -1,6 +1,6 @@
 """The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -241,4 +241,26 @@ def _show(adapter: Adapter, workspace: Workspace) -> None:
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
+    for line in _guarded(adapter):
+        out.print(line, markup=False, soft_wrap=True)
+    if adapter.old is not None and adapter.old.lost:
+        notes.print(
+            f"the loss of old rows rose by more than guard.worst = {adapter.old.worst:g}: evaluate {adapter.policy} on "
+            "earlier tasks, or train with a larger guard.replay",
+            markup=False,
+        )
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)
+
+
+def _guarded(adapter: Adapter) -> Iterator[str]:
+    """What was done against forgetting, and what came of it."""
+    if adapter.replayed:
+        rows = sum(len(part.numbers) for part in adapter.replayed)
+        yield f"{rows} rows replayed of {', '.join(part.dataset_digest[:12] for part in adapter.replayed)}"
+    if old := adapter.old:
+        yield f"loss of {old.rows} old rows: {old.before:.3f} under {old.against}, {old.after:.3f} now"
+    if drift := adapter.drift:
+        yield (
+            f"on neutral prompts: KL to the base model {drift.kl:.3f} nats a token, "
+            f"{drift.agreement:.0%} of its tokens the same"
+        )

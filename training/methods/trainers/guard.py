@@ -1,33 +1,39 @@
 """Guards against forgetting: what a training did to old rows, and how far the adapter speaks from its base model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from peft import PeftModel
+from torch.nn.functional import log_softmax
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from journeyman.runtime.adapters.adapter import Drift, OldRows
 from journeyman.training.methods.earlier import Earlier
 
 NEUTRAL = (
-    "Hello! How are you today?",
-    "What is the capital of Australia?",
-    "Write one sentence about the sea.",
-    "Explain in a few words why the sky is blue.",
-    "List three kinds of fruit.",
-    "What is 12 plus 30?",
-    "Translate into French: good morning.",
-    "Give a synonym of the word happy.",
-    "Who wrote Hamlet?",
-    "Name a tool that a carpenter uses.",
-    "Finish the sentence: Once upon a time",
-    "How many days are there in a week?",
+    ("Hello! How are you today?", "Hello! How are you today?"),
+    ("What is the capital of Australia?", "The capital of Australia is Canberra."),
+    ("Write one sentence about the sea.", "The sea is a vast and mysterious realm, teeming with life and unending in"),
+    (
+        "Explain in a few words why the sky is blue.",
+        "The sky is blue because of a process called Rayleigh scattering, which",
+    ),
+    ("List three kinds of fruit.", "1. Bananas\n2. Oranges\n3. Grapes\n4"),
+    ("What is 12 plus 30?", "12 + 30 = 32."),
+    ("Translate into French: good morning.", "Je suis bonjour."),
+    ("Give a synonym of the word happy.", "A happy person is a happy person who is not necessarily happy."),
+    ("Who wrote Hamlet?", "The Bard's own son, William Shakespeare, penned the iconic play \"Hamlet"),
+    (
+        "Name a tool that a carpenter uses.",
+        "A carpenter uses a variety of tools to create and maintain their craft.",
+    ),
+    ("Finish the sentence: Once upon a time", "Once upon a time, there was a person named Fin."),
+    ("How many days are there in a week?", "A week is approximately 7 days."),
 )
-"""Prompts that have nothing to do with any agent's work."""
-REPLY_TOKENS = 24
-"""The longest reply of the base model that is compared."""
+"""Prompts that have nothing to do with any agent's work, and the embedded model's greedy replies, cut short."""
 
 _KNEW = "knew"
 """Name, within a PEFT model, of the adapter that knew the old rows."""
@@ -57,33 +63,22 @@ def old_rows(trainer: Trainer, rows: Dataset | None, earlier: Earlier, worst: fl
     return OldRows(rows=len(rows), before=before, after=after, against=earlier.against, worst=worst)
 
 
-def drift_of(model: PeftModel, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> Drift:
-    """How far the adapter speaks from its base model on neutral prompts: KL(adapter ‖ base) over the base's replies.
+def drift_of(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Drift:
+    """How far the adapter speaks from its base model on neutral prompts: KL(adapter ‖ base) over fixed replies.
 
-    `agreement` tells whether instructions still work: 1 where the adapter would say what the base model says. Greedy
-    replies are drawn from the base model, so nothing depends on a seed. `stops` are tokens that end a reply.
+    `agreement` tells whether instructions still work: 1 where the adapter would say, token by token, what the base
+    model would.
     """
     model.eval()
-    prompts = {name: tensor.to(model.device) for name, tensor in _prompts(tokenizer).items()}
-    with torch.no_grad(), model.disable_adapter():
-        whole = model.generate(  # type: ignore[no-untyped-call]
-            **prompts,
-            max_new_tokens=REPLY_TOKENS,
-            do_sample=False,
-            eos_token_id=sorted(stops) or None,
-            pad_token_id=tokenizer.pad_token_id,
-            use_cache=True,
-        )
-    replies = whole[:, prompts["input_ids"].shape[1] :]
-    said = _said(replies, stops)
+    batch = {name: tensor.to(model.device) for name, tensor in _neutral(tokenizer).items()}
     with torch.no_grad():
-        ours = _logprobs(model, whole, prompts, said)
+        ours = _logprobs(model, **batch)
         with model.disable_adapter():
-            theirs = _logprobs(model, whole, prompts, said)
+            theirs = _logprobs(model, **batch)
     return Drift(
         kl=float((ours.exp() * (ours - theirs)).sum(dim=-1).mean()),
-        agreement=float((ours.argmax(dim=-1) == replies[said]).float().mean()),
-        tokens=int(said.sum()),
+        agreement=float((ours.argmax(dim=-1) == theirs.argmax(dim=-1)).float().mean()),
+        tokens=len(ours),
     )
 
 
@@ -112,34 +107,30 @@ def _knowing(model: PeftModel, earlier: Earlier) -> Iterator[None]:
         model.delete_adapter(_KNEW)
 
 
-def _prompts(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, torch.Tensor]:
-    """Neutral prompts as one batch, filled up on the left."""
+def _neutral(tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask` and a mask `said` of the replies' tokens, each a row a prompt."""
+    ids, said = list[list[int]](), list[torch.Tensor]()
+    for asked, reply in NEUTRAL:
+        prompt, completion = _asked(asked, tokenizer), tokenizer(reply, add_special_tokens=False)["input_ids"]
+        ids.append([*prompt, *completion])
+        said.append(torch.tensor([False] * len(prompt) + [True] * len(completion)))
+    batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+    masks = torch.nn.utils.rnn.pad_sequence(said, batch_first=True)
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "said": masks}
+
+
+def _asked(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if tokenizer.chat_template is None:
-        ids = [tokenizer(text)["input_ids"] for text in NEUTRAL]
-    else:
-        chats = ([{"role": "user", "content": text}] for text in NEUTRAL)
-        ids = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
-    batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
-    return {name: batch[name] for name in ("input_ids", "attention_mask")}
-
-
-def _said(replies: torch.Tensor, stops: frozenset[int]) -> torch.Tensor:
-    """Which tokens belong to a reply: those up to its end, end included."""
-    ends = torch.isin(replies, torch.tensor(sorted(stops), device=replies.device, dtype=replies.dtype))
-    return (ends.cumsum(dim=1) - ends.int()) == 0
+        return cast("list[int]", tokenizer(f"{text}\n")["input_ids"])
+    chat = [{"role": "user", "content": text}]
+    return cast("list[int]", tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
 
 def _logprobs(
-    model: PeftModel, whole: torch.Tensor, prompts: Mapping[str, torch.Tensor], said: torch.Tensor
+    model: PeftModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, said: torch.Tensor
 ) -> torch.Tensor:
-    """Of all the vocabulary, at each token of the replies: one row a token."""
-    mask = torch.cat([prompts["attention_mask"], said.to(prompts["attention_mask"].dtype)], dim=1)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(
-        input_ids=whole,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=said.shape[1] + 1,
-    ).logits
-    return torch.log_softmax(logits[:, :-1][said].float(), dim=-1)
+    """Of all the vocabulary, before each token of the replies: one row a token."""
+    base: Any = model.get_base_model()
+    states = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    logits = base.get_output_embeddings()(states[:, :-1][said[:, 1:]])
+    return log_softmax(logits.float(), dim=-1)

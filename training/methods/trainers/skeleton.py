@@ -85,8 +85,6 @@ class Rows(NamedTuple):
     """Tokens of the longest row."""
     plan: Plan
     tokenizer: PreTrainedTokenizerBase
-    stops: frozenset[int]
-    """Tokens at which a server ends a reply."""
 
 
 class TRLMethod(ABC, Generic[S, R]):
@@ -152,7 +150,7 @@ class TRLMethod(ABC, Generic[S, R]):
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
             old=old_rows(trainer, old, earlier, recipe.guard.worst),
-            drift=drift_of(model, rows.tokenizer, rows.stops),
+            drift=drift_of(model, rows.tokenizer),
         )
 
     def plan(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Plan:
@@ -202,7 +200,7 @@ class TRLMethod(ABC, Generic[S, R]):
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
         plan = plan_training(recipe, given, facts, theirs)
-        return Rows(learned, held_out, measured, facts.longest, plan, tokenizer, stops)
+        return Rows(learned, held_out, measured, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
         """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
