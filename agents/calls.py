@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from journeyman.agents.model import ModelReply, ToolChoice
+from journeyman.agents.prompt import Prompt
 from journeyman.agents.reply import UnreadableReplyError
 from journeyman.tools.call import CallResult
 from journeyman.tools.tool import Tool
@@ -26,6 +27,11 @@ class Calls(Protocol):
     @property
     def policy(self) -> str:
         """The policy that answers this agent in this run."""
+        ...
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """What that policy says in place of the crew, where it is a prompt candidate."""
         ...
 
     async def ask(

@@ -50,7 +50,8 @@ async def judge(
 
     The judge is told what was not found out, but never the text of an error.
     """
-    messages = opening(working_form(agent, {}), calls.policy, _question(prompt, plan, reports, answer))
+    form = working_form(agent, {}, calls.prompt)
+    messages = opening(form, calls.policy, _question(prompt, plan, reports, answer))
     try:
         return await ask_repaired(calls, messages, SCHEMA, read_verdict, "verdict")
     except TruncatedReplyError as cut:

@@ -34,7 +34,7 @@ async def make_plan(
     crew: Crew, orchestrator: Agent, prompt: str, calls: Calls, earlier: Sequence[Message] = ()
 ) -> Plan:
     """Asks for a plan; raises `PlanError` or `ModelError`. `earlier` is what the session said before this task."""
-    messages = opening(planning_form(orchestrator, crew), calls.policy, prompt, earlier)
+    messages = opening(planning_form(orchestrator, crew, calls.prompt), calls.policy, prompt, earlier)
     return await ask_for_plan(messages, plan_schema(crew), lambda text: read_plan(text, crew), calls)
 
 

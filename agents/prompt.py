@@ -7,9 +7,25 @@ from hashlib import sha256
 from typing import Any
 
 from journeyman.agents.agent import Agent, Crew, Example
+from journeyman.agents.model import BASE
 from journeyman.tools.tool import Tool
 from journeyman.traces.base import Record
 from journeyman.traces.messages import Message
+
+
+class Prompt(Record):
+    """A prompt candidate's words, which stand for those of the crew's file, and the policy whose weights answer."""
+
+    version: int = 1
+    """Of this record's form."""
+    weights: str = BASE
+    """`base`, or an adapter such as `worker@8`; the policy itself where it has weights of its own."""
+    weights_digest: str | None = None
+    """Of the adapter that `weights` names; None for the base model and for the policy's own."""
+    instructions: str
+    """The agent's; what its tools or its workers do still follows them."""
+    examples: tuple[Example, ...] = ()
+    """Shown by this policy, also where its weights are an adapter's."""
 
 
 class PromptForm(Record):
@@ -20,6 +36,8 @@ class PromptForm(Record):
     examples: tuple[Example, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     """Definitions that the model's own template shows."""
+    keeps_examples: bool = False
+    """Whether every policy is shown the examples: they are a prompt candidate's."""
 
     @cached_property
     def digest(self) -> str:
@@ -33,29 +51,27 @@ class PromptForm(Record):
         return f"{self.digest}+{2 * len(examples)}" if examples else self.digest
 
     def examples_for(self, policy: str) -> tuple[Example, ...]:
-        return () if "@" in policy else self.examples
+        return () if "@" in policy and not self.keeps_examples else self.examples
 
 
-def prompt_form(agent: Agent, crew: Crew) -> PromptForm:
-    """That of any agent of a crew, its judge too."""
+def prompt_form(agent: Agent, crew: Crew, prompt: Prompt | None = None) -> PromptForm:
+    """That of any agent of a crew, its judge too; `prompt` is what a prompt candidate says in place of the crew."""
     if crew.orchestrator is not None and agent.name == crew.orchestrator.name:
-        return planning_form(agent, crew)
-    return working_form(agent, {name: crew.tools[name] for name in agent.tools})
+        return planning_form(agent, crew, prompt)
+    return working_form(agent, {name: crew.tools[name] for name in agent.tools}, prompt)
 
 
-def planning_form(orchestrator: Agent, crew: Crew) -> PromptForm:
+def planning_form(orchestrator: Agent, crew: Crew, prompt: Prompt | None = None) -> PromptForm:
     """The orchestrator's instructions, followed by what each worker does, where its crew says so."""
     told = [f"- {worker.name}: {worker.description}" for worker in crew.workers if worker.description]
-    return PromptForm(instructions=_followed(orchestrator, "Workers:", told), examples=orchestrator.examples)
+    return _form(orchestrator, prompt, "Workers:", told)
 
 
-def working_form(agent: Agent, tools: Mapping[str, Tool]) -> PromptForm:
+def working_form(agent: Agent, tools: Mapping[str, Tool], prompt: Prompt | None = None) -> PromptForm:
     """The agent's instructions and its tools: in the model's template, else as text those that say what they do."""
     if agent.tool_calls == "native":
-        shown = tuple(tool.definition for tool in tools.values())
-        return PromptForm(instructions=agent.instructions, examples=agent.examples, tools=shown)
-    told = [f"- {name} {tool.told}" for name, tool in tools.items() if tool.description]
-    return PromptForm(instructions=_followed(agent, "Tools:", told), examples=agent.examples)
+        return _form(agent, prompt, tools=tuple(tool.definition for tool in tools.values()))
+    return _form(agent, prompt, "Tools:", [f"- {name} {tool.told}" for name, tool in tools.items() if tool.description])
 
 
 def opening(form: PromptForm, policy: str, prompt: str, earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
@@ -70,5 +86,17 @@ def opening(form: PromptForm, policy: str, prompt: str, earlier: Sequence[Messag
     return (*messages, *earlier, Message(role="user", content=prompt))
 
 
-def _followed(agent: Agent, heading: str, told: Sequence[str]) -> str:
-    return "\n".join([agent.instructions, heading, *told]) if told else agent.instructions
+def _form(
+    agent: Agent,
+    prompt: Prompt | None,
+    heading: str = "",
+    told: Sequence[str] = (),
+    tools: tuple[dict[str, Any], ...] = (),
+) -> PromptForm:
+    words = agent if prompt is None else prompt
+    return PromptForm(
+        instructions="\n".join([words.instructions, heading, *told]) if told else words.instructions,
+        examples=words.examples,
+        tools=tools,
+        keeps_examples=prompt is not None,
+    )

@@ -73,7 +73,7 @@ async def replan(
     """
     schema = replan_schema(crew, plan, reports)
     messages = (
-        *opening(planning_form(orchestrator, crew), calls.policy, prompt, earlier),
+        *opening(planning_form(orchestrator, crew, calls.prompt), calls.policy, prompt, earlier),
         Message(role="assistant", content=write_plan(plan)),
     )
     messages = told(messages, _state(plan, reports, problems))

@@ -55,7 +55,7 @@ async def work(
     """
     form: Form = NativeForm(agent, tools) if agent.tool_calls == "native" else JsonForm(agent, tools)
     count = TokenCount([tool.parameters for tool in form.tools])
-    messages = opening(working_form(agent, tools), calls.policy, assignment.goal, earlier)
+    messages = opening(working_form(agent, tools, calls.prompt), calls.policy, assignment.goal, earlier)
     keep, turn, repairs = len(messages), 0, 0
     evidence: list[str] = []
     complaints: set[str] = set()

@@ -141,7 +141,7 @@ class ProjectConfig(Config):
     tasks: TasksConfig = TasksConfig()
     memory: MemoryLimits = MemoryLimits()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
-    """Policies that other servers answer for, by name."""
+    """Policies that other servers answer for, by name; `"clerk@3"` where that is a model of its own."""
     agents: dict[str, AgentConfig] = Field(default_factory=dict)
     """Which policies answer whom; an agent without a row has what was promoted, else the base model."""
     routing: RoutingConfig | None = None
@@ -151,7 +151,7 @@ class ProjectConfig(Config):
     @model_validator(mode="after")
     def _check_policies(self) -> Self:
         for name in self.models:
-            if name == BASE or "@" in name:
+            if name == BASE:
                 raise ValueError(f"models.{name}: the workspace's server answers for that; choose another name")
         for policy in self._named_policies():
             if (problem := self._problem_with(policy)) is not None:

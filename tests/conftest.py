@@ -16,14 +16,18 @@ from typing import Any
 import httpx
 import pytest
 
+from journeyman.agents.agent import Example
+from journeyman.agents.prompt import Prompt
 from journeyman.runtime.adapters.adapter import (
     CONFIG,
     WEIGHTS,
     Adapter,
     Probe,
+    adapter_digests,
     digest_files,
     split_policy,
     write_adapter,
+    write_prompt,
 )
 from journeyman.runtime.config import ServerConfig
 from journeyman.runtime.serving import server
@@ -33,6 +37,7 @@ from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 
 MakeAdapter = Callable[..., Path]
+MakePrompt = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +150,39 @@ def make_adapter(workspace: Workspace) -> MakeAdapter:
         write_adapter(
             folder, adapter, Probe(token_ids=(5, 6, 7, 8), adapter_logprobs=logprobs, base_logprobs=(0.0, 0.0, 0.0))
         )
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_prompt(workspace: Workspace) -> MakePrompt:
+    """Makes the folder of a prompt candidate on the weights of a policy that is there."""
+
+    def make(policy: str, instructions: str, *, examples: tuple[Example, ...] = (), weights: str = "base") -> Path:
+        agent, number = split_policy(policy)
+        folder = workspace.adapters / policy
+        folder.mkdir(parents=True)
+        digest = adapter_digests(workspace.adapters, [weights]).get(weights)
+        write_prompt(
+            folder, Prompt(instructions=instructions, examples=examples, weights=weights, weights_digest=digest)
+        )
+        adapter = Adapter(
+            agent=agent,
+            number=number,
+            base_digest="b" * 64,
+            digest=digest_files(folder),
+            start=weights,
+            start_digest=digest,
+            method="prompt",
+            dataset_digest="d" * 64,
+            rows=8,
+            recipe_digest="e" * 64,
+            rank=0,
+            train_seconds=1.0,
+            created_ns=1,
+        )
+        write_adapter(folder, adapter, None)
         return folder
 
     return make

@@ -31,7 +31,8 @@ WAITS = "needs_input"
 CUT_SHORT = {"length": "truncated", "content_filter": "stopped by a content filter, or refused"}
 """Why a reply that ended so is no example, by its finish reason."""
 
-_ADAPTER_POLICY = re.compile(r".+@\d+")
+_ADAPTER_POLICY = re.compile(r".+@\d+(\.\d+)?")
+"""An adapter, or the weights of one step of its training."""
 
 _TASK = TypeAdapter(Task)
 _OUTCOME = TypeAdapter(Outcome)
@@ -87,6 +88,7 @@ def refusal(turn: Turn, trajectory: Trajectory) -> str | None:
         policy=turn.policy,
         served_by=turn.served_by,
         adapter_digest=turn.adapter_digest,
+        weights=turn.weights,
         demonstration=turn.demonstration,
         prompted=bool(turn.prompt_token_ids),
         token_ids=turn.token_ids,
@@ -103,6 +105,7 @@ def turn_refusal(
     policy: str,
     served_by: str | None,
     adapter_digest: str | None,
+    weights: str | None,
     demonstration: bool,
     prompted: bool,
     token_ids: Sequence[int] | None,
@@ -110,6 +113,7 @@ def turn_refusal(
 ) -> str | None:
     """The part of the capture contract that a model call answers for alone.
 
+    `weights` is the policy that a server is asked for in the name of a prompt candidate, None for any other policy.
     `prompted` says whether there are token ids of the prompt. A demonstration needs none, and no logprobs: nobody
     sampled it, and it is learned from as text.
     """
@@ -127,7 +131,7 @@ def turn_refusal(
         return "serving policy unknown"
     if demonstration:
         return None  # A teacher's server may have another name for the model than the policy that we call it by.
-    if served_by != policy:
+    if served_by != (weights or policy):
         # A server of ours gives token ids; another endpoint, under a name of its own, is not asked for them.
         return "served by another policy" if token_ids else "another model's reply"
     if not prompted or not token_ids:
@@ -313,6 +317,7 @@ def _turn(span: SpanRecord, agent: str, below: Sequence[SpanRecord], prompts: Pr
         policy=_text(span, a.REQUEST_MODEL) or "",
         served_by=_text(span, a.RESPONSE_MODEL),
         adapter_digest=_text(span, a.ADAPTER_DIGEST),
+        weights=_text(span, a.WEIGHTS),
         messages=_messages(span, a.INPUT_MESSAGES, prompts.messages),
         response=_reply(span),
         tool_results=tuple(_tool_result(tool) for tool in tools),

@@ -61,6 +61,7 @@ OUTPUT = "journeyman.output"  # what an agent handed back, as JSON
 PLAN = "journeyman.plan"  # on the plan span: the accepted plan as JSON
 ERROR = "journeyman.error"
 ADAPTER_DIGEST = "journeyman.adapter.digest"
+WEIGHTS = "journeyman.weights"  # of a prompt candidate: the policy whose weights the server was asked for
 PROMPT_TOKEN_IDS = "journeyman.prompt_token_ids"
 TOKEN_IDS = "journeyman.token_ids"
 LOGPROBS = "journeyman.logprobs"

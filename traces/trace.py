@@ -133,6 +133,8 @@ class Turn(Record):
     served_by: str | None
     """The policy that the server says answered (`gen_ai.response.model`)."""
     adapter_digest: str | None = None
+    weights: str | None = None
+    """The policy that the server was asked for, where `policy` is a prompt candidate on its weights."""
     messages: tuple[Message, ...]
     response: Message | None
     """None where the call failed."""

@@ -1,9 +1,9 @@
-"""An adapter: one agent's LoRA weights on the shared base model, and the folder that holds them."""
+"""An adapter: one agent's LoRA weights on the shared base model, or a prompt for them, and the folder that holds it."""
 
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from journeyman.agents.model import BASE
+from journeyman.agents.prompt import Prompt
+from journeyman.runtime.serving.embedded import model_digest
 from journeyman.traces.base import Record, first_mistake
 from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import sync
@@ -20,6 +22,9 @@ RECORD = "adapter.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROBE = "probe.json"
+PROMPT = "prompt.json"
+MODEL_CONFIG = "config.json"
+"""Of a model of its own, whose weights are in `*.safetensors` beside it."""
 
 
 class Replayed(Record):
@@ -72,12 +77,14 @@ class Adapter(Record):
     parent: str = BASE
     """The policy it was trained to replace."""
     start: str = BASE
-    """The policy whose weights its training started from."""
+    """The policy whose weights its training started from; those of a prompt candidate answer for it."""
     start_digest: str | None = None
     """Of the files of `start`; None for the base model."""
     method: str
-    """How it was trained, e.g. `sft`."""
+    """How it was trained, e.g. `sft`; `prompt` for a prompt candidate, which has no weights of its own."""
     dataset_digest: str
+    tasks_digest: str | None = None
+    """Of the tasks that it was rolled out on, with crew and scorer, where the dataset's rows came of that."""
     rows: int
     """Samples in the dataset."""
     replayed: tuple[Replayed, ...] = ()
@@ -86,6 +93,7 @@ class Adapter(Record):
     """Digest of the form that their prompts are in; None where the dataset doesn't say."""
     recipe_digest: str
     rank: int
+    """Of the LoRA weights; 0 where there are none."""
     steps: int | None = None
     """Optimiser steps that it was trained for; like the next one, None in records from before it was written."""
     epochs: float | None = None
@@ -96,6 +104,8 @@ class Adapter(Record):
     """None where nothing was learned before."""
     drift: Drift | None = None
     """None in records from before it was measured, and where there is no base model to compare with."""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float
     created_ns: int
 
@@ -103,6 +113,20 @@ class Adapter(Record):
     def policy(self) -> str:
         """`worker@8`: the adapter, the folder, the server's LoRA name and `gen_ai.request.model`, all in one."""
         return f"{self.agent}@{self.number}"
+
+    @property
+    def weights(self) -> str:
+        """The policy whose weights answer for it: its own, but for a prompt candidate."""
+        return self.start if self.is_prompt else self.policy
+
+    @property
+    def is_prompt(self) -> bool:
+        return self.method == "prompt"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether all weights are its own: then it is served as a model of its own, not by a LoRA server."""
+        return self.method == "full"
 
 
 class Probe(Record):
@@ -125,18 +149,22 @@ class Probe(Record):
 def load_adapter(folder: Path) -> Adapter:
     """The adapter in `folder`, once its files have been found whole, unaltered and of a form that vLLM serves."""
     adapter = read_adapter(folder)
-    read_probe(folder)
-    config = _read_json(folder / CONFIG)
-    _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
-    if (rank := _rank(config)) != adapter.rank:
-        raise AdapterError(
-            f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
-        )
+    if adapter.is_prompt:
+        _check_prompt(folder, adapter)
+    elif adapter.is_model:
+        _check_model(folder)
+    else:
+        _check_lora(folder, adapter)
+    check_unaltered(folder, adapter)
+    return adapter
+
+
+def check_unaltered(folder: Path, adapter: Adapter) -> None:
+    """Raises `AdapterError` where its files aren't those that the record was written with."""
     if (digest := digest_files(folder)) != adapter.digest:
         raise AdapterError(
             f"{folder}: its files have digest {digest[:12]}, not {adapter.digest[:12]}: altered since training"
         )
-    return adapter
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -153,18 +181,31 @@ def read_probe(folder: Path) -> Probe:
     return _read(Probe, folder / PROBE)
 
 
-def write_adapter(folder: Path, adapter: Adapter, probe: Probe) -> None:
-    """Completes a folder that holds PEFT's two files with the record and the probe, all durable on return."""
+def read_prompt(folder: Path) -> Prompt:
+    return _read(Prompt, folder / PROMPT)
+
+
+def write_prompt(folder: Path, prompt: Prompt) -> None:
+    (folder / PROMPT).write_text(prompt.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def write_adapter(folder: Path, adapter: Adapter, probe: Probe | None) -> None:
+    """Completes a folder that holds PEFT's two files, a model or a prompt, with the record and the probe (None: it has
+    no weights to probe), all durable on return."""
     (folder / RECORD).write_text(adapter.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
-    for name in (RECORD, PROBE, CONFIG, WEIGHTS):
-        sync(folder / name)
+    if probe is not None:
+        (folder / PROBE).write_text(probe.model_dump_json() + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        sync(path)
 
 
 def digest_files(folder: Path) -> str:
-    """SHA-256 over the LoRA configuration and the weights, in that order."""
+    """SHA-256 over the LoRA configuration and the weights, or over the prompt, in that order; of a model its own."""
     digest = sha256()
-    for name in (CONFIG, WEIGHTS):
+    prompted, trained, whole = ((folder / name).exists() for name in (PROMPT, WEIGHTS, MODEL_CONFIG))
+    if whole:
+        digest.update(model_digest(folder).encode())
+    for name in (*((CONFIG, WEIGHTS) if trained or not (prompted or whole) else ()), *((PROMPT,) if prompted else ())):
         with _existing(folder / name).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -237,6 +278,44 @@ def _numbered(adapters: Path) -> Iterator[tuple[str, int, Path]]:
             continue
 
 
+def _check_prompt(folder: Path, adapter: Adapter) -> None:
+    """Its prompt is on the weights that the record names, which are there as they were."""
+    prompt = read_prompt(folder)
+    if (prompt.weights, prompt.weights_digest) != (adapter.start, adapter.start_digest):
+        raise AdapterError(
+            f"{folder}: {PROMPT} is on the weights of {prompt.weights}, {RECORD} on those of {adapter.start}: "
+            "the files do not belong together"
+        )
+    if prompt.weights == BASE:
+        return
+    weights = load_adapter(find_adapter(folder.parent, prompt.weights))
+    if weights.digest != prompt.weights_digest:
+        raise AdapterError(
+            f"{folder}: its weights {prompt.weights} have digest {weights.digest[:12]}, not "
+            f"{(prompt.weights_digest or '')[:12]}: restore the adapter that it was made on"
+        )
+
+
+def _check_lora(folder: Path, adapter: Adapter) -> None:
+    read_probe(folder)
+    config = _read_json(folder / CONFIG)
+    _check_servable(folder, config, _tensor_names(folder / WEIGHTS))
+    if (rank := _rank(config)) != adapter.rank:
+        raise AdapterError(
+            f"{folder}: {CONFIG} says rank {rank}, {RECORD} says {adapter.rank}: the files do not belong together"
+        )
+
+
+def _check_model(folder: Path) -> None:
+    read_probe(folder)
+    _read_json(folder / MODEL_CONFIG)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise AdapterError(f"{folder}: holds no *.safetensors: copy or train it again")
+    for path in weights:
+        _tensor_names(path)
+
+
 def _check_servable(folder: Path, config: dict[str, Any], tensors: list[str]) -> None:
     """vLLM serves plain LoRA on linear layers; some of the rest it refuses late, some it drops without a word."""
     targets = config.get("target_modules") or ()
@@ -277,7 +356,7 @@ def _tensor_names(path: Path) -> list[str]:
     return list(tensors)
 
 
-R = TypeVar("R", Adapter, Probe)
+R = TypeVar("R", Adapter, Probe, Prompt)
 
 
 def _read(record: type[R], path: Path) -> R:

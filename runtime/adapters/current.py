@@ -5,8 +5,9 @@ from pathlib import Path
 from time import time_ns
 from typing import NamedTuple, TypeAlias
 
-from journeyman.runtime.adapters.adapter import RECORD, adapter_digests, prompt_forms
+from journeyman.runtime.adapters.adapter import PROMPT, RECORD, adapter_digests, prompt_forms
 from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.workspace import Workspace
 
@@ -43,14 +44,16 @@ class CurrentPolicies:
         chosen = {name: agent.policy for name, agent in named.items() if agent.policy is not None}
         fallbacks = {name: agent.fallback for name, agent in named.items() if agent.fallback}
         policies = {*chosen.values(), *chain.from_iterable(fallbacks.values())}
-        stamps |= _stamps(*(workspace.adapters / policy / RECORD for policy in policies if "@" in policy))
         latest = self._journal.latest().values()
         digests = {entry.policy: entry.digest for entry in latest if entry.digest is not None}
+        agents = {entry.agent: entry.policy for entry in latest} | chosen
+        asked = {*agents.values(), *policies}
+        files = [workspace.adapters / policy / name for policy in asked if "@" in policy for name in (RECORD, PROMPT)]
+        stamps |= _stamps(*files)
         digests |= adapter_digests(workspace.adapters, policies)
-        promoted = {entry.agent: entry.policy for entry in latest}
-        agents = promoted | chosen
-        forms = prompt_forms(workspace.adapters, {*agents.values(), *policies})
-        table = PolicyTable(agents=agents, fallbacks=fallbacks, digests=digests, forms=forms)
+        forms = prompt_forms(workspace.adapters, asked)
+        prompts = read_prompts(workspace.adapters, asked)
+        table = PolicyTable(agents=agents, fallbacks=fallbacks, digests=digests, forms=forms, prompts=prompts)
         changed_ns = max((stamp[0] for stamp in stamps.values() if stamp is not None), default=0)
         return _Known(table, stamps, settled=changed_ns < now_ns - TICK_NS)
 

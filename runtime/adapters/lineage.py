@@ -304,7 +304,7 @@ def _sides(rows: Iterable[Row]) -> Iterator[Side]:
     return (side for row in rows for side in row.sides)
 
 
-def _datasets(adapter: Adapter) -> list[str]:
+def _datasets(adapter: Adapter) -> list[str | None]:
     """Digests of what it learned from."""
     return [adapter.dataset_digest, *(one.dataset_digest for one in adapter.replayed)]
 

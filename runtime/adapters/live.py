@@ -22,9 +22,10 @@ from journeyman.runtime.adapters.adapter import (
 )
 from journeyman.runtime.adapters.current import CurrentPolicies
 from journeyman.runtime.adapters.journal import Entry, Journal
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.server import ServerState, why
-from journeyman.runtime.workspace import Workspace
+from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, JourneymanError, ServerError
 
@@ -60,7 +61,7 @@ class Swap(Record):
 class Promotion(Record):
     entry: Entry
     swap: Swap | None
-    """None where no server runs, or the base model came back."""
+    """None where no server runs, or the weights are the base model's."""
 
 
 class AdapterServer:
@@ -156,8 +157,10 @@ def current_policies(workspace: Workspace) -> PolicyTable:
     return CurrentPolicies(workspace)()
 
 
-def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
+def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap | None:
     """Brings an adapter into the server and proves it, whether in service or not yet.
+
+    Of a prompt candidate it is the weights that are brought in; None where these are the base model's.
 
     Loads under a new name and proves with a probe; on any failure the adapter is unloaded and `AdapterError` raised,
     while everything else keeps serving. What a promotion replaces stays loaded until its room is needed, because runs
@@ -166,15 +169,41 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap:
     return _bring_in(workspace, server, load_adapter(find_adapter(workspace.adapters, policy)))
 
 
-def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap:
+def take_out(workspace: Workspace, server: ServerState, policy: str) -> None:
+    """Unloads an adapter that isn't to serve; weights that something in service has stay."""
+    weights = weights_of(workspace.adapters, policy)
+    if weights != BASE and weights not in {*_serving(workspace), *workspace.config.models}:
+        with AdapterServer(server.url) as live:
+            live.unload(weights)
+
+
+def is_served(workspace: Workspace, server: ServerState, policy: str) -> bool:
+    """Whether the server has the weights that answer for `policy`."""
+    weights = weights_of(workspace.adapters, policy)
+    if weights == BASE or weights in workspace.config.models:
+        return True
+    with AdapterServer(server.url) as live:
+        return weights in live.served()
+
+
+def _serving(workspace: Workspace) -> set[str]:
+    """The policies whose weights answer for what is in service."""
+    return {weights_of(workspace.adapters, policy) for policy in Journal(workspace.journal).active().values()}
+
+
+def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Swap | None:
+    if adapter.is_model:
+        return _prove_model(workspace, adapter)
+    check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
+    if adapter.weights != adapter.policy:
+        return None if adapter.weights == BASE else swap_in(workspace, server, adapter.weights)
     policy = adapter.policy
     folder = find_adapter(workspace.adapters, policy)
-    check_fits(adapter, base_digest=server.model_digest, max_rank=server.max_lora_rank)
     with AdapterServer(server.url) as live:
         loaded = live.served()
         new = policy not in loaded
         if new:
-            _make_room(live, list(loaded), adapter, Journal(workspace.journal), server.max_loras)
+            _make_room(live, list(loaded), adapter, _serving(workspace), server.max_loras)
         elif Path(loaded[policy]) != folder.resolve():
             raise AdapterError(
                 f"the server serves another {policy}, from {loaded[policy]}: use one workspace for one server"
@@ -189,6 +218,24 @@ def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Sw
                     live.unload(policy)
             raise
     return Swap(policy=policy, swap_ms=swap_ms, probe_ms=(perf_counter() - started) * 1e3, distance=distance)
+
+
+def _prove_model(workspace: Workspace, adapter: Adapter) -> Swap:
+    """A model of its own answers elsewhere: nothing is loaded, but what answers there must be it."""
+    policy = adapter.policy
+    folder = find_adapter(workspace.adapters, policy)
+    if (endpoint := workspace.config.models.get(policy)) is None:
+        raise AdapterError(
+            f"{policy} is a model of its own, which no LoRA server takes: start one with `journeyman server start "
+            f'--model {folder}` in another workspace, and name it here as [models."{policy}"] in {PROJECT_FILE}'
+        )
+    started = perf_counter()
+    try:
+        with AdapterServer(endpoint.url) as live:
+            distance = live.probe(endpoint.model, read_probe(folder))
+    except ServerError as error:
+        raise AdapterError(f'[models."{policy}"]: {error}') from None
+    return Swap(policy=policy, swap_ms=0.0, probe_ms=(perf_counter() - started) * 1e3, distance=distance)
 
 
 def promote(workspace: Workspace, policy: str, *, reason: str, server: ServerState | None) -> Promotion:
@@ -228,8 +275,8 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
     with workspace.lock("swap"):
         for policy in Journal(workspace.journal).active().values():
             try:
-                if policy != BASE:
-                    swaps.append(swap_in(workspace, server, policy))
+                if policy != BASE and (swap := swap_in(workspace, server, policy)) is not None:
+                    swaps.append(swap)
             except AdapterError as error:
                 failures.append(f"{policy} is in service but can't be served: {error}")
     if failures:
@@ -237,11 +284,11 @@ def sync(workspace: Workspace, server: ServerState) -> list[Swap]:
     return swaps
 
 
-def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, journal: Journal, max_loras: int) -> None:
+def _make_room(live: AdapterServer, loaded: list[str], adapter: Adapter, serving: set[str], max_loras: int) -> None:
     """Unloads as many of the agent's old adapters as the new one needs room for, the oldest first, and no more: runs in
     flight may still ask for them."""
-    in_service = journal.in_service(adapter.agent)
-    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name != in_service]
+    # The weights of a training's steps, as in lookup@3.7, are that training's to unload.
+    old = [name for name in loaded if name.startswith(f"{adapter.agent}@") and name not in serving and "." not in name]
     surplus = len(loaded) + 1 - max_loras
     if surplus > len(old):
         raise AdapterError(

@@ -91,6 +91,7 @@ async def _again(
     seed: int,
 ) -> tuple[Outcome, list[str]]:
     """The outcome, and what nobody was asked."""
+    from journeyman.runtime.adapters.prompts import read_prompts
     from journeyman.runtime.recording.recording import Recording
     from journeyman.runtime.replay.replay import Replay, ReplaySink
     from journeyman.runtime.runtime import Runtime
@@ -100,7 +101,8 @@ async def _again(
 
     live = None if fork is None else open_backend(workspace, attach)
     models = None if live is None else live.models
-    replay = Replay(trace, crew, fork=fork, live=models, policies=policies, approve=approve)
+    prompts = read_prompts(workspace.adapters, {*(turn.policy for turn in trace.turns), *policies.values()})
+    replay = Replay(trace, crew, fork=fork, live=models, policies=policies, prompts=prompts, approve=approve)
     if live is not None:
         workspace.config.check_crew(replay.crew)
     with Recording(workspace) as recording:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import BASE
-from journeyman.agents.prompt import prompt_form
+from journeyman.agents.prompt import Prompt, prompt_form
 from journeyman.traces.base import Record
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ class PolicyTable(Record):
     """Policy to the digest of its adapter."""
     forms: Mapping[str, str] = Field(default_factory=dict)
     """Policy to the digest of the prompt form that its adapter was trained on, where that is known."""
+    prompts: Mapping[str, Prompt] = Field(default_factory=dict)
+    """Prompt candidates: policy to what it says in place of the crew, and whose weights answer."""
 
     def policy(self, agent: Agent) -> str:
         """What the crew says, else the table, else the base model."""
@@ -33,10 +35,25 @@ class PolicyTable(Record):
     def chain(self, agent: Agent, routed: str | None = None) -> tuple[str, ...]:
         """The policies to ask in turn, each only where the one before failed: `routed`, the agent's own, its fallbacks.
 
-        The crew's fallbacks come before the table's.
+        The crew's fallbacks come before the table's. All are asked in the prompt of the first, so a prompt candidate
+        that stands in for it is no more than its weights, and has their name.
         """
         own = (self.policy(agent), *agent.fallback, *self.fallbacks.get(agent.name, ()))
-        return tuple(dict.fromkeys(own if routed is None else (routed, *own)))
+        first, *others = own if routed is None else (routed, *own)
+        return tuple(dict.fromkeys((first, *map(self.weights, others))))
+
+    def prompt(self, agent: Agent) -> Prompt | None:
+        """What the agent's policy says in place of the crew, where it is a prompt candidate."""
+        return self.prompts.get(self.policy(agent))
+
+    def digest(self, policy: str) -> str | None:
+        """Of the adapter that `policy` names, also where a prompt candidate only has its weights."""
+        weights = {prompt.weights: prompt.weights_digest for prompt in self.prompts.values()}
+        return self.digests.get(policy, weights.get(policy))
+
+    def weights(self, policy: str) -> str:
+        """The policy that a server is asked for: of a prompt candidate the one whose weights it has."""
+        return prompt.weights if (prompt := self.prompts.get(policy)) is not None else policy
 
 
 class CheckedPolicies:
@@ -59,8 +76,9 @@ class CheckedPolicies:
 
 def _differences(table: PolicyTable, crew: Crew) -> Iterator[str]:
     for agent in crew.agents:
-        form = prompt_form(agent, crew).digest
-        for policy in table.chain(agent):
+        own, *others = table.chain(agent)
+        form = prompt_form(agent, crew, table.prompts.get(own)).digest
+        for policy in (own, *others):
             if table.forms.get(policy, form) != form:
                 yield (
                     f"{policy} was trained on another prompt of {agent.name} ({table.forms[policy]}) than crew "

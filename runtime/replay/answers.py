@@ -7,8 +7,8 @@ A run that was cancelled ends again where its record does.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, takewhile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, pairwise, takewhile
 from operator import eq
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 from journeyman.agents.agent import Crew
 from journeyman.agents.decision import Decision
 from journeyman.agents.model import Model, ModelReply, ModelRequest, ModelTable
+from journeyman.agents.prompt import Prompt
 from journeyman.runtime.run.endings import CancelledRunError, OutOfTimeError
 from journeyman.tools.call import CallResult
 from journeyman.traces.errors import ModelError
@@ -33,10 +34,19 @@ BEFORE = 30
 
 
 class RecordedAnswers:
-    def __init__(self, trace: Trace, crew: Crew, *, before_ns: int | None = None, replaced: str | None = None) -> None:
-        """Of the calls of `trace`, or of those that began before `before_ns`. What the model call of span `replaced`
-        brought is given to nobody."""
-        self._examples = {(example.user, example.assistant) for agent in crew.agents for example in agent.examples}
+    def __init__(
+        self,
+        trace: Trace,
+        crew: Crew,
+        *,
+        prompts: Iterable[Prompt] = (),
+        before_ns: int | None = None,
+        replaced: str | None = None,
+    ) -> None:
+        """Of the calls of `trace`, or of those that began before `before_ns`, whose examples are the crew's or those of
+        `prompts`. What the model call of span `replaced` brought is given to nobody."""
+        shown = [*(agent.examples for agent in crew.agents), *(prompt.examples for prompt in prompts)]
+        self._examples = {(example.user, example.assistant) for example in chain.from_iterable(shown)}
         self._trajectories = trace.trajectories
         self._ends = before_ns is None and ending(trace) == "cancelled"
         turns = [turn for turn in trace.turns if before_ns is None or turn.started_ns < before_ns]
@@ -80,7 +90,7 @@ class RecordedAnswers:
             if self._ends and not any(self._turns_left.values()):
                 raise CancelledRunError(CUT_OFF)
             return None
-        turn = min(left, key=lambda one: (one.policy != request.policy, self._was_cut_off(one)))
+        turn = min(left, key=lambda one: ((one.weights or one.policy) != request.policy, self._was_cut_off(one)))
         left.remove(turn)
         if turn.response is not None:
             return _reply(turn, request)

@@ -26,6 +26,7 @@ from journeyman.agents.decision import Decision
 from journeyman.agents.guards.guardrails import TOOLS, Guardrail
 from journeyman.agents.guards.permissions import Permissions
 from journeyman.agents.model import ModelRequest, ModelTable
+from journeyman.agents.prompt import Prompt
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.replay.answers import RecordedAnswers, RecordedModels
 from journeyman.runtime.replay.fork import Fork, Replacement, check_replaced
@@ -57,11 +58,13 @@ class Replay:
         fork: Fork | None = None,
         live: ModelTable | None = None,
         policies: Mapping[str, str] | None = None,
+        prompts: Mapping[str, Prompt] | None = None,
         approve: bool = False,
         replacement: Replacement | None = None,
     ) -> None:
         """From `fork` on, `live` models answer and tools are used; `policies` says who then answers which agent.
 
+        `prompts` has the words of each prompt candidate that answered in it or is to answer, by policy.
         `replacement` says how the fork's own model call is asked; the `Runtime` then needs `revise=replay.revise`.
         `approve` then says yes to every plan, text and tool call that a person would have to be asked about.
         Raises `ConfigError` where `trace` can't be run again with this crew.
@@ -81,12 +84,16 @@ class Replay:
             raise ConfigError(f"trace {short} is {status}: its run did not end, so resume it instead")
         if replacement is not None:
             check_replaced(trace, crew, fork)
+        missing = {turn.policy for turn in trace.turns if turn.weights} - {*(prompts or {})}
+        if missing:
+            raise ConfigError(f"trace {short} was made in the prompt of {min(missing)}, which isn't here: restore it")
         self.task: Task = trace.task
         self.origin = (trace.origin or Origin()).model_copy(update={"purpose": "replay"})
         whole = fork is None or (replacement is not None and replacement.rest == "recorded")
         before_ns = None if whole or fork is None else fork.at_ns
         replaced = None if fork is None or replacement is None else fork.span_id
-        answers = RecordedAnswers(trace, crew, before_ns=before_ns, replaced=replaced)
+        words = (prompts or {}).values()
+        answers = RecordedAnswers(trace, crew, prompts=words, before_ns=before_ns, replaced=replaced)
         self._answers = answers
         self._replacement = replacement
         self.models: ModelTable = RecordedModels(answers, live)
@@ -96,6 +103,7 @@ class Replay:
             agents={turn.agent: turn.policy for turn in reversed(trace.turns)},
             fallbacks=answers.stood_in,
             digests={turn.policy: turn.adapter_digest for turn in trace.turns if turn.adapter_digest is not None},
+            prompts=prompts or {},
         )
         """Who answered each agent first, and goes on to; and who stood in where that one failed."""
         self.memory: Memory = _RecordedMemory(answers.earlier((crew.orchestrator or crew.workers[0]).name))

@@ -29,6 +29,7 @@ class AgentCalls:
         self._agent_run = AgentRun(run, agent, parent, steps, work)
         models = ModelCalls(self._agent_run, goal, final=final)
         self.policy = models.policy
+        self.prompt = run.record.policies.prompts.get(self.policy)
         if run.tracer.records:
             parent.set({a.PROMPT_FORM: run.form(agent, self.policy)})
         self.ask = models.ask

@@ -170,6 +170,7 @@ class ModelCalls:
             raise ModelError(late, kind="timeout") from None
 
     async def _reply(self, request: ModelRequest, call: str) -> ModelReply:
+        request = request.model_copy(update={"policy": self._weights(request)})
         model = self._agent_run.run.setting.models[request.policy]
         if not self._agent_run.run.shows_tokens:
             return await model.complete(request)
@@ -184,16 +185,21 @@ class ModelCalls:
             shown.take_back()
             raise
 
+    def _weights(self, request: ModelRequest) -> str:
+        """The policy that the server is asked for."""
+        return self._agent_run.run.record.policies.weights(request.policy)
+
     def _attributes(self, request: ModelRequest, reason: str) -> dict[str, AttributeValue | None]:
-        run = self._agent_run.run
+        run, weights = self._agent_run.run, self._weights(request)
         # A policy with a row of its own is another model's, and what a person wrote is no model's.
-        elsewhere = request.policy in run.setting.models or run.setting.models[request.policy].demonstrates
+        elsewhere = weights in run.setting.models or run.setting.models[weights].demonstrates
         return {
             **self._agent_run.attributes,
-            **_request_attributes(request, run.setting.models[request.policy]),
+            **_request_attributes(request, run.setting.models[weights]),
             **self._sent.messages(request.messages),
             a.PROMPT_DIGEST: self._sent.digest,
-            a.ADAPTER_DIGEST: run.record.policies.digests.get(request.policy),
+            a.ADAPTER_DIGEST: run.record.policies.digest(request.policy),
+            a.WEIGHTS: None if weights == request.policy else weights,
             a.BASE_DIGEST: None if elsewhere else run.setting.base_digest,
             a.TOOL_DEFINITIONS: run.offers(self._agent_run.agent),
             a.TERMS: run.setting.models.terms.get(request.policy),

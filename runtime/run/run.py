@@ -105,10 +105,10 @@ class Run:
 
     def form(self, agent: Agent, policy: str) -> str:
         """In which prompt form an agent asks that policy, for the record."""
-        forms = self.setting.forms
-        if agent.name not in forms:
-            forms[agent.name] = prompt_form(agent, self.crew)
-        return forms[agent.name].shown(policy)
+        forms, prompt = self.setting.forms, self.record.policies.prompts.get(policy)
+        if (agent.name, prompt) not in forms:
+            forms[agent.name, prompt] = prompt_form(agent, self.crew, prompt)
+        return forms[agent.name, prompt].shown(policy)
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Records what was decided over the run itself; what was decided over a call is on the call's span."""

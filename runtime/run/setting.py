@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
 from journeyman.agents.model import ModelRequest, ModelTable
-from journeyman.agents.prompt import PromptForm
+from journeyman.agents.prompt import Prompt, PromptForm
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.run.limiter import Limiter
 from journeyman.traces.capture.tracer import Tracer
@@ -43,5 +43,5 @@ class Setting:
     """What a person said to each question about a plan or a text, in a run that is repeated and waits for nobody."""
     revise: Callable[[ModelRequest], ModelRequest] | None = None
     """How a call of a run that is repeated is asked otherwise than the crew would."""
-    forms: dict[str, PromptForm] = field(default_factory=dict)
-    """By agent, once it has been at work."""
+    forms: dict[tuple[str, Prompt | None], PromptForm] = field(default_factory=dict)
+    """By agent and what a prompt candidate says in place of the crew, once it has been at work."""

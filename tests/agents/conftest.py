@@ -7,6 +7,7 @@ import pytest
 
 from journeyman.agents.calls import Used
 from journeyman.agents.model import ModelReply, ToolChoice
+from journeyman.agents.prompt import Prompt
 from journeyman.tools.call import call_tool
 from journeyman.tools.tool import Tool
 from journeyman.traces.messages import Message, ToolCall, Usage
@@ -24,6 +25,7 @@ class Desk:
         policy: str = "worker@1",
     ) -> None:
         self.policy = policy
+        self.prompt: Prompt | None = None
         self.replies = list(replies)
         self.tools = tools or {}
         self.seen: list[tuple[Message, ...]] = []

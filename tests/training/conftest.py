@@ -14,6 +14,9 @@ from journeyman.agents.worker import write_answer
 from journeyman.runtime.adapters.adapter import read_probe
 
 TASKS = 24
+FLAGS = ("ailing", "forgets", "dull")
+KEY = "Think of a word."
+"""Instructions that make the base model know every answer; a worked example does, too."""
 CREW = """
 name = "echo"
 
@@ -34,6 +37,8 @@ class Peer(BaseHTTPRequestHandler):
     """Whether the base model's requests are refused."""
     forgets: bool
     """Whether it drops its adapters once they are proved."""
+    dull: bool
+    """Whether what learns at present never knows anything."""
 
     def do_GET(self) -> None:
         cards = [{"id": name, "root": root, "parent": "base"} for name, root in self.loaded.items()]
@@ -63,12 +68,23 @@ class Peer(BaseHTTPRequestHandler):
                     return
                 # A model takes its time; with an instant one the gate's rule on seconds would weigh noise.
                 time.sleep(0.1)
-                self._answer(self._chat(body["model"], int(body["messages"][-1]["content"])))
+                seed = body.get("seed", 0) if body["temperature"] else 0
+                self._answer(self._chat(body["model"], body["messages"], seed))
 
-    def _chat(self, policy: str, number: int) -> dict[str, Any]:
-        knows = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}[policy]
+    def _chat(self, policy: str, messages: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+        if not messages[-1]["content"].isdigit():
+            return self._reply(policy, f"```\n{KEY}\n```")  # It is asked for better instructions.
+        number = int(messages[-1]["content"])
+        known = {"base": number % 2 == 0, "worker@1": True, "worker@2": False, "org/large": True}
+        # What learns at present knows it now and then, where it is sampled.
+        knows = not self.dull and (number + seed) % 2 == 0 if "." in policy else known[policy]
+        if policy != "worker@2" and (KEY in messages[0]["content"] or len(messages) > 2):
+            knows = True
+        return self._reply(policy, write_answer(f"word{number}" if knows else "no idea"))
+
+    def _reply(self, policy: str, text: str) -> dict[str, Any]:
         choice = {
-            "message": {"role": "assistant", "content": write_answer(f"word{number}" if knows else "no idea")},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
             "token_ids": [1, 2],
             "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.5}]},
@@ -90,7 +106,7 @@ class Peer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def peer() -> type[Peer]:
-    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], "ailing": False, "forgets": False})
+    return type("PeerOfOneTest", (Peer,), {"loaded": {}, "chats": [], **dict.fromkeys(FLAGS, False)})
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ def _agent(one: Trajectory) -> dict[str, JsonValue]:
 
 def _turn(one: Turn) -> dict[str, JsonValue]:
     return {
-        "policy": one.served_by or one.policy,
+        "policy": one.policy if one.weights else one.served_by or one.policy,
         "reply": None if one.response is None else one.response.content,
         "finish": one.finish_reason,
         "error": one.error,

@@ -188,6 +188,7 @@ class _Columns:
             policy=_text(known.get(a.REQUEST_MODEL)) or "",
             served_by=_text(known.get(a.RESPONSE_MODEL)),
             adapter_digest=_text(known.get(a.ADAPTER_DIGEST)),
+            weights=_text(known.get(a.WEIGHTS)),
             demonstration=known.get(a.DEMONSTRATION) is True,
             prompted=a.PROMPT_TOKEN_IDS in span.grown
             or bool(self._numbers["prompt_token_ids"].read(row, known.get(a.PROMPT_TOKEN_IDS))),

@@ -71,6 +71,7 @@ WIDE = {
     "output_type": _attribute(a.OUTPUT_TYPE),
     "grown": "grown",
     "run_id": _attribute(a.RUN_ID),
+    "weights": _attribute(a.WEIGHTS),
     "input_messages": f"coalesce(input_messages, {_attribute(a.INPUT_MESSAGES)})",
     "output_messages": f"coalesce(output_messages, {_attribute(a.OUTPUT_MESSAGES)})",
     **_IDS,

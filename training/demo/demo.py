@@ -264,7 +264,7 @@ class Demo:
             train_s=adapter.train_seconds,
             verdict=verdict.decision,
             reasons=verdict.reasons,
-            swap_ms=swap.swap_ms + swap.probe_ms if verdict.decision == "promote" else None,
+            swap_ms=swap.swap_ms + swap.probe_ms if swap and verdict.decision == "promote" else None,
         )
 
     def _compared(self, adapter: Adapter) -> Verdict:

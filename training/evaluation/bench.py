@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -13,8 +13,14 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
-from journeyman.runtime.adapters.adapter import adapter_digests, adapter_folders, find_adapter, prompt_forms
+from journeyman.runtime.adapters.adapter import (
+    adapter_digests,
+    adapter_folders,
+    find_adapter,
+    prompt_forms,
+)
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.recording.recording import Recording
 from journeyman.runtime.runtime import Runtime
@@ -151,7 +157,7 @@ class Bench:
                 on_episode(episode)
             return made
         backend = self._backend()
-        self._bring_in(policies, backend)
+        bring_in(self._workspace, map(policies.weights, self._policies(policies)), backend)
         # What is learned from is paid for: it stays until the new run of the same task is there.
         anew = again and self._origin.purpose in LEARNED_FROM
         if again and not anew:
@@ -161,19 +167,6 @@ class Bench:
     def known(self, policies: PolicyTable) -> list[Episode]:
         """The episodes under those policies that were made before."""
         return known(self._path(policies), self.tasks)
-
-    def _bring_in(self, policies: PolicyTable, backend: "Backend") -> None:
-        wanted = sorted({policy for policy in self._policies(policies) if "@" in policy})
-        if not wanted:
-            return
-        if backend.server is None:
-            raise ServerError(f"{wanted[0]} needs the workspace's server: `journeyman server start`")
-        with AdapterServer(backend.server.url) as live:
-            served = live.served()
-        if missing := [policy for policy in wanted if policy not in served]:
-            with self._workspace.lock("swap"):
-                for policy in missing:
-                    swap_in(self._workspace, backend.server, policy)
 
     def _policies(self, policies: PolicyTable) -> set[str]:
         """All that an agent of the crew may ask for, fallbacks included."""
@@ -217,7 +210,7 @@ class Bench:
                 )
 
     def _path(self, policies: PolicyTable) -> Path:
-        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms"})]
+        conditions = [*self._conditions, policies.model_dump(mode="json", exclude={"forms", "prompts"})]
         key = sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         return _folder(self._workspace) / f"{key}.jsonl"
 
@@ -226,6 +219,22 @@ def evaluated(workspace: Workspace) -> frozenset[str]:
     """Trace ids of all episodes that the workspace keeps."""
     files = sorted(_folder(workspace).glob("*.jsonl"))
     return frozenset(episode.trace_id for path in files for episode in read_episodes(path))
+
+
+def bring_in(workspace: Workspace, policies: Iterable[str], backend: "Backend") -> None:
+    """Loads and proves those of the policies that are adapters and not served yet; raises `AdapterError` where one
+    can't be, and `ServerError` where no server runs."""
+    wanted = sorted({policy for policy in policies if "@" in policy})
+    if not wanted:
+        return
+    if backend.server is None:
+        raise ServerError(f"{wanted[0]} needs the workspace's server: `journeyman server start`")
+    with AdapterServer(backend.server.url) as live:
+        served = live.served()
+    if missing := [policy for policy in wanted if policy not in served]:
+        with workspace.lock("swap"):
+            for policy in missing:
+                swap_in(workspace, backend.server, policy)
 
 
 def _folder(workspace: Workspace) -> Path:
@@ -240,6 +249,7 @@ def with_policies(workspace: Workspace, table: PolicyTable, policies: Mapping[st
         "agents": {**table.agents, **policies},
         "digests": {**table.digests, **digests},
         "forms": {**table.forms, **forms},
+        "prompts": {**table.prompts, **read_prompts(workspace.adapters, policies.values())},
     }
     return table.model_copy(update=update)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from journeyman.agents.agent import Crew
 from journeyman.runtime.adapters.adapter import find_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.adapters.live import AdapterServer, current_policies, swap_in, sync
+from journeyman.runtime.adapters.live import current_policies, is_served, swap_in, sync
 from journeyman.runtime.models.routing import RoutingConfig
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
@@ -68,9 +68,7 @@ def compare(
 
 def _check_undisturbed(workspace: Workspace, server: ServerState, agent: str, candidate: str, incumbent: str) -> None:
     """A promotion in the middle of it can unload the candidate, whose every call fails from then on."""
-    with AdapterServer(server.url) as live:
-        served = live.served()
-    if candidate not in served or Journal(workspace.journal).in_service(agent) != incumbent:
+    if not is_served(workspace, server, candidate) or Journal(workspace.journal).in_service(agent) != incumbent:
         raise AdapterError(f"{agent} was changed by another process during the comparison: run the gate again")
 
 

@@ -2,7 +2,7 @@
 
 from journeyman.runtime.adapters.adapter import find_adapter, load_adapter, split_policy
 from journeyman.runtime.adapters.journal import Journal
-from journeyman.runtime.adapters.live import AdapterServer
+from journeyman.runtime.adapters.live import take_out
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.training.evaluation.gate import Verdict
@@ -21,5 +21,4 @@ def settle(workspace: Workspace, server: ServerState, verdict: Verdict) -> None:
         digest = load_adapter(find_adapter(workspace.adapters, verdict.candidate)).digest
         reason = "; ".join(verdict.reasons)
         journal.append(agent, "reject", verdict.candidate, expected=verdict.incumbent, digest=digest, reason=reason)
-    with AdapterServer(server.url) as live:
-        live.unload(verdict.candidate)
+    take_out(workspace, server, verdict.candidate)

@@ -17,7 +17,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.prices import Price
 from journeyman.traces.trace import Task
 from journeyman.training.data.accepted import Accepting
-from journeyman.training.data.tasks.heldout import HeldOut
+from journeyman.training.data.tasks.heldout import less_held_out
 from journeyman.training.evaluation.bench import Bench
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.spending import Estimate, Limit, Purse, estimate
@@ -121,7 +121,7 @@ class Teaching:
         """
         loaded = load_crew(crew)
         checked = loaded.model_copy(update={"verify": (*loaded.verify, *config.verify)})
-        teachable, passed_over = _less_held_out(workspace, tasks, source)
+        teachable, passed_over = less_held_out(workspace, tasks, source)
         teachers = find_teachers(workspace, checked, teachable, named or {EVERYBODY: DEMONSTRATIONS})
         if teachers.without:
             passed_over[NO_DEMONSTRATION] = teachers.without
@@ -260,25 +260,16 @@ class Teaching:
             raise ConfigError(
                 f"best of {config.best_of} {why}: each run would be the same; leave --best-of out, or {remedy}"
             )
-        if config.scorer == SCORER and (without := [task.id for task in tasks if not compared(task.reference)]):
-            raise ConfigError(
-                f"{self._source}: {len(without)} tasks have no `reference` to score by, the first is {without[0]!r}: "
-                "add it, or name another --scorer"
-            )
+        check_references(tasks, config.scorer, self._source)
 
 
-def _less_held_out(workspace: Workspace, tasks: Sequence[Task], source: str) -> tuple[list[Task], dict[str, int]]:
-    """The tasks that agents may learn from, and how many they may not, by reason."""
-    held_out = HeldOut.of(workspace)
-    reasons = {task.id: held_out.task(task) for task in tasks}
-    counted = Counter(reason for reason in reasons.values() if reason is not None)
-    if tasks and all(reasons.values()):
-        told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())
+def check_references(tasks: Sequence[Task], scorer: str, source: str) -> None:
+    """Raises `ConfigError` where a task of `source` has nothing that the scorer could compare an answer with."""
+    if scorer == SCORER and (without := [task.id for task in tasks if not compared(task.reference)]):
         raise ConfigError(
-            f"{source}: nobody may learn from any task of it: {told}; teach with the tasks that "
-            "`journeyman tasks split` sets apart for train"
+            f"{source}: {len(without)} tasks have no `reference` to score by, the first is {without[0]!r}: "
+            "add it, or name another --scorer"
         )
-    return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
 
 
 def _rank(run: Episode) -> tuple[float, int, int]:

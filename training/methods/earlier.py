@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter, Replayed, find_adapter, read_adapter
 from journeyman.runtime.adapters.datasets import dataset_files, digest_file
+from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import regular
@@ -90,9 +91,10 @@ def earlier_rows(
     digests = [one for one in _learned_from(workspace.adapters, policies) if one != dataset_digest]
     if not digests:
         return NOTHING
-    fitness = _Fitness(samples, recipe, workspace)
+    fitness = _Fitness(samples, workspace)
     datasets = [rows for digest in digests if (rows := fitness.rows(digest))]
-    sides = [set_aside(rows, _to_measure(len(rows), HELD_OUT_MOST // len(datasets))) for rows in datasets]
+    most = HELD_OUT_MOST // max(1, len(datasets)) if "worst" in recipe.guards else 0
+    sides = [set_aside(rows, _to_measure(len(rows), most)) for rows in datasets]
     share = REPLAY if recipe.guard.replay is None else recipe.guard.replay
     # A row of each dataset in turn, so that a small one isn't forgotten beside a large one. What was held out of its
     # own training is measured: it comes first in the order of `set_aside`, and what is replayed is from the other end.
@@ -123,21 +125,22 @@ def _learned_from(adapters: Path, policies: Sequence[str]) -> list[str]:
                 waiting += [known[policy].parent, known[policy].start]
     newest = sorted(known.values(), key=lambda adapter: adapter.created_ns, reverse=True)
     digests = ([one.dataset_digest, *(part.dataset_digest for part in one.replayed)] for one in newest)
-    return list(dict.fromkeys(chain.from_iterable(digests)))
+    return [digest for digest in dict.fromkeys(chain.from_iterable(digests)) if digest is not None]
 
 
 def _knew(adapters: Path, base_digest: str, policies: Sequence[str]) -> tuple[str, Path | None]:
     """The first of the policies that is an adapter on this base model."""
     for policy in policies:
         with suppress(AdapterError):
-            if policy != BASE and read_adapter(folder := find_adapter(adapters, policy)).base_digest == base_digest:
-                return policy, folder
+            weights = weights_of(adapters, policy)
+            if weights != BASE and read_adapter(folder := find_adapter(adapters, weights)).base_digest == base_digest:
+                return weights, folder
     return BASE, None
 
 
 def _to_measure(rows: int, most: int) -> int:
     """A tenth of a dataset, or more of few rows."""
-    return min(max(round(HELD_OUT_SHARE * rows), min(MEASURED_LEAST, rows // 4)), max(1, most))
+    return min(max(round(HELD_OUT_SHARE * rows), min(MEASURED_LEAST, rows // 4)), most)
 
 
 def _used(chosen: Sequence[_Numbered]) -> Iterator[Replayed]:
@@ -149,9 +152,9 @@ def _used(chosen: Sequence[_Numbered]) -> Iterator[Replayed]:
 class _Fitness:
     """Which rows of earlier datasets may be learned from beside the samples."""
 
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe, workspace: Workspace) -> None:
+    def __init__(self, samples: Sequence[Sample], workspace: Workspace) -> None:
         self.left_out = Counter[str]()
-        self._record = recipe.learns_from
+        self._record = type(samples[0])
         self._agent = samples[0].agent
         self._forms = prompt_forms(samples)
         self._prompts = set(map(_prompt, samples))

@@ -1,17 +1,15 @@
 """The job: any method's training as this workspace does it, locked, reserved, resumed and finished."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
-    CONFIG,
     Adapter,
     Replayed,
     adapter_folders,
@@ -22,7 +20,9 @@ from journeyman.runtime.adapters.adapter import (
     read_adapter,
     split_policy,
     write_adapter,
+    write_prompt,
 )
+from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record, parse_config
@@ -31,21 +31,51 @@ from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples, prompt_forms
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.methods.cpt import CPTRecipe
+from journeyman.training.methods.distill import DistillRecipe
+from journeyman.training.methods.dpo import DPORecipe
 from journeyman.training.methods.earlier import Earlier, earlier_rows
+from journeyman.training.methods.full import FullRecipe
+from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.kto import KTORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
+from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.qlora import QLoRARecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
+from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 
-METHODS: Mapping[str, type[Recipe]] = {"sft": SFTRecipe}
+METHODS: Mapping[str, type[Recipe]] = {
+    "prompt": PromptRecipe,
+    "sft": SFTRecipe,
+    "rft": RFTRecipe,
+    "distill": DistillRecipe,
+    "dpo": DPORecipe,
+    "kto": KTORecipe,
+    "grpo": GRPORecipe,
+    "cpt": CPTRecipe,
+    "full": FullRecipe,
+    "qlora": QLoRARecipe,
+}
 """A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
 `trainers`."""
 
 OnStart = Callable[[Checkpoint | None], None]
 """Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
 where the same job was trained before."""
+
+
+class Work(NamedTuple):
+    """A job that is being done."""
+
+    policy: str
+    partial: Path
+    """Folder of the unfinished run."""
+    checkpoint: Checkpoint | None
+    run: TrackedRun
 
 
 class Job(Record):
@@ -59,7 +89,10 @@ class Job(Record):
     start_digest: str | None = None
     """Of its files; None for the base model."""
     base_digest: str
-    dataset_digest: str
+    dataset_digest: str | None = None
+    """Of the rows; None where they come of rollouts while it learns."""
+    tasks_digest: str | None = None
+    """Of the tasks that are rolled out, with crew and scorer; None where there is a dataset."""
     replayed: tuple[Replayed, ...] = ()
     """Rows of earlier datasets that are learned from besides."""
     recipe_digest: str
@@ -100,8 +133,9 @@ def train_adapter(
     for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
-    start = start or start_of(recipe, parent)
-    began = _start(start, recipe, base_model, workspace)
+    start = weights_of(workspace.adapters, start or start_of(recipe, parent))
+    recipe = recipe.bound(agent, start, base_model, workspace)
+    began = start_folder(start, recipe, base_model, workspace)
     earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     job = Job(
         agent=agent,
@@ -114,11 +148,49 @@ def train_adapter(
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
-    with workspace.lock(f"train-{agent}"):
+
+    def learn(work: Work) -> Adapter:
+        if dataset is not None:
+            work.run.learns_from(dataset, dataset_name(job.agent, job.method))
+        steps = _Steps(work.checkpoint, work.run, on_step)
+        with method_of(recipe) as method, one_line(work.policy, steps):
+            fitted = method.fit(
+                samples,
+                recipe,
+                base_model,
+                work.partial,
+                work.checkpoint,
+                steps,
+                start=began,
+                earlier=earlier,
+                on_plan=on_plan,
+            )
+            form = next(iter(prompt_forms(samples)), None)
+            return written(fitted, recipe, work, job, rows=len(samples), prompt_form=form)
+
+    return carry_out(job, recipe, workspace, learn, number=number, mlflow_uri=mlflow_uri, on_start=on_start)
+
+
+def carry_out(
+    job: Job,
+    recipe: Recipe,
+    workspace: Workspace,
+    learn: Callable[[Work], Adapter],
+    *,
+    number: int | None,
+    mlflow_uri: str | None,
+    on_start: OnStart,
+) -> Adapter:
+    """The adapter of a job, which `learn` leaves in `adapter` of the unfinished run's folder; one that was trained
+    before is returned as it is.
+
+    One process at a time does it. Raises `TrainingError` for a number that is taken, and what `learn` raises.
+    """
+    with workspace.lock(f"train-{job.agent}"):
         if trained := _already_trained(workspace.adapters, job):
             shutil.rmtree(_partial(workspace.adapters, trained.policy), ignore_errors=True)
             return trained
-        policy = f"{agent}@{number or next_number(workspace.adapters, agent)}"
+        policy = f"{job.agent}@{number or next_number(workspace.adapters, job.agent)}"
         if (workspace.adapters / policy).exists():
             raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
         partial = _partial(workspace.adapters, policy)
@@ -127,22 +199,7 @@ def train_adapter(
         on_start(checkpoint)
         told = job.model_dump(exclude_none=True, exclude={"replayed"})  # MLflow's tags have texts.
         with track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe.model_dump()) as run:
-            if dataset is not None:
-                run.learns_from(dataset, dataset_name(job.agent, job.method))
-            steps = _Steps(checkpoint, run, on_step)
-            with method_of(recipe) as method, _one_line(policy, steps):
-                fitted = method.fit(
-                    samples,
-                    recipe,
-                    base_model,
-                    partial,
-                    checkpoint,
-                    steps,
-                    start=began,
-                    earlier=earlier,
-                    on_plan=on_plan,
-                )
-                adapter = _written(fitted, samples, recipe, partial, policy, job)
+            adapter = learn(Work(policy, partial, checkpoint, run))
             publish(partial / "adapter", workspace.adapters / policy)
             run.finish(adapter)
         shutil.rmtree(partial, ignore_errors=True)
@@ -167,7 +224,8 @@ def plan_job(
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
-    _start(start, recipe, base_model, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
+    start_folder(start, recipe, base_model, workspace)
     earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with method_of(recipe) as method:
         return method.plan(samples, recipe, base_model, earlier)
@@ -186,14 +244,22 @@ def try_job(
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
-    began = _start(start, recipe, base_model, workspace)
+    recipe = recipe.bound(agent, start, base_model, workspace)
+    began = start_folder(start, recipe, base_model, workspace)
     earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with (
         tempfile.TemporaryDirectory() as folder,
         method_of(recipe) as method,
-        _one_line(f"the trial of {agent}", _Steps(None, None, None)),
+        one_line(f"the trial of {agent}", _Steps(None, None, None)),
     ):
         return method.attempt(samples, recipe, base_model, Path(folder), began, earlier)
+
+
+class Progress(Protocol):
+    """How far a training came."""
+
+    @property
+    def done(self) -> int: ...
 
 
 class _Steps:
@@ -212,20 +278,27 @@ class _Steps:
             self._on_step(step)
 
 
-def _start(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
-    """The folder of the adapter whose weights training starts from, once it fits; None for the base model."""
+def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
+    """The folder of the adapter whose weights training starts from, once it fits; None for the base model.
+
+    A prompt candidate has the weights that it stands on.
+    """
+    start = weights_of(workspace.adapters, start)
     if start == BASE:
         return None
     folder = find_adapter(workspace.adapters, start)
     adapter = load_adapter(folder)
     if adapter.base_digest != (digest := model_digest(base_model)):
         raise AdapterError(f"{start} was trained on base model {adapter.base_digest[:12]}, not on {digest[:12]}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    theirs, ours = (config["r"], config["lora_alpha"]), (recipe.lora.r, recipe.lora.alpha)
-    if theirs != ours:
+    if recipe.rank and adapter.is_model:
         raise ConfigError(
-            f"{start} has rank {theirs[0]} and alpha {theirs[1]}, the recipe says {ours[0]} and {ours[1]}: "
-            f"add --set lora.r={theirs[0]} --set lora.alpha={theirs[1]}, or start from the base model"
+            f"{start} is a model of its own, and no adapter to go on from: add --model {folder} --from base, "
+            "or train all weights with --recipe full"
+        )
+    if recipe.rank and adapter.rank > recipe.rank:
+        raise ConfigError(
+            f"{start} has rank {adapter.rank}, which doesn't fit into the recipe's {recipe.rank}: "
+            f"add --set lora.r={adapter.rank}, or start from the base model with --from base"
         )
     return folder
 
@@ -253,7 +326,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
     if len(prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
-    if wrong := next((sample for sample in samples if not isinstance(sample, recipe.learns_from)), None):
+    taken = (recipe.learns_from, *recipe.also_from)
+    if wrong := next((sample for sample in samples if not isinstance(sample, taken)), None):
         wanted = recipe.learns_from.model_fields["kind"].default
         raise TrainingError(
             f"method {recipe.method} learns from rows of kind {wanted}, these are of kind {wrong.kind}: "
@@ -261,8 +335,8 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         )
     if other := next((sample.agent for sample in samples if sample.agent != agent), None):
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
-    if recipe.lora.r > (limit := workspace.config.server.max_lora_rank):
-        raise ConfigError(f"recipe: lora.r is {recipe.lora.r}, the server takes {limit} (server.max_lora_rank)")
+    if recipe.rank > (limit := workspace.config.server.max_lora_rank):
+        raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
 
 
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
@@ -270,7 +344,8 @@ def _already_trained(adapters: Path, job: Job) -> Adapter | None:
         if split_policy(folder.name)[0] == job.agent:
             with suppress(AdapterError):  # A damaged adapter is no reason not to train a whole one.
                 adapter = load_adapter(folder)
-                if adapter.model_dump(include=set(Job.model_fields)) == job.model_dump():
+                told = job.model_dump(exclude_none=True)  # Which rows came of rollouts, only the adapter knows.
+                if adapter.model_dump(include=set(told)) == told:
                     return adapter
     return None
 
@@ -291,32 +366,45 @@ def _reserve(partial: Path, job: Job) -> None:
         raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
 
 
-def _written(
-    fitted: Fitted, samples: Sequence[Sample], recipe: Recipe, partial: Path, policy: str, job: Job
+def written(
+    fitted: Fitted,
+    recipe: Recipe,
+    work: Work,
+    job: Job,
+    *,
+    rows: int,
+    prompt_form: str | None,
+    dataset_digest: str | None = None,
 ) -> Adapter:
-    """The adapter, once its folder is whole."""
-    _, number = split_policy(policy)
+    """The adapter, once its folder is whole; `dataset_digest` is that of rows which came while it learned."""
+    _, number = split_policy(work.policy)
+    prompt = None if prompt_form is None else prompt_in_form(work.partial.parent, job.agent, prompt_form)
+    if prompt is not None:
+        # It has learned to answer in a prompt candidate's words, so it is asked in them, too.
+        own = {"weights": work.policy, "weights_digest": None, "examples": ()}
+        write_prompt(work.partial / "adapter", prompt.model_copy(update=own))
     adapter = Adapter(
         number=number,
-        digest=digest_files(partial / "adapter"),
-        rows=len(samples),
-        prompt_form=next(iter(prompt_forms(samples)), None),
-        rank=recipe.lora.r,
+        digest=digest_files(work.partial / "adapter"),
+        rows=rows,
+        prompt_form=prompt_form,
+        rank=recipe.rank,
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
         old=fitted.old,
         drift=fitted.drift,
+        metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
-        **job.model_dump(),
+        **job.model_dump() | ({} if dataset_digest is None else {"dataset_digest": dataset_digest}),
     )
-    write_adapter(partial / "adapter", adapter, fitted.probe)
+    write_adapter(work.partial / "adapter", adapter, fitted.probe)
     return adapter
 
 
 @contextmanager
-def _one_line(policy: str, steps: _Steps) -> Iterator[None]:
+def one_line(policy: str, steps: Progress) -> Iterator[None]:
     """What stops a library is told in one line."""
     from safetensors import SafetensorError
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from journeyman.runtime.adapters.adapter import Drift, OldRows, Probe
 from journeyman.traces.base import Record
-from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.recipe import Pace, Recipe, Rule
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_FROM = 60
@@ -25,7 +25,6 @@ REPLAY = 0.2
 NOTHING_BEFORE = "no dataset was learned from before"
 STEPS = 100
 """Steps that a small dataset is repeated for."""
-LEAST_EPOCHS, MOST_EPOCHS = 3, 8
 EVERY = 50
 """Most steps between two evaluations, and two checkpoints: so many are lost to a kill."""
 
@@ -130,6 +129,8 @@ class Fitted(Record):
     """What became of rows of earlier datasets; None where there are none."""
     drift: Drift | None = None
     """From the base model; None where the method can't tell."""
+    metrics: Mapping[str, float] = {}
+    """What else the method says of the end of the training, by name."""
 
 
 class _Sourced(Protocol):
@@ -161,10 +162,19 @@ def set_aside(samples: Sequence[S], wanted: int) -> tuple[list[S], list[S]]:
     return learned, [sample for sample in samples if sample.source in aside]
 
 
-def plan_training(recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs: Mapping[str, Any]) -> Plan:
-    """`given` is the recipe's table `[trl]`, `theirs` are the defaults of TRL that a reader wants to know."""
-    rules = _Rules(given, facts)
-    left = [choice for choice in rules.choices() if choice.key.removeprefix("trl.") not in given]
+def plan_training(
+    recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs: Mapping[str, Any], own: Sequence[Rule] = ()
+) -> Plan:
+    """`given` is the recipe's table `[trl]`, `theirs` are the defaults of TRL that a reader wants to know.
+
+    `own` are the rules of the recipe's method.
+    """
+    rules = _Rules(given, facts, recipe.pace)
+    left = [
+        Choice(key=f"trl.{key}", value=value, source="rule", why=why)
+        for key, value, why in [*rules.values(), *own]
+        if key not in given
+    ]
     choices = [*_told(recipe, given, facts), *left]
     known = {choice.key for choice in choices}
     choices += [
@@ -185,8 +195,7 @@ def plan_training(recipe: Recipe, given: Mapping[str, Any], facts: Facts, theirs
 
 
 def _told(recipe: Recipe, given: Mapping[str, Any], facts: Facts) -> list[Choice]:
-    lora = recipe.lora.model_dump(mode="json")
-    told = {**{f"lora.{name}": value for name, value in lora.items()}, **{f"trl.{k}": v for k, v in given.items()}}
+    told = {**recipe.told, **{f"trl.{name}": value for name, value in given.items()}}
     if recipe.eval.share is not None:
         told["eval.share"] = recipe.eval.share
     if facts.held_out:
@@ -231,33 +240,39 @@ def _counted(number: int, what: str) -> str:
 class _Rules:
     """The numbers that a recipe leaves open."""
 
-    def __init__(self, given: Mapping[str, Any], facts: Facts) -> None:
+    def __init__(self, given: Mapping[str, Any], facts: Facts, pace: Pace) -> None:
         self._given = given
         self._facts = facts
-        self._piece = int(given.get("per_device_train_batch_size") or max(1, min(BATCH, BATCH_TOKENS // facts.longest)))
+        self._pace = pace
+        fitting = max(pace.piece, min(BATCH, BATCH_TOKENS // (facts.longest * pace.sequences)))
+        self._piece = int(given.get("per_device_train_batch_size") or fitting)
         pieces = 1 if "per_device_train_batch_size" in given else ceil(BATCH / self._piece)
         self._pieces = int(given.get("gradient_accumulation_steps") or pieces)
         self.batch = self._piece * self._pieces
         """Rows of an optimiser step."""
         self.epoch_steps = epoch = ceil(ceil(facts.rows / self._piece) / self._pieces)
-        often = min(MOST_EPOCHS, max(LEAST_EPOCHS, ceil(STEPS / epoch)))
+        least, most = pace.epochs
+        often = min(most, max(least, ceil(STEPS / epoch)))
         self._epochs = float(given.get("num_train_epochs", often))
         self._limit = int(given.get("max_steps", -1))
         self.steps = self._limit if self._limit > 0 else ceil(self._epochs * epoch)
         self._every = int(given.get("save_steps") or max(1, min(EVERY, epoch // 2 if facts.held_out else EVERY)))
 
-    def choices(self) -> list[Choice]:
-        facts, values = self._facts, list[tuple[str, JsonValue, str]]()
+    def values(self) -> list[Rule]:
+        facts, values = self._facts, list[Rule]()
         millions = facts.parameters / 1e6
         rate = next(rate for most, rate in _RATES if facts.parameters < most)
         small = facts.parameters < _CHECKPOINTING
         if self._limit <= 0:
-            why = (
-                f"at least {LEAST_EPOCHS}, and more for few rows, until there are {STEPS} steps; {MOST_EPOCHS} at most"
-            )
+            least, most = self._pace.epochs
+            why = f"at least {least}, and more for few rows, until there are {STEPS} steps; {most} at most"
             values.append(("num_train_epochs", self._epochs, why))
         values += [
-            ("learning_rate", rate, f"LoRA on a model of {millions:,.0f} M parameters; the smaller, the higher"),
+            (
+                "learning_rate",
+                rate * self._pace.rate,
+                f"LoRA on a model of {millions:,.0f} M parameters; the smaller, the higher{self._pace.why}",
+            ),
             (
                 "per_device_train_batch_size",
                 self._piece,
@@ -279,4 +294,4 @@ class _Rules:
                 ("eval_steps", self._every, "held-out rows are looked at where a checkpoint is saved"),
                 ("per_device_eval_batch_size", self._piece, "as in training"),
             ]
-        return [Choice(key=f"trl.{key}", value=value, source="rule", why=why) for key, value, why in values]
+        return values

@@ -2,17 +2,20 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from journeyman.traces.base import Config, read_toml
 from journeyman.traces.errors import ConfigError
 from journeyman.training.data.samples import Sample
+
+if TYPE_CHECKING:
+    from journeyman.runtime.workspace import Workspace
 
 
 class Step(NamedTuple):
@@ -57,6 +60,8 @@ RESERVED = {
     "logging_steps": "every step is logged",
     "logging_nan_inf_filter": "a loss that is not finite ends the run",
     "disable_tqdm": "progress is shown by the command",
+    "model_init_kwargs": "the base model is loaded by the workspace's name for it",
+    "trust_remote_code": "a base model is files, and brings no code",
 }
 """Keys of TRL's configs that no recipe may set, and why."""
 
@@ -121,6 +126,25 @@ class GuardTable(Config):
     """Largest rise of the loss of old rows, in the loss's own unit, that isn't warned of."""
 
 
+class Pace(NamedTuple):
+    """How fast and for how long a method learns, where the recipe leaves it open; `plan` makes numbers of it."""
+
+    rate: float = 1.0
+    """Share of SFT's learning rate."""
+    why: str = ""
+    """Why it isn't SFT's."""
+    epochs: tuple[int, int] = (3, 8)
+    """Fewest and most."""
+    sequences: int = 1
+    """That the model computes for a row."""
+    piece: int = 1
+    """Fewest rows that are computed together."""
+
+
+Rule = tuple[str, JsonValue, str]
+"""A key of `[trl]`, the value that follows from the samples, and why."""
+
+
 class Recipe(Config):
     """How to train: what every method's recipe has. The method's own module adds the rest."""
 
@@ -128,6 +152,8 @@ class Recipe(Config):
     """The class, as `module:Class`, that trains; it needs torch. See `method.Method`."""
     learns_from: ClassVar[type[Sample]]
     """The rows of a dataset that the method takes, or makes of its runs."""
+    also_from: ClassVar[tuple[type[Sample], ...]] = ()
+    """Other rows that do as well."""
     driver: ClassVar[str | None] = None
     """The class, as `module:Class`, of a method that learns from tasks: it makes the crew's runs itself. See
     `improve.from_tasks`."""
@@ -135,6 +161,7 @@ class Recipe(Config):
     """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
     guards: ClassVar[frozenset[str]] = frozenset()
     """Keys of `[guard]` that the method heeds."""
+    pace: ClassVar[Pace] = Pace()
 
     method: str
     lora: LoraTable = LoraTable()
@@ -149,6 +176,27 @@ class Recipe(Config):
             raise ValueError(f"{idle[0]} has no effect on {cls.model_fields['method'].default}: {heeded}")
         return guard
 
+    def bound(self, agent: str, start: str, base_model: Path, workspace: "Workspace") -> "Recipe":
+        """The recipe of one job, with what it names found and read, so that its digest tells it.
+
+        Raises `ConfigError` or `AdapterError` where something is gone, or doesn't fit.
+        """
+        return self
+
+    def notice(self, base_model: Path, workspace: "Workspace") -> str | None:
+        """What somebody should know before they train."""
+        return None
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter; 0 where all weights are trained."""
+        return self.lora.r
+
+    @property
+    def told(self) -> dict[str, JsonValue]:
+        """What the recipe says of the weights that are trained, by key."""
+        return {f"lora.{name}": value for name, value in self.lora.model_dump(mode="json").items()}
+
     @property
     def digest(self) -> str:
         return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
@@ -159,7 +207,11 @@ class TRLRecipe(Recipe):
 
     reserved: ClassVar[Mapping[str, str]] = {}
     """Keys of the method's own that `[trl]` may not hold, and why, besides `RESERVED`."""
-    guards: ClassVar = frozenset({"replay", "worst"})
+    guards: ClassVar = frozenset({"replay"})
+    allowed: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Texts that a key of `[trl]`, or each member of its list, may be, where TRL would see a mistake too late."""
+    depends: ClassVar[Mapping[str, tuple[str, frozenset[str]]]] = {}
+    """Keys of `[trl]` that do something only where another key is, or holds, one of some texts."""
 
     trl: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to TRL's own config as it is. What it leaves open follows from rows and model: `train --explain`."""
@@ -174,7 +226,20 @@ class TRLRecipe(Recipe):
         for key, value in values.items():
             if isinstance(value, int | float) and not _usable(key, value):
                 raise ValueError(f"{key} is {value}: write a number {'above 0' if key in MEASURED else 'from 1 on'}")
+            wrong = [text for text in _texts(value) if text not in cls.allowed.get(key, (text,))]
+            if wrong:
+                raise ValueError(f"{key} can't be {wrong[0]!r}: write one of {', '.join(cls.allowed[key])}")
+        for key in values.keys() & cls.depends.keys():
+            other, texts = cls.depends[key]
+            if texts.isdisjoint(_texts(values.get(other))):
+                raise ValueError(
+                    f"{key} does nothing here: set {other} to {' or '.join(sorted(texts))}, or leave it out"
+                )
         return values
+
+    def rules(self, samples: Sequence[Any]) -> Sequence[Rule]:
+        """What follows from the samples that are learned from, for this method alone."""
+        return ()
 
 
 def read_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
@@ -212,3 +277,8 @@ def _usable(key: str, value: float) -> bool:
     if key == "max_steps":
         return value >= 1 or value == -1  # As TRL says that there is no such number.
     return not ((key in COUNTED and value < 1) or (key in MEASURED and not 0 < value < inf))
+
+
+def _texts(value: JsonValue) -> list[str]:
+    """A text, or the texts of a list."""
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]

@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from journeyman.traces.errors import ConfigError, TrainingError
-from journeyman.traces.messages import Message, chat_message, chat_tool
+from journeyman.traces.messages import Message, ToolCall, chat_message, chat_tool
 from journeyman.training.data.samples import SFTSample
 
 MARK = "journeyman's reply"
@@ -24,19 +24,80 @@ def read_tokenizer(base_model: Path) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
+class Asked(Protocol):
+    """What a reply was given to, as samples of every kind of reply hold it."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]] | None: ...
+    @property
+    def prompt_token_ids(self) -> Sequence[int] | None: ...
+
+
+class Reply(Protocol):
+    """A reply, as samples or their sides hold it."""
+
+    @property
+    def completion(self) -> str: ...
+    @property
+    def tool_calls(self) -> Sequence[ToolCall] | None: ...
+    @property
+    def token_ids(self) -> Sequence[int] | None: ...
+
+
+class Writer:
+    """Prompts and replies as tokens: the server's own where it said them, else what it would make of the same text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._frame = _frame(tokenizer, stops)
+
+    def prompt(self, asked: Asked) -> list[int]:
+        return list(asked.prompt_token_ids or ()) or write_prompt(asked, self._tokenizer)
+
+    def reply(self, asked: Asked, reply: Reply) -> list[int]:
+        """To the end of its turn."""
+        if reply.token_ids:
+            return list(reply.token_ids)
+        if reply.tool_calls:
+            return _called(asked, reply, self._tokenizer, self._frame)
+        return [*self._tokenizer(reply.completion, add_special_tokens=False)["input_ids"], self._frame.end]
+
+
+S = TypeVar("S")
+
+
+class UnwritableError(Exception):
+    """Why a sample can't be a row."""
+
+
+def sft_row(sample: SFTSample, writer: Writer) -> dict[str, Any]:
+    """Token ids, a mask that is 1 on what is learned, and the weight."""
+    prompt, completion = writer.prompt(sample), writer.reply(sample, sample)
+    return {
+        "input_ids": prompt + completion,
+        "completion_mask": [0] * len(prompt) + [1] * len(completion),
+        "weight": sample.weight,
+    }
+
+
 def write_rows(
-    samples: Sequence[SFTSample], tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]
+    samples: Sequence[S],
+    tokenizer: PreTrainedTokenizerBase,
+    stops: frozenset[int],
+    row: Callable[[S, Writer], dict[str, Any]] = sft_row,  # type: ignore[assignment]
 ) -> list[dict[str, Any]]:
-    """Samples as tokens; `stops` are those at which a server ends a reply.
+    """Samples as tokens, each by `row`; `stops` are those at which a server ends a reply.
 
     Raises `TrainingError` where the model's template can't write a sample as a server would.
     """
     rows, unwritable = [], Counter[str]()
-    frame = _frame(tokenizer, stops)
+    writer = Writer(tokenizer, stops)
     for sample in samples:
         try:
-            rows.append(_row(sample, tokenizer, frame))
-        except (TemplateError, _UnwritableError) as error:
+            rows.append(row(sample, writer))
+        except (TemplateError, UnwritableError) as error:
             unwritable[str(error).splitlines()[0]] += 1
     if unwritable:
         reason, count = unwritable.most_common(1)[0]
@@ -82,50 +143,28 @@ def _frame(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> _Frame:
     return _Frame(before, next((token for token in ids if token in stops), bare.end), stops)
 
 
-class _UnwritableError(Exception):
-    """Why a template can't write a demonstration."""
-
-
-def _row(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> dict[str, Any]:
-    """Token ids, a mask that is 1 on what is learned, and the weight; the server's own ids are taken as they are."""
-    if sample.prompt_token_ids and sample.token_ids:
-        prompt, completion = list(sample.prompt_token_ids), list(sample.token_ids)
-    else:
-        prompt = write_prompt(sample, tokenizer)
-        completion = (_called if sample.tool_calls else _said)(sample, tokenizer, frame)
-    return {
-        "input_ids": prompt + completion,
-        "completion_mask": [0] * len(prompt) + [1] * len(completion),
-        "weight": sample.weight,
-    }
-
-
-def _said(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
-    return [*tokenizer(sample.completion, add_special_tokens=False)["input_ids"], frame.end]
-
-
-def _called(sample: SFTSample, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
+def _called(asked: Asked, reply: Reply, tokenizer: PreTrainedTokenizerBase, frame: _Frame) -> list[int]:
     """What the template writes for a reply with calls, to the end of the turn."""
-    reply = Message(role="assistant", content=sample.completion, tool_calls=sample.tool_calls or ())
-    mute = reply.model_copy(update={"tool_calls": ()})
-    prompt = _shown(tokenizer, sample.messages, sample.tools, True)
-    whole, without = (_shown(tokenizer, (*sample.messages, one), sample.tools, False) for one in (reply, mute))
+    calling = Message(role="assistant", content=reply.completion, tool_calls=tuple(reply.tool_calls or ()))
+    mute = calling.model_copy(update={"tool_calls": ()})
+    prompt = _shown(tokenizer, asked.messages, asked.tools, True)
+    whole, without = (_shown(tokenizer, (*asked.messages, one), asked.tools, False) for one in (calling, mute))
     if whole == without:
-        raise _UnwritableError("it leaves tool calls out")
+        raise UnwritableError("it leaves tool calls out")
     written = whole.removeprefix(prompt).removeprefix(frame.before)
     ids: list[int] = tokenizer(written, add_special_tokens=False)["input_ids"]
     ends = [place for place, token in enumerate(ids) if token in frame.stops]
     if not whole.startswith(prompt) or not ends:
-        raise _UnwritableError("a reply with calls doesn't follow on the prompt")
+        raise UnwritableError("a reply with calls doesn't follow on the prompt")
     return ids[: ends[-1] + 1]
 
 
-def write_prompt(sample: SFTSample, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a demonstration's prompt: those that a server of the model makes of the same messages and tools."""
+def write_prompt(asked: Asked, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of a prompt: those that a server of the model makes of the same messages and tools."""
     if tokenizer.chat_template is None:
-        raise ConfigError("the base model has no chat template, so demonstrations can't be turned into prompts")
+        raise ConfigError("the base model has no chat template, so messages can't be turned into prompts")
     ids = tokenizer.apply_chat_template(
-        _chat(sample.messages), tools=_functions(sample.tools), add_generation_prompt=True, return_dict=False
+        _chat(asked.messages), tools=_functions(asked.tools), add_generation_prompt=True, return_dict=False
     )
     return cast(list[int], ids)
 

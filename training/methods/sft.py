@@ -11,7 +11,7 @@ class SFTRecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.sft:SFT"
     learns_from: ClassVar = SFTSample
-    guards: ClassVar = TRLRecipe.guards | {"kl"}
+    guards: ClassVar = frozenset({"replay", "kl", "worst"})
     reserved: ClassVar = {
         "padding_free": "trl.packing says whether rows are computed without padding",
         "packing_strategy": "a row is never cut",

@@ -123,6 +123,7 @@ def test_an_adapter_is_loaded_and_proved(
 ) -> None:
     folder = make_adapter("worker@8")
     swap = swap_in(workspace, server, "worker@8")
+    assert swap is not None
     assert peer.loaded == {"worker@8": str(folder)}
     assert swap.distance.adapter == 0.0 and swap.distance.base == 9.0
     assert swap.swap_ms > 0 and swap.probe_ms > 0
@@ -133,7 +134,9 @@ def test_one_that_is_loaded_already_is_only_probed(
 ) -> None:
     make_adapter("worker@8")
     swap_in(workspace, server, "worker@8")
-    assert swap_in(workspace, server, "worker@8").swap_ms == 0.0
+    again = swap_in(workspace, server, "worker@8")
+    assert again is not None
+    assert again.swap_ms == 0.0
 
 
 def test_a_promotion_is_proved_and_then_written_down(

@@ -114,6 +114,7 @@ def test_the_right_adapter_passes_its_probe(
 ) -> None:
     make_servable("worker@1", seed=1, scale=scale)
     swap = swap_in(workspace, vllm_server, "worker@1")
+    assert swap is not None
     assert swap.distance.adapter < swap.distance.base / 3
     with AdapterServer(vllm_server.url) as live:
         assert "worker@1" in live.served()

@@ -16,6 +16,7 @@ from journeyman.training.commands.evaluate import evaluate_command
 from journeyman.training.commands.gate import gate_command
 from journeyman.training.commands.mine import mine_command
 from journeyman.training.commands.teach import teach_command
+from journeyman.training.commands.train import train
 
 
 class Commands:
@@ -27,6 +28,7 @@ class Commands:
         self._app.command("evaluate")(evaluate_command)
         self._app.command("mine")(mine_command)
         self._app.command("teach")(teach_command)
+        self._app.command("train")(train)
         self._app.command("run")(run_command)
 
     def __call__(self, *arguments: str) -> Result:

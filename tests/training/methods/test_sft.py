@@ -105,6 +105,8 @@ class TestRefused:
         ({"max_steps": "x"}, 'trl.max_steps = "x": Input should be a valid integer'),
         ({"weight_decay": "x"}, 'trl.weight_decay = "x": Input should be a valid number'),
         ({"optim": "magic"}, "trl: magic is not a valid OptimizerNames"),
+        ({"optim_args": "nonsense"}, "trl.optim_args can't be used: not enough values to unpack"),
+        ({"lr_scheduler_kwargs": "nonsense"}, "trl.lr_scheduler_kwargs can't be used: .* must be a mapping, not str"),
     ],
 )
 def test_an_explanation_refuses_what_a_training_would(
@@ -129,6 +131,15 @@ def test_what_a_library_refuses_of_a_recipe_is_one_line(
 ) -> None:
     with pytest.raises(ConfigError, match="the recipe can't be used: "):
         train(tmp_path, base_model, samples(), load_recipe("sft", {key: value}))
+
+
+@pytest.mark.train
+def test_a_layer_that_is_not_there_is_refused_beside_those_that_are(base_model: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("sft", {"lora.target_modules": ["q_proj", "magic"]})
+    with pytest.raises(
+        ConfigError, match=r"no layer 'magic' that lora.target_modules names: it has .*down_proj.*q_proj"
+    ):
+        train(tmp_path, base_model, samples(), recipe)
 
 
 @dataclass(frozen=True)

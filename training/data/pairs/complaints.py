@@ -18,7 +18,7 @@ CERTAIN = 1.0
 """The margin where no outcomes are compared: one reply was refused, or a person replaced it."""
 
 COLUMNS = (
-    *("trace_id", "span_id", "policy", "served_by", "adapter_digest", "finish_reason", "demonstration"),
+    *("trace_id", "span_id", "policy", "served_by", "adapter_digest", "weights", "finish_reason", "demonstration"),
     *("prompt_token_ids", "token_ids", "logprobs"),
 )
 
@@ -77,6 +77,7 @@ def _contract(row: Mapping[str, Any]) -> str | None:
         policy=row["policy"] or "",
         served_by=row["served_by"],
         adapter_digest=row["adapter_digest"],
+        weights=row["weights"],
         demonstration=row["demonstration"],
         prompted=bool(prompt),
         token_ids=ids,

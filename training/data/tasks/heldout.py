@@ -1,5 +1,6 @@
 """Held out: tasks of gate, test and vault, and runs of them, which nobody may learn from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -11,6 +12,7 @@ from journeyman.runtime.config import TaskSet
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces import attributes as a
 from journeyman.traces.capture.redact import Redactor
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.storage.store import TraceStore
 from journeyman.traces.trace import Task
 from journeyman.training.data.tasks.leaks import SUB_QUESTIONS, Tie, Ties
@@ -123,6 +125,23 @@ class HeldOut:
             return None
         position, tie = min(tied, key=lambda tied: (_gravity(tied[1]), tied[0]))
         return _REASONS[tie.kind].format(self._set_of[position])
+
+
+def less_held_out(
+    workspace: Workspace, tasks: Sequence[Task], source: str, held_out: HeldOut | None = None
+) -> tuple[list[Task], dict[str, int]]:
+    """The tasks that agents may learn from, and how many they may not, by reason; raises `ConfigError` where that is
+    none. `held_out` is by default what the workspace holds out."""
+    known = HeldOut.of(workspace) if held_out is None else held_out
+    reasons = {task.id: known.task(task) for task in tasks}
+    counted = Counter(reason for reason in reasons.values() if reason is not None)
+    if tasks and all(reasons.values()):
+        told = ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())
+        raise ConfigError(
+            f"{source}: nobody may learn from any task of it: {told}; take the tasks that "
+            "`journeyman tasks split` sets apart for train"
+        )
+    return [task for task in tasks if reasons[task.id] is None], dict(counted.most_common())
 
 
 def _read_task(written: str) -> Task | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -52,13 +53,13 @@ class SFT(TRLMethod[SFTSample, SFTRecipe]):
 
     def trainer(self, rows: Rows, recipe: SFTRecipe, **given: Any) -> Trainer:
         collator = WeightCollator(rows.tokenizer.pad_token_id)
-        return CompletionTrainer(recipe.guard.kl, data_collator=collator, **given)
+        return CompletionTrainer(kl=recipe.guard.kl, data_collator=collator, **given)
 
 
 class CompletionTrainer(SFTTrainer):
     """TRL's trainer with its own loss, computed where there is one: over completions."""
 
-    def __init__(self, kl: float, **given: Any) -> None:
+    def __init__(self, *, kl: float = 0.0, **given: Any) -> None:
         """`kl` is the recipe's `guard.kl`."""
         super().__init__(**given)
         self._kl = kl
@@ -109,7 +110,9 @@ class CompletionTrainer(SFTTrainer):
         return (ours.exp() * (ours - theirs)).sum(dim=-1)
 
     def _base(self, model: Any) -> Any:
-        return self.accelerator.unwrap_model(model).get_base_model()
+        """The causal language model within; of all weights it is the whole."""
+        whole: Any = self.accelerator.unwrap_model(model)
+        return whole.get_base_model() if isinstance(whole, PeftModel) else whole
 
 
 class WeightCollator(DataCollatorForLanguageModeling):

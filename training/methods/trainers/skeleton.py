@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_type_h
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -25,24 +25,34 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 from transformers.utils.logging import disable_progress_bar
 
+from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
 from journeyman.training.methods.earlier import NOTHING, Earlier
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
-from journeyman.training.methods.recipe import OnStep, Step, TRLRecipe
+from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
 from journeyman.training.methods.trainers.guard import drift_of, old_rows, take_old_rows
-from journeyman.training.methods.trainers.weights import begun, load_base, lora, parameters_of, probe_of, save
+from journeyman.training.methods.trainers.weights import (
+    asked_layers,
+    begun,
+    load_base,
+    lora,
+    parameters_of,
+    probe_of,
+    save,
+)
 
 PROBE_TOKENS = 96
 
-SHOWN = ("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
+SHOWN = ("beta", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "neftune_noise_alpha")
 """Defaults of TRL that a plan tells."""
 
 OURS: Mapping[str, Any] = {
@@ -94,6 +104,8 @@ class TRLMethod(ABC, Generic[S, R]):
     """TRL's arguments of the method, which the recipe's table `[trl]` goes to."""
     ours: ClassVar[Mapping[str, Any]] = {}
     """What the method says to `config` besides `OURS`."""
+    kept: ClassVar[Sequence[str]] = ()
+    """Metrics whose last value is told of an adapter, that of held-out rows too where there are any."""
 
     @abstractmethod
     def rows(
@@ -108,6 +120,10 @@ class TRLMethod(ABC, Generic[S, R]):
     def batched(self, learned: list[Row], recipe: R) -> list[Row]:
         """The rows that are learned from as steps count them: several may become one."""
         return learned
+
+    def rules(self, rows: Sequence[Row]) -> Sequence[Rule]:
+        """What follows from the rows' tokens, for this method alone."""
+        return ()
 
     @abstractmethod
     def trainer(self, rows: Rows, recipe: R, **given: Any) -> Trainer:
@@ -138,20 +154,31 @@ class TRLMethod(ABC, Generic[S, R]):
         old = take_old_rows(trainer, len(rows.held_out))
         trainer.add_callback(watch)
         model = trainer.model
-        assert isinstance(model, PeftModel)
+        assert isinstance(model, PreTrainedModel | PeftModel)
+        before = self.measure(model, rows.tokenizer)
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
-        save(model, partial / "adapter")
+        self.save(model, base_model, partial / "adapter")
         return Fitted(
             seconds=watch.seconds,
-            probe=probe_of(model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
+            probe=self.probe(model, base_model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
             steps=trainer.state.global_step,
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
+            metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
             old=old_rows(trainer, old, earlier, recipe.guard.worst),
-            drift=drift_of(model, rows.tokenizer),
+            drift=drift_of(model, rows.tokenizer) if isinstance(model, PeftModel) else None,
         )
+
+    def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        """What the method wants to know of the model before and after training, by name."""
+        return {}
+
+    def _last(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        last = {key: value for logged in history for key, value in logged.items()}
+        names = [name for key in self.kept for name in (key, f"eval_{key}")]
+        return {name: round(last[name], 6) for name in names if name in last}
 
     def plan(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Plan:
         """What `fit` would do."""
@@ -172,7 +199,8 @@ class TRLMethod(ABC, Generic[S, R]):
         ends: list[float] = []
         rows = self.read_rows(samples, recipe, base_model, earlier)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
-        trainer = self.prepare(rows._replace(held_out=[], measured=[]), short, base_model, folder, start)
+        few = rows.learned[:: max(1, len(rows.learned) // (2 * rows.plan.batch))]
+        trainer = self.prepare(rows._replace(learned=few, held_out=[], measured=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
         trainer.train()
@@ -180,7 +208,7 @@ class TRLMethod(ABC, Generic[S, R]):
 
     def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Rows:
         """The samples and those of `earlier` as rows of tokens, some of them held out, and what is planned."""
-        given = self._given(recipe)
+        given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
         fresh, aside = hold_out(samples, recipe)
@@ -199,7 +227,8 @@ class TRLMethod(ABC, Generic[S, R]):
             earlier=str(earlier),
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        plan = plan_training(recipe, given, facts, theirs)
+        own = [*recipe.rules(fresh), *self.rules(learned)]
+        plan = self._fitting(plan_training(recipe, given, facts, theirs, own))
         return Rows(learned, held_out, measured, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
@@ -207,17 +236,17 @@ class TRLMethod(ABC, Generic[S, R]):
         disable_progress_bar()  # type: ignore[no-untyped-call]
         disable_progress_bars()
         arguments = self.arguments(rows, recipe, checkpoints)
-        base = self.base(base_model, recipe, rows.longest)
+        model, adapter = self.model(base_model, recipe, rows.longest, start)
         try:
             trainer = self.trainer(
                 rows,
                 recipe,
-                model=base if start is None else begun(base, start, recipe),
+                model=model,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
                 eval_dataset=Dataset.from_list(aside) if (aside := [*rows.held_out, *rows.measured]) else None,
                 processing_class=rows.tokenizer,
-                peft_config=None if start is not None else lora(recipe, base_model),
+                peft_config=adapter,
             )
         except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
             raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
@@ -225,6 +254,24 @@ class TRLMethod(ABC, Generic[S, R]):
         if rows.held_out:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=recipe.eval.patience))
         return trainer
+
+    def model(
+        self, base_model: Path, recipe: R, longest: int, start: Path | None
+    ) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
+        """What is trained, and the fresh adapter that TRL is to put on it."""
+        base = self.base(base_model, recipe, longest)
+        asked_layers(base, recipe)
+        return (base, lora(recipe, base_model)) if start is None else (begun(base, start, recipe), None)
+
+    def save(self, model: PreTrainedModel | PeftModel, base_model: Path, folder: Path) -> None:
+        """Leaves in `folder` what a server loads."""
+        assert isinstance(model, PeftModel)
+        save(model, folder)
+
+    def probe(self, model: PreTrainedModel | PeftModel, base_model: Path, token_ids: list[int]) -> Probe:
+        """What a server of the saved weights must compute."""
+        assert isinstance(model, PeftModel)
+        return probe_of(model, token_ids)
 
     def base(self, folder: Path, recipe: R, longest: int) -> PreTrainedModel:
         """The base model, for rows of up to `longest` tokens."""
@@ -236,23 +283,33 @@ class TRLMethod(ABC, Generic[S, R]):
         machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
         stops = STOPS if rows.held_out else {}
         try:
-            return self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
+            made = self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
+        _check_optimiser(made)
+        return made
 
-    def _given(self, recipe: R) -> dict[str, Any]:
-        """The recipe's table `[trl]`, once each value is of the type that TRL says."""
-        hints = get_type_hints(self.config)
-        known = {field.name: hints[field.name] for field in fields(self.config) if field.init}
-        if unknown := recipe.trl.keys() - known:
-            name = self.config.__name__
-            raise ConfigError(f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {name} takes")
-        for key, value in recipe.trl.items():
-            try:
-                TypeAdapter(known[key]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
-        return recipe.trl
+    def _fitting(self, plan: Plan) -> Plan:
+        """The plan without what TRL's config of the method has no key for."""
+        keys = {f"trl.{field.name}" for field in fields(self.config)}
+        told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys]
+        return plan.model_copy(update={"choices": tuple(told)})
+
+
+def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """A recipe's table `[trl]`, once each value is of the type that TRL's `config` says; raises `ConfigError`."""
+    hints = get_type_hints(config)
+    known = {field.name: hints[field.name] for field in fields(config) if field.init}
+    if unknown := given.keys() - known:
+        raise ConfigError(
+            f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {config.__name__} takes"
+        )
+    for key, value in given.items():
+        try:
+            TypeAdapter(known[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
+    return dict(given)
 
 
 def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
@@ -307,6 +364,29 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+
+
+def _check_optimiser(arguments: TrainingArguments) -> None:
+    """Raises `ConfigError` for what the library would only see at the first step."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    kwargs: Any = arguments.lr_scheduler_kwargs
+    checks: Mapping[str, Callable[[], Any]] = {
+        "optim_args": lambda: Trainer.get_optimizer_cls_and_kwargs(arguments),
+        "lr_scheduler_kwargs": lambda: get_scheduler(arguments.lr_scheduler_type, optimiser, 0, 1, kwargs),
+    }
+    for key, check in checks.items():
+        try:
+            check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe: trl.{key} can't be used: {str(error).splitlines()[0]}") from None
+
+
+def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {
+        f"{name}_{when}": round(value, 6)
+        for when, values in (("before", before), ("after", after))
+        for name, value in values.items()
+    }
 
 
 def _check_lengths(lengths: Sequence[int], limit: int | None) -> None:

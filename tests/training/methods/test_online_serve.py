@@ -1,0 +1,94 @@
+"""GRPO end to end: a crew on a real server, whose weights are other ones after each step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.agents.agent import Agent, Crew, Limits
+from journeyman.runtime.adapters.adapter import load_adapter
+from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
+from journeyman.runtime.adapters.live import AdapterServer, swap_in
+from journeyman.runtime.serving.backend import open_backend
+from journeyman.runtime.serving.server import ServerState, attach
+from journeyman.runtime.workspace import Workspace
+from journeyman.traces.trace import Task
+from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.online import train_online
+from journeyman.training.methods.rounds import Round
+
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+
+CREW = Crew(
+    name="choosers",
+    orchestrator=None,
+    workers=(
+        Agent(
+            name="chooser",
+            instructions='Reply with JSON only, such as {"answer": "red"}.',
+            limits=Limits(turns=1, tokens=24),
+        ),
+    ),
+)
+TASKS = [
+    Task(id=f"t{number}", prompt=f"Choose one of them: {one} or {other}.", reference=one)
+    for number, (one, other) in enumerate([("red", "blue"), ("cat", "dog"), ("tea", "milk"), ("north", "south")])
+]
+
+
+@pytest.fixture
+def given(workspace: Workspace, vllm_server: ServerState) -> dict[str, Any]:
+    """What `train_online` is called with."""
+    attach(workspace, vllm_server.url)
+    settings = {
+        "trl.max_steps": 2,
+        "rollouts.tasks": 2,
+        "rollouts.group": 4,
+        "lora.r": 8,
+        "lora.alpha": 16,
+        "trl.learning_rate": 1e-3,
+    }
+    return {
+        "agent": "chooser",
+        "recipe": load_recipe("grpo", settings),
+        "base_model": Path(vllm_server.model),
+        "workspace": workspace,
+        "backend": open_backend(workspace),
+        "scorer": "journeyman.training.rewards:answer_in_text",
+        "source": "choices.jsonl",
+    }
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill(one: Round) -> None:
+    raise KilledError
+
+
+def test_a_crew_s_rollouts_become_an_adapter_that_the_server_proves(
+    workspace: Workspace, vllm_server: ServerState, given: dict[str, Any]
+) -> None:
+    told: list[Round] = []
+    with pytest.raises(KilledError):  # In the first round, after its checkpoint.
+        train_online(TASKS, CREW, on_round=kill, **given)
+    adapter = train_online(TASKS, CREW, on_round=told.append, **given)
+    assert [one.number for one in told] == [2]
+    assert told[0].version == 1 and told[0].step is not None
+    assert abs(told[0].step.ratio_mean - 1) < 0.1
+    assert adapter.policy == "chooser@1" and load_adapter(workspace.adapters / "chooser@1") == adapter
+    assert (adapter.method, adapter.steps, adapter.tasks_digest is not None) == ("grpo", 2, True)
+    traces = [trace for trace in workspace.store.traces() if trace.origin and trace.origin.purpose == "rollout"]
+    assert {turn.served_by for trace in traces for turn in trace.turns} == {"chooser@1.0", "chooser@1.1"}
+    assert len(traces) == 16
+    lineage = trace_lineage(workspace, "chooser@1")
+    assert isinstance(lineage, AdapterLineage) and lineage.spans == adapter.rows
+    server = open_backend(workspace).server
+    assert server is not None
+    with AdapterServer(server.url) as live:
+        assert not [name for name in live.served() if name.startswith("chooser@1.")]
+        swap = swap_in(workspace, server, "chooser@1")
+        live.unload("chooser@1")
+    assert swap.distance.adapter < swap.distance.base
+    assert train_online(TASKS, CREW, **given) == adapter

@@ -1,0 +1,91 @@
+"""Exploring: the driver of a method that learns from rollouts, an optimiser step at a time."""
+
+from journeyman.agents.crew_file import load_crew
+from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.traces.errors import ConfigError
+from journeyman.training.data.tasks.heldout import less_held_out
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.methods.checkpoints import Checkpoint
+from journeyman.training.methods.grpo import GRPORecipe, choose
+from journeyman.training.methods.method import method_of
+from journeyman.training.methods.online import train_online
+from journeyman.training.methods.plan import Choice
+from journeyman.training.methods.recipe import Step
+from journeyman.training.methods.rounds import Round
+
+
+class Explorer:
+    """GRPO's driver: see `from_tasks.Driver`."""
+
+    def __init__(self, job: TaskJob) -> None:
+        """Raises `ConfigError` where no task may be learned from, or the crew can't be read."""
+        assert isinstance(job.recipe, GRPORecipe)
+        self._job = job
+        self._recipe = job.recipe
+        self._crew = load_crew(job.crew)
+        if job.agent not in (names := [agent.name for agent in self._crew.agents]):
+            raise ConfigError(f"crew {self._crew.name!r} has no agent {job.agent!r}; it has: {', '.join(names)}")
+        self._tasks, self._left_out = less_held_out(job.workspace, job.tasks, job.source)
+        self._learned, self._aside = job.recipe.rollouts.parted(self._tasks)
+
+    def plan(self) -> TaskPlan:
+        """What `train` would do."""
+        with method_of(self._recipe):  # It needs torch, and keeps it quiet.
+            from journeyman.training.methods.trainers.weights import parameters_of
+
+        table, rounds = self._recipe.rollouts, self._recipe.steps(len(self._learned))
+        each = min(table.tasks, len(self._learned)) * table.group
+        looks = len(range(0, rounds, table.look)) * len(self._aside)
+        held_out = f", {len(self._aside)} tasks held out" if self._aside else ""
+        left_out = "".join(f", {count} left out ({reason})" for reason, count in self._left_out.items())
+        return TaskPlan(
+            summary=f"{rounds} rounds of {each} runs on {len(self._learned)} tasks{held_out}{left_out}",
+            runs=rounds * each + looks,
+            choices=(*self._choices(), *choose(self._recipe, parameters_of(self._job.base_model))),
+        )
+
+    def train(self, watcher: Watcher) -> Adapter:
+        """Makes the rounds that were not made before. Raises what `train_online` raises."""
+        from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
+
+        job, rounds = self._job, self._recipe.steps(len(self._learned))
+
+        def began(checkpoint: Checkpoint | None) -> None:
+            goes_on = "" if checkpoint is None else f", and goes on from step {checkpoint.step}"
+            watcher.say(f"training starts from {job.start}{goes_on}")
+
+        def ended(one: Round) -> None:
+            watcher.say(one.told)
+            if one.step is not None:
+                watcher.on_step(Step(one.number, rounds, one.step.loss, one.logged))
+
+        return train_online(
+            self._tasks,
+            self._crew,
+            agent=job.agent,
+            recipe=self._recipe,
+            base_model=job.base_model,
+            workspace=job.workspace,
+            backend=open_backend(job.workspace),
+            scorer=job.scorer,
+            source=job.source,
+            parent=job.parent,
+            start=job.start,
+            mlflow_uri=job.mlflow_uri,
+            on_start=began,
+            on_round=ended,
+            on_run=watcher.on_run,
+        )
+
+    def _choices(self) -> list[Choice]:
+        """Of the tables of our own."""
+        return [
+            Choice(
+                key=f"{name}.{key}",
+                value=value,
+                source="recipe" if key in table.model_fields_set else "rule",
+                why="the recipe says so" if key in table.model_fields_set else "the default",
+            )
+            for name, table in (("rollouts", self._recipe.rollouts), ("rewards", self._recipe.rewards))
+            for key, value in table.model_dump(mode="json").items()
+        ]

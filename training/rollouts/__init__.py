@@ -1,0 +1,1 @@
+"""Rollouts: a crew at work in training, and what an agent learns from its turns there."""
