@@ -1,6 +1,6 @@
 """The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,12 +131,30 @@ def train(
     if (notice := settings.notice(base_model, workspace)) is not None:
         notes.print(notice, markup=False)
     if explain:
-        plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        plan = plan_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
         return
     if dry_run:
         notes.print("two steps are tried", markup=False)
-        trial = try_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        trial = try_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         energy = _watt_hours(trial, workspace)
         report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
         emit(report, as_json, lambda: _show_trial(trial, energy))
@@ -264,4 +282,26 @@ def _show(adapter: Adapter, workspace: Workspace) -> None:
     if adapter.metrics:
         told = ", ".join(f"{name} {value:.3f}" for name, value in adapter.metrics.items())
         out.print(f"at its end: {told}", markup=False, soft_wrap=True)
+    for line in _guarded(adapter):
+        out.print(line, markup=False, soft_wrap=True)
+    if adapter.old is not None and adapter.old.lost:
+        notes.print(
+            f"the loss of old rows rose by more than guard.worst = {adapter.old.worst:g}: evaluate {adapter.policy} on "
+            "earlier tasks, or train with a larger guard.replay",
+            markup=False,
+        )
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)
+
+
+def _guarded(adapter: Adapter) -> Iterator[str]:
+    """What was done against forgetting, and what came of it."""
+    if adapter.replayed:
+        rows = sum(len(part.numbers) for part in adapter.replayed)
+        yield f"{rows} rows replayed of {', '.join(part.dataset_digest[:12] for part in adapter.replayed)}"
+    if old := adapter.old:
+        yield f"loss of {old.rows} old rows: {old.before:.3f} under {old.against}, {old.after:.3f} now"
+    if drift := adapter.drift:
+        yield (
+            f"on neutral prompts: KL to the base model {drift.kl:.3f} nats a token, "
+            f"{drift.agreement:.0%} of its tokens the same"
+        )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
     Adapter,
+    Replayed,
     adapter_folders,
     digest_files,
     find_adapter,
@@ -27,11 +28,12 @@ from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
-from journeyman.training.data.samples import Sample, digest_samples
+from journeyman.training.data.samples import Sample, digest_samples, prompt_forms
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, partial_of, reserve
 from journeyman.training.methods.cpt import CPTRecipe
 from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.dpo import DPORecipe
+from journeyman.training.methods.earlier import Earlier, earlier_rows
 from journeyman.training.methods.full import FullRecipe
 from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.kto import KTORecipe
@@ -96,6 +98,8 @@ class Job(Record):
     """Of the rows; None where they come of rollouts while it learns."""
     tasks_digest: str | None = None
     """Of the tasks that are rolled out, with crew and scorer; None where there is a dataset."""
+    replayed: tuple[Replayed, ...] = ()
+    """Rows of earlier datasets that are learned from besides."""
     recipe_digest: str
     method: str = "sft"
 
@@ -146,6 +150,7 @@ def train_adapter(
     start = weights_of(workspace.adapters, start or start_of(recipe, parent))
     recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     job = Job(
         agent=agent,
         parent=parent,
@@ -153,11 +158,12 @@ def train_adapter(
         start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
         dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        replayed=earlier.used,
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
     if follows():
-        return _followed(samples, recipe, base_model, workspace, began)
+        return _followed(samples, recipe, base_model, workspace, began, earlier)
 
     def learn(work: Work) -> Adapter:
         if dataset is not None:
@@ -170,9 +176,17 @@ def train_adapter(
 
         with method_of(recipe) as method, one_line(work.policy, steps):
             fitted = method.fit(
-                samples, recipe, base_model, work.partial, work.checkpoint, steps, start=began, on_plan=planned
+                samples,
+                recipe,
+                base_model,
+                work.partial,
+                work.checkpoint,
+                steps,
+                start=began,
+                earlier=earlier,
+                on_plan=planned,
             )
-            form = next(iter(_prompt_forms(samples)), None)
+            form = next(iter(prompt_forms(samples)), None)
             return written(fitted, recipe, work, job, rows=len(samples), prompt_form=form)
 
     how: dict[str, Any] = {"wait": wait, "discard": discard, "say": say, "dataset": dataset}
@@ -180,7 +194,12 @@ def train_adapter(
 
 
 def _followed(
-    samples: Sequence[Sample], recipe: Recipe, base_model: Path, workspace: Workspace, began: Path | None
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    began: Path | None,
+    earlier: Earlier,
 ) -> Adapter:
     """The adapter, once another process has led this one through its training."""
     policy, checkpoint = share() or ("", None)
@@ -188,7 +207,15 @@ def _followed(
         with method_of(recipe) as method, one_line(policy, _Steps(checkpoint)):
             partial = partial_of(workspace.adapters, policy)
             method.fit(
-                samples, recipe, base_model, partial, checkpoint, lambda step: None, start=began, on_plan=lambda p: None
+                samples,
+                recipe,
+                base_model,
+                partial,
+                checkpoint,
+                lambda step: None,
+                start=began,
+                earlier=earlier,
+                on_plan=lambda plan: None,
             )
         share()
     return load_adapter(workspace.adapters / policy)
@@ -223,7 +250,8 @@ def carry_out(
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
         share((policy, checkpoint))
-        told, by = job.model_dump(exclude_none=True), recipe.model_dump(mode="json")  # MLflow's tags have texts.
+        told = job.model_dump(exclude_none=True, exclude={"replayed"})  # MLflow's tags have texts.
+        by = recipe.model_dump(mode="json")
         with (
             track(mlflow_uri, partial, policy=policy, job=told, recipe=by) as run,
             journalled(workspace, policy, told, by, checkpoint.step if checkpoint else 0) as journal,
@@ -250,14 +278,17 @@ def plan_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
     recipe = recipe.bound(agent, start, base_model, workspace)
     start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with method_of(recipe) as method:
-        return method.plan(samples, recipe, base_model)
+        return method.plan(samples, recipe, base_model, earlier)
 
 
 def try_job(
@@ -267,18 +298,21 @@ def try_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
     recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with (
         tempfile.TemporaryDirectory() as folder,
         method_of(recipe) as method,
         one_line(f"the trial of {agent}", _Steps()),
     ):
-        return method.attempt(samples, recipe, base_model, Path(folder), began)
+        return method.attempt(samples, recipe, base_model, Path(folder), began, earlier)
 
 
 class Progress(Protocol):
@@ -337,10 +371,28 @@ def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Worksp
     return folder
 
 
+def _earlier(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    dataset: KnownDataset | None,
+    policies: Sequence[str],
+) -> Earlier:
+    return earlier_rows(
+        samples,
+        recipe=recipe,
+        workspace=workspace,
+        base_digest=model_digest(base_model),
+        dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        policies=policies,
+    )
+
+
 def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
     if not samples:
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
-    if len(_prompt_forms(samples)) > 1:
+    if len(prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
     taken = (recipe.learns_from, *recipe.also_from)
     if wrong := next((sample for sample in samples if not isinstance(sample, taken)), None):
@@ -353,11 +405,6 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise TrainingError(f"the samples are of {other}, not of {agent}: an adapter learns from its own agent")
     if recipe.rank > (limit := workspace.config.server.max_lora_rank):
         raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
-
-
-def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
-    forms = (getattr(sample, "prompt_form", None) for sample in samples)  # A document is in no prompt.
-    return {form for form in forms if form is not None}
 
 
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
@@ -397,6 +444,8 @@ def written(
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        old=fitted.old,
+        drift=fitted.drift,
         metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),

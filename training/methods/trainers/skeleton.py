@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
@@ -36,10 +36,12 @@ from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, mark_whole
+from journeyman.training.methods.earlier import NOTHING, Earlier
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
 from journeyman.training.methods.trainers.batches import Batches, worst_row
+from journeyman.training.methods.trainers.guard import drift_of, old_rows, take_old_rows
 from journeyman.training.methods.trainers.weights import (
     asked_layers,
     begun,
@@ -94,6 +96,8 @@ class Rows(NamedTuple):
 
     learned: list[Row]
     held_out: list[Row]
+    measured: list[Row]
+    """Of earlier datasets: their loss is measured before and after."""
     longest: int
     """Tokens of the longest row."""
     plan: Plan
@@ -120,6 +124,10 @@ class TRLMethod(ABC, Generic[S, R]):
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
 
+    def batched(self, learned: list[Row], recipe: R) -> list[Row]:
+        """The rows that are learned from as steps count them: several may become one."""
+        return learned
+
     def rules(self, rows: Sequence[Row]) -> Sequence[Rule]:
         """What follows from the rows' tokens, for this method alone."""
         return ()
@@ -139,6 +147,7 @@ class TRLMethod(ABC, Generic[S, R]):
         on_step: OnStep,
         *,
         start: Path | None = None,
+        earlier: Earlier = NOTHING,
         on_plan: Callable[[Plan], None] = lambda plan: None,
     ) -> Fitted:
         """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
@@ -147,11 +156,11 @@ class TRLMethod(ABC, Generic[S, R]):
         it goes on in smaller pieces, and tells the new plan. `on_step` may raise `KeyboardInterrupt`: a checkpoint is
         saved before it travels on.
         """
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         while True:
             on_plan(rows.plan)
             try:
-                return self._fit(samples, rows, recipe, base_model, partial, checkpoint, on_step, start)
+                return self._fit(samples, rows, recipe, base_model, partial, checkpoint, on_step, start, earlier)
             except (RuntimeError, MemoryError) as error:
                 smaller = rows.plan.in_smaller_pieces() if processes() == 1 and _is_out_of_memory(error) else None
                 if smaller is None:
@@ -170,12 +179,15 @@ class TRLMethod(ABC, Generic[S, R]):
         checkpoint: Checkpoint | None,
         on_step: OnStep,
         start: Path | None,
+        earlier: Earlier,
     ) -> Fitted:
         trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
+        old = take_old_rows(trainer, len(rows.held_out))
         batches = Batches(trainer.train_dataset, [len(self.tokens(row)) for row in rows.learned])
         if len(batches) == len(rows.learned):
             trainer.train_dataset = batches
-        names = [_name(sample) for sample in hold_out(samples, recipe)[0]]
+        shown: list[Sample] = [*hold_out(samples, recipe)[0], *earlier.replayed]
+        names = [_name(sample) for sample in shown] if len(shown) == len(rows.learned) else []  # A pack has no name.
         watch = Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds, trainer, batches, names)
         trainer.add_callback(watch)
         model = trainer.model
@@ -193,6 +205,8 @@ class TRLMethod(ABC, Generic[S, R]):
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
             metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
+            old=old_rows(trainer, old, earlier, recipe.guard.worst),
+            drift=drift_of(model, rows.tokenizer) if isinstance(model, PeftModel) else None,
         )
 
     def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
@@ -204,40 +218,56 @@ class TRLMethod(ABC, Generic[S, R]):
         names = [name for key in self.kept for name in (key, f"eval_{key}")]
         return {name: round(last[name], 6) for name in names if name in last}
 
-    def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
+    def plan(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Plan:
         """What `fit` would do."""
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         self.arguments(rows, recipe, Path(CHECKPOINTS))
         return rows.plan
 
-    def attempt(self, samples: Sequence[S], recipe: R, base_model: Path, folder: Path, start: Path | None) -> Trial:
+    def attempt(
+        self,
+        samples: Sequence[S],
+        recipe: R,
+        base_model: Path,
+        folder: Path,
+        start: Path | None,
+        earlier: Earlier = NOTHING,
+    ) -> Trial:
         """The plan, and what a step of it takes: two steps are made, and the second one counts. Nothing is kept."""
         ends: list[float] = []
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
         few = rows.learned[:: max(1, len(rows.learned) // (2 * rows.plan.batch))]
-        trainer = self.prepare(rows._replace(learned=few, held_out=[]), short, base_model, folder, start)
+        trainer = self.prepare(rows._replace(learned=few, held_out=[], measured=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0, trainer))
         trainer.train()
         return Trial(plan=rows.plan, step_seconds=ends[-1] - ends[-2], peak_mb=_peak_mb())
 
-    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
-        """The samples as rows of tokens, some of them held out, and what is planned with them."""
+    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Rows:
+        """The samples and those of `earlier` as rows of tokens, some of them held out, and what is planned."""
         given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
-        sides = hold_out(samples, recipe)
-        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in sides)
-        lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
+        fresh, aside = hold_out(samples, recipe)
+        sides = ([*fresh, *earlier.replayed], aside, earlier.measured)
+        learned, held_out, measured = (self.rows(cast("list[S]", side), recipe, tokenizer, stops) for side in sides)
+        lengths = [len(self.tokens(row)) for row in [*learned, *held_out, *measured]]
         _check_lengths(lengths, given.get("max_length"))
+        learned = self.batched(learned, recipe)
         facts = Facts(
-            rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
+            rows=len(learned),
+            held_out=len(held_out),
+            longest=max(*lengths, *(len(self.tokens(row)) for row in learned)),
+            parameters=parameters_of(base_model),
+            replayed=len(earlier.replayed),
+            measured=len(measured),
+            earlier=str(earlier),
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        own = [*recipe.rules(sides[0]), *self.rules(learned)]
+        own = [*recipe.rules(fresh), *self.rules(learned)]
         plan = self._fitting(plan_training(recipe, given, facts, theirs, own))
-        return Rows(learned, held_out, facts.longest, plan, tokenizer)
+        return Rows(learned, held_out, measured, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
         """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
@@ -252,7 +282,7 @@ class TRLMethod(ABC, Generic[S, R]):
                 model=model,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
-                eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+                eval_dataset=Dataset.from_list(aside) if (aside := [*rows.held_out, *rows.measured]) else None,
                 processing_class=rows.tokenizer,
                 peft_config=adapter,
             )
