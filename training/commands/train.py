@@ -116,6 +116,8 @@ def train(
             parent=parent,
             start=weights_of(workspace.adapters, start or start_of(settings, parent)),
             mlflow_uri=mlflow or workspace.mlflow_uri,
+            wait=wait,
+            discard=discard,
         )
         train_on_tasks(job, plan_only=explain or dry_run, as_json=as_json)
         return
@@ -259,4 +261,7 @@ def _show(adapter: Adapter, workspace: Workspace) -> None:
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
+    if adapter.metrics:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in adapter.metrics.items())
+        out.print(f"at its end: {told}", markup=False, soft_wrap=True)
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)

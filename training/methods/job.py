@@ -28,7 +28,7 @@ from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples
-from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, partial_of, reserve
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.cpt import CPTRecipe
 from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.dpo import DPORecipe
@@ -40,6 +40,7 @@ from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.methods.qlora import QLoRARecipe
 from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
+from journeyman.training.methods.reserved import partial_of, reserve
 from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
@@ -47,7 +48,7 @@ from journeyman.training.tracking import TrackedRun, track
 from journeyman.training.trainings.journal import TrainingJournal, journalled
 from journeyman.training.trainings.launched import follows, share
 from journeyman.training.trainings.stopping import Say, Stop, stoppable
-from journeyman.training.trainings.trainings import LOCK
+from journeyman.training.trainings.trainings import training_lock
 
 METHODS: Mapping[str, type[Recipe]] = {
     "prompt": PromptRecipe,
@@ -213,7 +214,7 @@ def carry_out(
 
     One process at a time does it. Raises `TrainingError` for a number that is taken, and what `learn` raises.
     """
-    with workspace.lock(LOCK, on_wait=(lambda holder: say(f"{holder}: waiting for it")) if wait else None):
+    with training_lock(workspace, wait=wait, say=say):
         if trained := _already_trained(workspace.adapters, job):
             shutil.rmtree(partial_of(workspace.adapters, trained.policy), ignore_errors=True)
             share((trained.policy, None))

@@ -1,6 +1,7 @@
 """Trainings as their journals tell them: what ran, how it came out, and what it cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -10,9 +11,17 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.files import RowFile, is_closed, is_torn
 from journeyman.training.trainings.events import EVENT, Began, Ended, Event, Planned, Spent, Stepped
+from journeyman.training.trainings.stopping import Say
 
 LOCK = "train"
 """The workspace's lock that a training holds."""
+
+
+@contextmanager
+def training_lock(workspace: Workspace, *, wait: bool, say: Say) -> Iterator[None]:
+    """Held while a training runs in the workspace; another holder raises `ConfigError`, or is waited for, and told."""
+    with workspace.lock(LOCK, on_wait=(lambda holder: say(f"{holder}: waiting for it")) if wait else None):
+        yield
 
 
 class Attempt(Record):
