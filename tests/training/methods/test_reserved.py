@@ -28,8 +28,8 @@ def test_each_unfinished_job_keeps_its_number_and_its_checkpoints(tmp_path: Path
     assert begin(tmp_path, "one", said) == "worker@1" and said == []
     assert begin(tmp_path, "two", said) == "worker@2"
     assert said == [
-        "worker@1 is unfinished at step 7, from other rows or another recipe: its checkpoints stay; "
-        "the command that began it goes on with them, --discard removes them"
+        "worker@1 is unfinished at step 7, from other rows or another recipe: what it has made stays; "
+        "the command that began it goes on with it, --discard removes it"
     ]
     assert begin(tmp_path, "one", said) == "worker@1"
     with pytest.raises(TrainingError, match="worker@2 is unfinished, from other rows or another recipe: take another"):
