@@ -1,4 +1,4 @@
-"""The newest whole checkpoint counts, torn ones go; an unfinished training holds its number until it is discarded."""
+"""Checkpoints: the newest whole one counts, torn ones go; an unfinished training holds its number and its work."""
 
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def test_each_unfinished_job_keeps_its_number_and_its_checkpoints(tmp_path: Path
     assert begin(tmp_path, "one", said) == "worker@1" and said == []
     assert begin(tmp_path, "two", said) == "worker@2"
     assert said == [
-        "worker@1 is unfinished at step 7, from other rows or another recipe: its checkpoints stay; "
-        "the command that began it goes on with them, --discard removes them"
+        "worker@1 is unfinished at step 7, from other rows or another recipe: what it has made stays; "
+        "the command that began it goes on with it, --discard removes it"
     ]
     assert begin(tmp_path, "one", said) == "worker@1"
     with pytest.raises(TrainingError, match="worker@2 is unfinished, from other rows or another recipe: take another"):
@@ -58,8 +58,16 @@ def test_discarded_ones_are_gone_and_their_numbers_are_free(tmp_path: Path) -> N
     assert (partial_of(tmp_path, "worker@1") / "job.json").read_text() == job("two")
 
 
-def test_one_without_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
+def test_one_without_any_work_loses_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     reserve(tmp_path, "worker", job("one"), None, discard=False, say=said.append)
     assert reserve(tmp_path, "worker", job("two"), None, discard=False, say=said.append) == "worker@1"
     assert said == []
+
+
+def test_work_of_other_methods_counts_too(tmp_path: Path) -> None:
+    said: list[str] = []
+    reserve(tmp_path, "worker", job("one"), None, discard=False, say=said.append)
+    (partial_of(tmp_path, "worker@1") / "instructions.jsonl").write_text("{}\n")
+    assert reserve(tmp_path, "worker", job("two"), None, discard=False, say=said.append) == "worker@2"
+    assert said[0].startswith("worker@1 is unfinished, from other rows or another recipe: what it has made stays")
