@@ -90,5 +90,5 @@ def test_a_crew_s_rollouts_become_an_adapter_that_the_server_proves(
         assert not [name for name in live.served() if name.startswith("chooser@1.")]
         swap = swap_in(workspace, server, "chooser@1")
         live.unload("chooser@1")
-    assert swap.distance.adapter < swap.distance.base
+    assert swap is not None and swap.distance.adapter < swap.distance.base
     assert train_online(TASKS, CREW, **given) == adapter
