@@ -1,4 +1,4 @@
-"""BFCL's function calls for `rewards.py`: what is demonstrated, what is rewarded only, and what is held out."""
+"""BFCL's function calls for `rewards.py` and `ladder.py`: what is shown, what is rewarded only, what is held out."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -131,19 +131,23 @@ class Calls:
         self.rewarded = (rewarded if size.merged is None else shown)[: size.rewarded]
         self.held_out = (held_out if size.merged is None else shown)[: size.held_out]
 
+    def demonstrated(self) -> Collection[str]:
+        """The traces of the right calls that the shown tasks have, as runs of the crew."""
+        demonstrations = {task.id: read_demonstration(task, self.crew) for task in self.shown}
+        teachers = Teachers(
+            crew=self.crew,
+            policies=PolicyTable(agents={AGENT: TEACHER}),
+            tasks=tuple(self.shown),
+            models={TEACHER: Demonstrated(self.crew, demonstrations)},
+        )
+        config = TeachConfig(scorer=bfcl.SCORER)
+        teaching = Teaching(self.workspace, teachers, config, source=FAMILY, conditions=[self.size.tokens])
+        return teaching.teach().accepted.values()
+
     def first_policy(self) -> str:
         """SFT on the demonstrated part, put into service: what all methods start from."""
         with self.clock.stage(f"SFT on {len(self.shown)} demonstrations", 3) as tell:
-            demonstrations = {task.id: read_demonstration(task, self.crew) for task in self.shown}
-            teachers = Teachers(
-                crew=self.crew,
-                policies=PolicyTable(agents={AGENT: TEACHER}),
-                tasks=tuple(self.shown),
-                models={TEACHER: Demonstrated(self.crew, demonstrations)},
-            )
-            config = TeachConfig(scorer=bfcl.SCORER)
-            taught = Teaching(self.workspace, teachers, config, source=FAMILY, conditions=[self.size.tokens]).teach()
-            dataset = self.mined("sft", MineConfig(), taught.accepted.values())
+            dataset = self.mined("sft", MineConfig(), self.demonstrated())
             adapter = self.train(dataset, "sft", self.size.sft, start=BASE, tell=tell)
             if Journal(self.workspace.journal).in_service(AGENT) != adapter.policy:
                 live.promote(self.workspace, adapter.policy, reason="a benchmark's first policy", server=None)

@@ -61,6 +61,8 @@ WORK = [
         ["gate", "clerk@2", *TASKS],
         ["mcp", *CREW, "--http", "BUSY"],
     ),
+    *(["trainings", name, "clerk@1"] for name in ("show", "compare")),
+    *(["trainings", "list"], ["trainings", "plot", "clerk@1", "--out", "out.png"]),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [

@@ -75,6 +75,9 @@ class Explorer:
             on_start=began,
             on_round=ended,
             on_run=watcher.on_run,
+            wait=job.wait,
+            discard=job.discard,
+            say=watcher.say,
         )
 
     def _choices(self) -> list[Choice]:

@@ -32,8 +32,8 @@ class AlarmsTable(Config):
     """Nats per token."""
     ratio: Action = "stop"
     """When trainer and server disagree about the policy: the server serves other weights, or samples otherwise."""
-    ratio_off: float = Field(default=0.1, gt=0)
-    """Distance of the mean importance ratio from 1."""
+    ratio_off: float = Field(default=0.25, gt=0)
+    """Distance of the mean importance ratio from 1. Under a schema it is below 1 until the agent knows its form."""
     hacking: Action = "stop"
     """When the reward rises while held-out tasks get worse: the policy learns to please the reward, not to solve."""
     held_out_fall: float = Field(default=0.1, ge=0)

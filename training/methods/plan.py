@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.base import Record
+from journeyman.traces.errors import ConfigError
 from journeyman.training.data.samples import Sample
 from journeyman.training.methods.recipe import Pace, Recipe, Rule
 
@@ -23,6 +24,9 @@ BATCH_TOKENS = 4096
 """Tokens of a batch that is computed in one piece; memory grows with them."""
 STEPS = 100
 """Steps that a small dataset is repeated for."""
+PIECE, PIECES = "trl.per_device_train_batch_size", "trl.gradient_accumulation_steps"
+"""Rows that are computed in one piece, and such pieces of a step."""
+LOOKED_AT = "trl.per_device_eval_batch_size"
 EVERY = 50
 """Most steps between two evaluations, and two checkpoints: so many are lost to a kill."""
 
@@ -65,6 +69,8 @@ class Plan(Record):
     steps: int
     """Steps at most; training may stop earlier where rows are held out."""
     choices: tuple[Choice, ...]
+    ran_out: int | None = None
+    """Rows that were computed in one piece when memory ran out."""
 
     @property
     def epochs(self) -> float:
@@ -76,9 +82,46 @@ class Plan(Record):
         told = [choice for choice in self.choices if choice.key.startswith("trl.") and choice.source != "TRL"]
         return {choice.key.removeprefix("trl."): choice.value for choice in told}
 
+    def pieces(self, processes: int) -> dict[str, int]:
+        """How each of so many processes computes its share of a step; raises `ConfigError` where it has none."""
+        piece, pieces = self._number(PIECE), self._number(PIECES)
+        if pieces % processes == 0:
+            pieces //= processes
+        elif piece % processes == 0:
+            piece //= processes
+        else:
+            raise ConfigError(
+                f"a step of {self.batch} rows can't be divided among {processes} processes: "
+                f"set {PIECE} to a multiple of {processes}"
+            )
+        return {PIECE.removeprefix("trl."): piece, PIECES.removeprefix("trl."): pieces}
+
+    def in_smaller_pieces(self) -> "Plan | None":
+        """The same steps, each computed in smaller pieces; None where a piece is one row already."""
+        piece = self._number(PIECE)
+        parts = next((parts for parts in range(2, piece + 1) if piece % parts == 0), None)
+        if parts is None:
+            return None
+        smaller = {PIECE: piece // parts, PIECES: self._number(PIECES) * parts, LOOKED_AT: piece // parts}
+        why = f"memory ran out with {piece} rows in one piece"
+        choices = tuple(
+            choice.model_copy(update={"value": smaller[choice.key], "source": "rule", "why": why})
+            if choice.key in smaller
+            else choice
+            for choice in self.choices
+        )
+        return self.model_copy(update={"choices": choices, "ran_out": piece})
+
+    def _number(self, key: str) -> int:
+        return next(int(str(choice.value)) for choice in self.choices if choice.key == key)
+
     def __str__(self) -> str:
         rows, steps = _counted(self.rows, "row"), _counted(self.steps, "step")
-        return f"{self.epochs:.1f} epochs of {rows}, {steps}{self._aside()}"
+        ran_out = "" if self.ran_out is None else f", in pieces of {_counted(self._number(PIECE), 'row')} {self._why()}"
+        return f"{self.epochs:.1f} epochs of {rows}, {steps}{self._aside()}{ran_out}"
+
+    def _why(self) -> str:
+        return f"because memory ran out with {self.ran_out}"
 
     def _aside(self) -> str:
         if self.held_out:

@@ -61,7 +61,7 @@ def test_a_series_within_its_limits_rings_nothing(series: list[dict[str, Any]]) 
 PLANTED: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Any]]]] = {
     "entropy": lambda: ({}, {"entropy": 0.1}),
     "kl": lambda: ({}, {"kl": 0.9}),
-    "ratio": lambda: ({}, {"ratio_mean": 0.8}),
+    "ratio": lambda: ({}, {"ratio_mean": 0.6}),
     "hacking": lambda: ({"held_out": 0.6}, {"held_out": 0.2, "reward_mean": 0.9}),
 }
 

@@ -17,7 +17,7 @@ from journeyman.training.rollouts.rows import TurnRow
 if TYPE_CHECKING:
     from journeyman.training.methods.trainers.crew_worker import CrewWorker
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
 
 def row(group: str, **changes: Any) -> TurnRow:

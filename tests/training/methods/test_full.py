@@ -147,6 +147,7 @@ def test_a_merged_export_computes_what_the_adapter_does(workspace: Workspace, ba
 
 @pytest.mark.train
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:The PEFT config")
 def test_an_adapter_grows_in_rank_and_computes_the_same(workspace: Workspace, base_model: Path) -> None:
     from journeyman.training.methods.trainers.weights import begun
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from journeyman.training.methods.trainers.grpo import Learner
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
 
 def row(number: int, **changes: Any) -> TurnRow:
@@ -189,3 +189,61 @@ def test_a_value_that_trl_refuses_is_told_in_one_line(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         learner(tmp_path, tiny_base, recipe(trl=trl)).step(ROWS)
+
+
+def sampled(base: Path) -> list[TurnRow]:
+    """Replies of the embedded model, whose reward is to end within eight tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from journeyman.training.methods.rows import read_tokenizer
+
+    torch.manual_seed(0)
+    words, model = read_tokenizer(base), AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    ask = [{"role": "user", "content": "Name one colour. Reply with one word."}]
+    prompt: list[int] = words.apply_chat_template(ask, add_generation_prompt=True, return_dict=False)
+    drawn = model.generate(
+        torch.tensor([prompt] * 12),
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=8,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    logprobs = model.compute_transition_scores(drawn.sequences, drawn.scores, normalize_logits=True).tolist()
+    rows = []
+    for number, (ids, told) in enumerate(zip(drawn.sequences[:, len(prompt) :].tolist(), logprobs, strict=True)):
+        ended = words.eos_token_id in ids
+        length = ids.index(words.eos_token_id) + 1 if ended else len(ids)
+        rows.append(
+            row(
+                number,
+                prompt_ids=tuple(prompt),
+                completion_ids=tuple(ids[:length]),
+                old_logprobs=tuple(told[:length]),
+                reward=float(ended),
+            )
+        )
+    mean = sum(one.reward for one in rows) / len(rows)
+    return [one.model_copy(update={"advantage": one.reward - mean}) for one in rows]
+
+
+def test_after_three_steps_the_model_says_sooner_what_was_rewarded(embedded_model: Path, tmp_path: Path) -> None:
+    rows = sampled(embedded_model)
+    rewarded = [one for one in rows if one.reward]
+    assert 0 < len(rewarded) < len(rows)
+    from journeyman.training.methods.trainers.grpo import Learner
+
+    one = Learner(
+        GRPORecipe.model_validate({"trl": {"learning_rate": 5e-4}}), embedded_model, None, tmp_path, None, steps=3
+    )
+
+    def logprob() -> float:
+        return sum(float(one._trainer.logprobs(batch).sum()) for batch in one._trainer.batches(rewarded, None))
+
+    before = logprob()
+    told = [one.step(rows) for _ in range(3)]
+    assert logprob() > before + 1.0
+    assert told[0].kl == pytest.approx(0.0, abs=1e-4) and told[-1].kl is not None and told[-1].kl > 0
+    assert told[0].ratio_mean == pytest.approx(1.0, abs=0.1), "the model agrees with itself"
+    assert all(step.entropy > 0 and step.reward_mean == told[0].reward_mean for step in told)

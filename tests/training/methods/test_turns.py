@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from journeyman.training.methods.trainers.turns import TurnTrainer
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
 WORDS, END = 64, 2
 RANDOM = Random(1)

@@ -54,13 +54,17 @@ class CompletionTrainer(SFTTrainer):
         with self.accelerator.autocast():
             whole: Any = self.accelerator.unwrap_model(model)
             base: Any = whole.get_base_model() if isinstance(whole, PeftModel) else whole
-            states = base.base_model(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            ).last_hidden_state
+            shown = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
+            if self.accelerator.num_processes == 1:
+                states = base.base_model(**shown).last_hidden_state
+            else:  # Gradients of several processes meet only where the wrapped model was called.
+                states = model(**shown, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
             logits = base.get_output_embeddings()(states[:, :-1][learned])
         losses = cross_entropy(logits.float(), labels[learned], reduction="none")
         weights = inputs["weight"].unsqueeze(1).expand_as(labels)[learned]
         loss = (losses * weights).sum() / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # Those of all are counted, and gradients are averaged.
         return (loss, {"loss": loss}) if return_outputs else loss
 
 

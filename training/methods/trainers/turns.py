@@ -26,8 +26,8 @@ CHUNK = 32768
 SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Keys of models whose logits aren't the output layer's alone."""
 FORCED = -1e-6
-"""Logprobs from here on are of tokens that the server had no choice at: a schema forbade all others, or the weights were
-certain. What is sampled so has no gradient, and its ratio would tell of the schema alone."""
+"""Logprobs from here on are of tokens at which the server had no choice: a schema forbade all others, or the weights
+were certain. What is sampled so has no gradient, and its ratio would tell of the schema alone."""
 CUT = 2.0
 """Ratios count as at most that in their mean, or one token would decide it."""
 
@@ -95,7 +95,7 @@ class TurnTrainer(GRPOTrainer):
             loss += float(self.training_step(self.model_wrapped, batch, None))
         limit = self.args.max_grad_norm or inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        rate = self._get_learning_rate()
+        rate = self.optimizer.param_groups[0]["lr"]
         if norm < inf and loss == loss:
             self.optimizer.step()
             self.lr_scheduler.step()
