@@ -33,9 +33,10 @@ from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.rejection import Served
 from journeyman.training.improve.teach import TeachConfig, Teaching
 from journeyman.training.improve.teachers import Teachers
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
 from journeyman.training.methods.recipe import Recipe
-from journeyman.training.methods.rft import RoundsTable
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.rft import RoundsTable
 from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group
 
 AGENT = bfcl.CALLER

@@ -15,8 +15,8 @@ from typing import Any
 from journeyman.runtime.serving.embedded import pull_model
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import DocumentSample, KTOSample, PreferenceSample, Sample, SFTSample, Side
-from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.method import method_of
+from journeyman.training.methods.recipes.known import load_recipe
 
 RIVERS = ("Sava", "Drava", "Mura", "Kupa", "Una", "Neretva", "Cetina", "Krka", "Zrmanja", "Mirna", "Bosut", "Orljava")
 ROWS = 24

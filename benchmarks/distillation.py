@@ -49,7 +49,8 @@ from journeyman.training.evaluation.bench import Bench, with_policies
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.teach import TeachConfig, Teaching
 from journeyman.training.improve.teachers import Teachers
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 
 RESAMPLES = 10_000
 

@@ -26,7 +26,8 @@ from journeyman.traces.messages import Message
 from journeyman.traces.reports.success import wilson
 from journeyman.training.data.datasets.shelf import open_dataset, shelve
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 
 SEED = 0
 AGENT = "clerk"

@@ -28,8 +28,8 @@ from journeyman.training.demo import bfcl
 from journeyman.training.demo.demo import OnDemand
 from journeyman.training.evaluation.evaluate import mean_interval
 from journeyman.training.improve.prompting import Prompting
-from journeyman.training.methods.job import METHODS, load_recipe
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.recipes.known import METHODS, load_recipe
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 
 SECONDS, QUICK_SECONDS = 1800.0, 1.0
 """That each rung may learn for."""

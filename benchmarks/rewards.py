@@ -31,9 +31,9 @@ from journeyman.training.evaluation.evaluate import mean_interval
 from journeyman.training.improve import rounds as online
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rft import RFT, Round
-from journeyman.training.methods.grpo import GRPORecipe
-from journeyman.training.methods.job import METHODS, load_recipe
-from journeyman.training.methods.rft import RFTRecipe
+from journeyman.training.methods.recipes.grpo import GRPORecipe
+from journeyman.training.methods.recipes.known import METHODS, load_recipe
+from journeyman.training.methods.recipes.rft import RFTRecipe
 
 
 class Taught(NamedTuple):

@@ -33,8 +33,9 @@ from journeyman.training.data.demonstrations import TEACHER, Demonstrated
 from journeyman.training.data.mine import mine_sft
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.demo import fanoutqa
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
 from journeyman.training.methods.recipe import Recipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 AGENT = "lookup"
 

@@ -27,7 +27,8 @@ from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.demo import fanoutqa
 from journeyman.training.demo.demo import FULL, Demo, DemoConfig
 from journeyman.training.evaluation.evaluate import summarise
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 
 SHARED = "shared"
 """The agent that the shared adapter is registered for; nobody in the crew has that name."""

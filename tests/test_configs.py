@@ -12,7 +12,7 @@ from journeyman.runtime.cli import GROUP, PANELS
 from journeyman.runtime.config import ProjectConfig
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.conventions import conventions
-from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.toml"], cwd=ROOT, capture_output=True, text=True, check=True)

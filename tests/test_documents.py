@@ -37,7 +37,7 @@ from journeyman.runtime.workspace import PROJECT_FILE, Workspace
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.job import METHODS, load_recipe
+from journeyman.training.methods.recipes.known import METHODS, load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -20,7 +20,7 @@ from journeyman.agents.guards.guardrails import Guardrail
 from journeyman.agents.tool_tables import BUILDERS, OPTIONS, build_tools
 from journeyman.runtime.config import ProjectConfig
 from journeyman.tools.tool import Tool
-from journeyman.training.methods.job import METHODS
+from journeyman.training.methods.recipes.known import METHODS
 from reference.source import described, docstring, meanings, paragraphs, table
 
 BECOMES = {CrewFile: Crew, OrchestratorTable: Agent}

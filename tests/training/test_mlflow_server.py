@@ -9,7 +9,8 @@ from journeyman.runtime.adapters.adapter import WEIGHTS
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.registry import ACTIVE, follow, model_name, register
 from journeyman.training.tracking import run_of
 

@@ -21,9 +21,10 @@ from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, 
 from journeyman.training.data.samples import read_samples
 from journeyman.training.improve.from_tasks import TaskJob, Watcher, driver_of
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
+from journeyman.training.methods.job import plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.plan import Choice, Trial
 from journeyman.training.methods.recipe import Recipe, Step, read_override
+from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.trainings.launched import follows
 from journeyman.training.trainings.yielding import give_way
 

@@ -38,7 +38,8 @@ from journeyman.training.improve.promote import promote
 from journeyman.training.improve.settle import settle
 from journeyman.training.improve.teach import TeachConfig, Teaching
 from journeyman.training.improve.teachers import Teachers
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.rewards import answer_in_text
 
 if TYPE_CHECKING:

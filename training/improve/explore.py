@@ -8,10 +8,10 @@ from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.grpo import GRPORecipe, choose
 from journeyman.training.methods.method import method_of
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import Step
+from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
 
 
 class Explorer:

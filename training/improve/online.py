@@ -18,7 +18,6 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 from journeyman.traces.trace import Task, digest_tasks
 from journeyman.training.improve.rounds import OnlineMethod, OnRound, Round, Rounds
-from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.job import (
     Job,
     OnStart,
@@ -30,6 +29,7 @@ from journeyman.training.methods.job import (
     written,
 )
 from journeyman.training.methods.method import method_of
+from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.rollouts.collect import Collected, Collector, OnRun
 from journeyman.training.rollouts.sample import Exploring
 from journeyman.training.rollouts.shelf import keep_rows, shelve_rows

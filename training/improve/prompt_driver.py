@@ -10,7 +10,7 @@ from journeyman.traces.errors import TrainingError
 from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
 from journeyman.training.improve.prompting import Prompting
 from journeyman.training.methods.plan import Choice
-from journeyman.training.methods.prompt import PromptRecipe, PromptTable
+from journeyman.training.methods.recipes.prompt import PromptRecipe, PromptTable
 
 SMALL_BYTES = 1_000_000_000
 """Of a base model's weights, below which it is said what may be expected of it as a writer of instructions."""

@@ -25,7 +25,7 @@ from journeyman.traces.trace import Task
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.worked import examples_of, tokens_of
-from journeyman.training.methods.prompt import PromptTable
+from journeyman.training.methods.recipes.prompt import PromptTable
 
 INSTRUCTIONS, EXAMPLES = "instructions", "examples"
 OWN = -1

@@ -49,7 +49,7 @@ from journeyman.training.improve.spending import Estimate, estimate
 from journeyman.training.improve.teach import SCORER, check_references
 from journeyman.training.improve.worked import Shelf, find_worked
 from journeyman.training.methods.checkpoints import partial_of, reserve
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 from journeyman.training.tracking import track
 from journeyman.training.trainings.stopping import Say
 from journeyman.training.trainings.trainings import training_lock

@@ -25,7 +25,7 @@ from journeyman.training.improve.merged import merged_backend, merged_server
 from journeyman.training.improve.rft import RFT
 from journeyman.training.methods.job import train_adapter
 from journeyman.training.methods.plan import Choice
-from journeyman.training.methods.rft import RFTRecipe, RoundsTable
+from journeyman.training.methods.recipes.rft import RFTRecipe, RoundsTable
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend

@@ -32,7 +32,7 @@ from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.data.tasks.heldout import HeldOut
 from journeyman.training.evaluation.bench import with_policies
 from journeyman.training.evaluation.evaluate import Episode, mean_interval
-from journeyman.training.methods.rft import RFTRecipe
+from journeyman.training.methods.recipes.rft import RFTRecipe
 from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group
 
 if TYPE_CHECKING:

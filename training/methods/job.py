@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time_ns
@@ -24,47 +24,22 @@ from journeyman.runtime.adapters.adapter import (
 from journeyman.runtime.adapters.prompts import prompt_in_form, weights_of
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.workspace import Workspace
-from journeyman.traces.base import Record, parse_config
+from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import Sample, digest_samples, prompt_forms
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, partial_of, reserve
-from journeyman.training.methods.cpt import CPTRecipe
-from journeyman.training.methods.distill import DistillRecipe
-from journeyman.training.methods.dpo import DPORecipe
 from journeyman.training.methods.earlier import Earlier, earlier_rows
-from journeyman.training.methods.full import FullRecipe
-from journeyman.training.methods.grpo import GRPORecipe
-from journeyman.training.methods.kto import KTORecipe
 from journeyman.training.methods.method import OnPlan, method_of
 from journeyman.training.methods.plan import Fitted, Plan, Trial
-from journeyman.training.methods.prompt import PromptRecipe
-from journeyman.training.methods.qlora import QLoRARecipe
-from journeyman.training.methods.recipe import OnStep, Recipe, Step, read_recipe
-from journeyman.training.methods.rft import RFTRecipe
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipe import OnStep, Recipe, Step
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
 from journeyman.training.trainings.journal import TrainingJournal, journalled
 from journeyman.training.trainings.launched import follows, share
 from journeyman.training.trainings.stopping import Say, Stop, stoppable
 from journeyman.training.trainings.trainings import training_lock
-
-METHODS: Mapping[str, type[Recipe]] = {
-    "prompt": PromptRecipe,
-    "sft": SFTRecipe,
-    "rft": RFTRecipe,
-    "distill": DistillRecipe,
-    "dpo": DPORecipe,
-    "kto": KTORecipe,
-    "grpo": GRPORecipe,
-    "cpt": CPTRecipe,
-    "full": FullRecipe,
-    "qlora": QLoRARecipe,
-}
-"""A recipe's `method`, and what such a recipe may say. A new method is a row here, a module beside `sft`, and one in
-`trainers`."""
 
 OnStart = Callable[[Checkpoint | None], None]
 """Called before training with the checkpoint that it goes on from; None where it starts from the base model. Not called
@@ -102,15 +77,6 @@ class Job(Record):
     """Rows of earlier datasets that are learned from besides."""
     recipe_digest: str
     method: str = "sft"
-
-
-def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe in a file, or of that name in the package, with `overrides` such as `{"trl.max_steps": 20}`."""
-    values, path = read_recipe(recipe, overrides)
-    method = values.get("method", "sft")
-    if method not in METHODS:
-        raise ConfigError(f"{path}: method: unknown method {method!r}; have {', '.join(METHODS)}")
-    return parse_config(METHODS[method], values, str(path))
 
 
 def train_adapter(

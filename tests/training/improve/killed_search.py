@@ -9,8 +9,8 @@ from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Task
 from journeyman.training.improve.prompting import Prompting
-from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 
 root, crew, tasks, settings = sys.argv[1:]
 recipe = load_recipe("prompt", json.loads(settings))

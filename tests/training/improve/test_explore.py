@@ -10,7 +10,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.training.improve.explore import Explorer
 from journeyman.training.improve.from_tasks import TaskJob, driver_of
-from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 
 def job(

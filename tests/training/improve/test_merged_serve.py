@@ -17,7 +17,8 @@ from journeyman.traces.trace import Task
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.evaluation.bench import with_policies
 from journeyman.training.improve.merged import SERVER, merged_backend, merged_server
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.rollouts.sample import Exploring, Sampling, sample_group
 
 pytestmark = [

@@ -23,8 +23,8 @@ from journeyman.training.improve.prompt_job import Prompted
 from journeyman.training.improve.prompt_search import Reflections
 from journeyman.training.improve.prompting import Prompting
 from journeyman.training.improve.worked import examples_of, find_worked
-from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 
 MakeAdapter = Callable[..., Path]
 MakePrompt = Callable[..., Path]

@@ -17,8 +17,8 @@ from journeyman.traces.trace import Task
 from journeyman.training.evaluation.bench import Bench
 from journeyman.training.improve.prompting import Prompting
 from journeyman.training.improve.teach import SCORER
-from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.prompt import PromptRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(600)]
 

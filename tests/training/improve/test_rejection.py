@@ -15,7 +15,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 from journeyman.training.commands.train import train
 from journeyman.training.improve.rejection import MERGING_PAYS, Served
-from journeyman.training.methods.rft import RoundsTable
+from journeyman.training.methods.recipes.rft import RoundsTable
 
 MakeAdapter = Callable[..., Path]
 Train = Callable[..., Result]

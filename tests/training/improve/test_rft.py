@@ -21,8 +21,8 @@ from journeyman.traces.trace import Task
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.improve.rft import RFT, Measured, Round
-from journeyman.training.methods.job import load_recipe
-from journeyman.training.methods.rft import RFTRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.rft import RFTRecipe
 
 SCORER = "journeyman.training.rewards:answer_in_text"
 MakeAdapter = Callable[..., Path]

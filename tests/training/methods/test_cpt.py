@@ -9,8 +9,9 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import DocumentSample
-from journeyman.training.methods.job import load_recipe, start_of, train_adapter
+from journeyman.training.methods.job import start_of, train_adapter
 from journeyman.training.methods.recipe import Step
+from journeyman.training.methods.recipes.known import load_recipe
 
 RIVERS = ("The Sava rises in the Alps.", "The Drava joins the Danube near Osijek.", "The Mura feeds the Drava.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from journeyman.traces.errors import ConfigError, ServerError, TrainingError
-from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.rollouts.rows import TurnRow
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import PromptSample, Sample, SFTSample
-from journeyman.training.methods.job import load_recipe, plan_job, train_adapter
+from journeyman.training.methods.job import plan_job, train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 
 CREW = """
 name = "capitals"

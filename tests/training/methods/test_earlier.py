@@ -14,7 +14,7 @@ from journeyman.traces.messages import Message
 from journeyman.traces.tombstones import Tombstones
 from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.earlier import NOTHING, Earlier, earlier_rows
-from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 BASE_MODEL = "b" * 64
 

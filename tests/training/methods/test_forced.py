@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.training.methods.alarms import StepMetrics
-from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.rollouts.rows import TurnRow
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]

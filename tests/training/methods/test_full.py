@@ -14,8 +14,9 @@ from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.export import export_adapter, export_merged
-from journeyman.training.methods.full import FullRecipe
-from journeyman.training.methods.job import load_recipe, plan_job, train_adapter
+from journeyman.training.methods.job import plan_job, train_adapter
+from journeyman.training.methods.recipes.full import FullRecipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 SHORT = {"trl.max_steps": 2, "trl.per_device_train_batch_size": 2}
 
@@ -94,7 +95,7 @@ def test_the_plan_of_all_weights_names_no_adapter(base_model: Path, workspace: W
 
 
 def test_quantisation_is_what_the_recipe_says() -> None:
-    from journeyman.training.methods.qlora import QLoRARecipe
+    from journeyman.training.methods.recipes.qlora import QLoRARecipe
     from journeyman.training.methods.trainers.qlora import quantisation
 
     recipe = load_recipe("qlora", {"quantisation.double": False})

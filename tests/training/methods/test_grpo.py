@@ -3,8 +3,8 @@
 import pytest
 
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.grpo import GRPORecipe, choose
-from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
+from journeyman.training.methods.recipes.known import load_recipe
 
 
 @pytest.mark.parametrize(

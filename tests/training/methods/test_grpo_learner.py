@@ -9,7 +9,7 @@ import pytest
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.training.methods.alarms import StepMetrics
 from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
-from journeyman.training.methods.grpo import GRPORecipe
+from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.rollouts.rows import TurnRow
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import Message
 from journeyman.training.data.datasets.shelf import open_dataset, shelve
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
 from journeyman.training.methods.plan import Plan
 from journeyman.training.methods.recipe import Step
+from journeyman.training.methods.recipes.known import load_recipe
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 

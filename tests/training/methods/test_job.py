@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.job import METHODS, load_recipe
+from journeyman.training.methods.recipes.known import METHODS, load_recipe
 
 
 def test_a_trainer_drags_in_neither_the_gate_nor_torch() -> None:

@@ -15,7 +15,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Task
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rounds import Round
-from journeyman.training.methods.job import load_recipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 

@@ -7,8 +7,8 @@ import pytest
 from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.plan import Facts, Plan, hold_out, plan_training
+from journeyman.training.methods.recipes.known import load_recipe
 
 
 def samples(count: int, *, turns: int = 1) -> list[SFTSample]:

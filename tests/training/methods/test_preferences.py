@@ -13,9 +13,10 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import KTOSample, PreferenceSample, Sample, SFTSample, Side, read_samples
-from journeyman.training.methods.job import load_recipe, start_of, train_adapter
+from journeyman.training.methods.job import start_of, train_adapter
 from journeyman.training.methods.plan import Facts, plan_training
 from journeyman.training.methods.recipe import Step, TRLRecipe
+from journeyman.training.methods.recipes.known import load_recipe
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Cuba": "Havana"}
 

@@ -15,7 +15,8 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
+from journeyman.training.methods.recipes.known import load_recipe
 
 MakePrompt = Callable[..., Path]
 WORKER = Agent(name="worker", instructions="Answer.")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.job import load_recipe
 from journeyman.training.methods.recipe import RECIPES, read_override
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -22,10 +22,11 @@ from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.checkpoints import Checkpoint
-from journeyman.training.methods.job import load_recipe, plan_job, train_adapter, try_job
+from journeyman.training.methods.job import plan_job, train_adapter, try_job
 from journeyman.training.methods.plan import Plan
 from journeyman.training.methods.recipe import Recipe, Step
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 from journeyman.training.tracking import run_of
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Cuba": "Havana"}

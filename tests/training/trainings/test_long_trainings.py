@@ -17,8 +17,9 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
-from journeyman.training.methods.job import load_recipe, train_adapter
+from journeyman.training.methods.job import train_adapter
 from journeyman.training.methods.recipe import Recipe, Step
+from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.trainings.trainings import Training, list_trainings
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]

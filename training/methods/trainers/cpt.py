@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 
 from journeyman.training.data.samples import DocumentSample
-from journeyman.training.methods.cpt import CPTRecipe
+from journeyman.training.methods.recipes.cpt import CPTRecipe
 from journeyman.training.methods.trainers.instructions import InstructionCheck
 from journeyman.training.methods.trainers.sft import CompletionTrainer, WeightCollator
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod

@@ -16,7 +16,7 @@ from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
 from journeyman.traces.errors import ConfigError, JourneymanError, TrainingError
-from journeyman.training.methods.grpo import GRPORecipe, choose
+from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
 from journeyman.training.methods.rows import read_tokenizer
 from journeyman.training.methods.trainers.skeleton import OURS
 from journeyman.training.methods.trainers.weights import lora, parameters_of

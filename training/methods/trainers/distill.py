@@ -15,8 +15,8 @@ from journeyman.agents.prompt import PromptForm
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import PromptSample, SFTSample
-from journeyman.training.methods.distill import BoundDistillRecipe, Teacher
 from journeyman.training.methods.recipe import Rule
+from journeyman.training.methods.recipes.distill import BoundDistillRecipe, Teacher
 from journeyman.training.methods.rows import read_tokenizer, write_prompt
 from journeyman.training.methods.trainers.merge import merged
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod

@@ -10,7 +10,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from journeyman.training.data.samples import PreferenceSample
-from journeyman.training.methods.dpo import DPORecipe
+from journeyman.training.methods.recipes.dpo import DPORecipe
 from journeyman.training.methods.rows import UnwritableError, Writer, write_rows
 from journeyman.training.methods.trainers.preferences import PreferenceTrainer
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod

@@ -9,8 +9,8 @@ from transformers import AutoConfig, PreTrainedModel
 
 from journeyman.runtime.adapters.adapter import CONFIG, Probe
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.full import FullRecipe
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.full import FullRecipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 from journeyman.training.methods.trainers.merge import fill, merged
 from journeyman.training.methods.trainers.sft import SFT
 from journeyman.training.methods.trainers.weights import load_base, logprobs

@@ -22,8 +22,8 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.training.methods.alarms import StepMetrics, ring
 from journeyman.training.methods.checkpoints import CHECKPOINTS, PREFIX, Checkpoint, mark_whole
-from journeyman.training.methods.grpo import GRPORecipe, choose
 from journeyman.training.methods.plan import Fitted
+from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
 from journeyman.training.methods.rows import read_tokenizer
 from journeyman.training.methods.trainers.skeleton import OURS, PROBE_TOKENS, typed
 from journeyman.training.methods.trainers.turns import Batch, TurnTrainer

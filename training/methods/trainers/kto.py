@@ -10,7 +10,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from journeyman.training.data.samples import KTOSample
-from journeyman.training.methods.kto import KTORecipe
+from journeyman.training.methods.recipes.kto import KTORecipe
 from journeyman.training.methods.rows import Writer, write_rows
 from journeyman.training.methods.trainers.preferences import PreferenceTrainer
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod

@@ -9,8 +9,8 @@ from peft import prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from journeyman.traces.errors import ConfigError
-from journeyman.training.methods.qlora import QLoRARecipe, QuantisationTable
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.qlora import QLoRARecipe, QuantisationTable
+from journeyman.training.methods.recipes.sft import SFTRecipe
 from journeyman.training.methods.trainers.sft import SFT
 
 

@@ -13,8 +13,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from journeyman.training.data.samples import SFTSample
+from journeyman.training.methods.recipes.sft import SFTRecipe
 from journeyman.training.methods.rows import write_rows
-from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.methods.trainers.packing import check_separates, pack
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod
 

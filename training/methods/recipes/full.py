@@ -7,7 +7,7 @@ from pydantic import JsonValue, model_validator
 
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Config
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 
 BYTES = 16
 """Of memory for each weight that is trained: it, its gradient and Adam's two means, all in float32."""

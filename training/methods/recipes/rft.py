@@ -7,7 +7,7 @@ from pydantic import Field
 from journeyman.traces.base import Config
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.recipe import EvalTable, TRLRecipe
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 
 
 class RoundsTable(Config):

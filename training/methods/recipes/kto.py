@@ -7,8 +7,8 @@ from pydantic import JsonValue, field_validator
 
 from journeyman.traces.errors import TrainingError
 from journeyman.training.data.samples import KTOSample
-from journeyman.training.methods.dpo import PACE, REFERENCE_KEYS, PreferenceRecipe
 from journeyman.training.methods.recipe import Rule
+from journeyman.training.methods.recipes.dpo import PACE, REFERENCE_KEYS, PreferenceRecipe
 
 WEIGHTS = ("desirable_weight", "undesirable_weight")
 

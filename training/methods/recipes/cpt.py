@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from journeyman.training.data.samples import DocumentSample
 from journeyman.training.methods.recipe import Pace, TRLRecipe
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 
 
 class CPTRecipe(TRLRecipe):

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from journeyman.traces.base import Config
-from journeyman.training.methods.sft import SFTRecipe
+from journeyman.training.methods.recipes.sft import SFTRecipe
 
 
 class QuantisationTable(Config):
