@@ -1,4 +1,4 @@
-"""BFCL's function calls for `rewards.py`: what is demonstrated, what is rewarded only, and what is held out."""
+"""BFCL's function calls for `rewards.py` and `ladder.py`: what is shown, what is rewarded only, what is held out."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,7 +19,8 @@ from journeyman.runtime.serving.embedded import pull_model
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import TrainingError
 from journeyman.traces.trace import Purpose, Task
-from journeyman.training.data.choosing.choose import Choosing
+from journeyman.training.data.choosing.caps import Cap
+from journeyman.training.data.choosing.choose import ChooseConfig, Choosing
 from journeyman.training.data.datasets.card import Provenance
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset
 from journeyman.training.data.demonstrations import TEACHER, Demonstrated, read_demonstration
@@ -75,7 +76,7 @@ QUICK = Size(
     rewarded=2,
     held_out=2,
     samples=2,
-    sft={"trl.max_steps": 12, "trl.learning_rate": 3e-3, "trl.per_device_train_batch_size": 4},
+    sft={"trl.max_steps": 8, "trl.learning_rate": 4e-3, "trl.per_device_train_batch_size": 4},
     rounds=1,
     best_of=2,
     grpo_steps=1,
@@ -130,28 +131,32 @@ class Calls:
         self.rewarded = (rewarded if size.merged is None else shown)[: size.rewarded]
         self.held_out = (held_out if size.merged is None else shown)[: size.held_out]
 
+    def demonstrated(self) -> Collection[str]:
+        """The traces of the right calls that the shown tasks have, as runs of the crew."""
+        demonstrations = {task.id: read_demonstration(task, self.crew) for task in self.shown}
+        teachers = Teachers(
+            crew=self.crew,
+            policies=PolicyTable(agents={AGENT: TEACHER}),
+            tasks=tuple(self.shown),
+            models={TEACHER: Demonstrated(self.crew, demonstrations)},
+        )
+        config = TeachConfig(scorer=bfcl.SCORER)
+        teaching = Teaching(self.workspace, teachers, config, source=FAMILY, conditions=[self.size.tokens])
+        return teaching.teach().accepted.values()
+
     def first_policy(self) -> str:
         """SFT on the demonstrated part, put into service: what all methods start from."""
         with self.clock.stage(f"SFT on {len(self.shown)} demonstrations", 3) as tell:
-            demonstrations = {task.id: read_demonstration(task, self.crew) for task in self.shown}
-            teachers = Teachers(
-                crew=self.crew,
-                policies=PolicyTable(agents={AGENT: TEACHER}),
-                tasks=tuple(self.shown),
-                models={TEACHER: Demonstrated(self.crew, demonstrations)},
-            )
-            config = TeachConfig(scorer=bfcl.SCORER)
-            taught = Teaching(self.workspace, teachers, config, source=FAMILY, conditions=[self.size.tokens]).teach()
-            dataset = self.mined("sft", MineConfig(), taught.accepted.values())
+            dataset = self.mined("sft", MineConfig(), self.demonstrated())
             adapter = self.train(dataset, "sft", self.size.sft, start=BASE, tell=tell)
             if Journal(self.workspace.journal).in_service(AGENT) != adapter.policy:
                 live.promote(self.workspace, adapter.policy, reason="a benchmark's first policy", server=None)
         return adapter.policy
 
     def mined(self, kind: Kind, config: MineConfig, ids: Collection[str]) -> KnownDataset:
-        """Rows of that kind from those runs; raises `TrainingError` where there is none."""
+        """Rows of that kind from those runs, at most four a task; raises `TrainingError` where there is none."""
         source = Source(self.workspace.store, AGENT, config, ids=ids)
-        mining, choosing = KINDS[kind](source), Choosing(source)
+        mining, choosing = KINDS[kind](source), Choosing(source, ChooseConfig(caps=(Cap(field="task", rows=4),)))
         made = Provenance.now(self.workspace, {"agent": AGENT, "kind": kind})
         file = mine_to_file(
             mining, self.workspace.datasets, lambda digest: dataset_file_name(AGENT, digest), choosing, made

@@ -28,11 +28,11 @@ from journeyman.training.data.source import MineConfig
 from journeyman.training.demo import bfcl
 from journeyman.training.demo.demo import OnDemand
 from journeyman.training.evaluation.evaluate import mean_interval
+from journeyman.training.improve import rounds as online
+from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rft import RFT, Round
-from journeyman.training.methods import rounds as online
 from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.job import METHODS, load_recipe
-from journeyman.training.methods.online import train_online
 from journeyman.training.methods.rft import RFTRecipe
 
 

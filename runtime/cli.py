@@ -20,7 +20,7 @@ PANELS = {
     "Set up": ["doctor", "model", "server", "demo"],
     "1. Run": ["run", "runs", "mcp", "memory"],
     "2. Record": ["traces", "label", "replay"],
-    "3. Learn": ["tasks", "teach", "mine", "data", "train", "train-router"],
+    "3. Learn": ["tasks", "teach", "mine", "data", "train", "trainings", "train-router"],
     "4. Prove": ["evaluate", "gate"],
     "5. Serve": ["adapters"],
 }

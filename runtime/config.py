@@ -132,6 +132,18 @@ class TasksConfig(Config):
     """Prompts are near-equal whose letter trigrams are so much the same (Jaccard, 0..1)."""
 
 
+class TrainingConfig(Config):
+    """Table `[training]`: what a training may take of this machine, and what that costs."""
+
+    nice: int | None = Field(default=None, ge=0, le=19)
+    """Niceness of `journeyman train`: the higher, the more it leaves to others. None: 10 while the workspace's own
+    server runs on this machine, else 0."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that it computes on; None leaves that to torch, which takes a thread for each core."""
+    cost_per_hour: float | None = Field(default=None, ge=0)
+    """What an hour of this machine costs, in `[traces] currency`; None leaves the cost of a training open."""
+
+
 class ProjectConfig(Config):
     """`journeyman.toml`, which lies beside the workspace and is optional."""
 
@@ -140,6 +152,7 @@ class ProjectConfig(Config):
     runs: RunsConfig = RunsConfig()
     tasks: TasksConfig = TasksConfig()
     memory: MemoryLimits = MemoryLimits()
+    training: TrainingConfig = TrainingConfig()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     """Policies that other servers answer for, by name; `"clerk@3"` where that is a model of its own."""
     agents: dict[str, AgentConfig] = Field(default_factory=dict)

@@ -45,7 +45,7 @@ class Exit(IntEnum):
     OVER_BUDGET = 5
     """The crew's budget is used up."""
     INTERRUPTED = 130
-    """Ctrl-C; the same command goes on where it was."""
+    """Ctrl-C, or SIGTERM in a training; the same command goes on where it was."""
 
 
 WorkspaceOption = Annotated[

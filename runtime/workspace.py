@@ -1,7 +1,7 @@
 """The workspace: one folder with everything that journeyman keeps for a project."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from journeyman.runtime.config import TASK_SETS, ProjectConfig
 from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.errors import ConfigError
-from journeyman.traces.files import try_lock
+from journeyman.traces.files import lock, try_lock
 
 if TYPE_CHECKING:
     from journeyman.runtime.store.run_store import RunStore
@@ -110,6 +110,11 @@ class Workspace:
         return self.root / "datasets"
 
     @property
+    def trainings(self) -> Path:
+        """One journal for each training."""
+        return self.root / "trainings"
+
+    @property
     def journal(self) -> Path:
         """The promotion journal."""
         return self.root / "journal.jsonl"
@@ -140,18 +145,20 @@ class Workspace:
         return self
 
     @contextmanager
-    def lock(self, job: str) -> Iterator[None]:
+    def lock(self, job: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Holds the workspace for a job that only one process may do at a time; a second one gets a `ConfigError`.
 
-        The kernel releases it when the process ends, however it ends. Runs need no lock.
+        With `on_wait` the second one waits instead, after it was told who holds the workspace. The kernel releases it
+        when the process ends, however it ends. Runs need no lock.
         """
         path = self.create().root / f"{job}.lock"
         file = try_lock(path, mode=0o600)
         if file is None:
-            raise ConfigError(
-                f"another process (pid {path.read_text() or 'unknown'}) is doing `{job}` in {self.root}: "
-                "wait for it, or choose another -C DIR"
-            )
+            holder = f"another process (pid {path.read_text() or 'unknown'}) is doing `{job}` in {self.root}"
+            if on_wait is None:
+                raise ConfigError(f"{holder}: wait for it, or choose another -C DIR")
+            on_wait(holder)
+            file = lock(path, mode=0o600)
         with file:
             file.truncate(0)
             file.write(str(os.getpid()).encode())

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from journeyman.agents.agent import Example
-from journeyman.agents.prompt import Prompt
+from journeyman.agents.agent import Crew, Example
+from journeyman.agents.prompt import Prompt, prompt_form
 from journeyman.runtime.adapters.adapter import (
     CONFIG,
     WEIGHTS,
@@ -159,14 +159,21 @@ def make_adapter(workspace: Workspace) -> MakeAdapter:
 def make_prompt(workspace: Workspace) -> MakePrompt:
     """Makes the folder of a prompt candidate on the weights of a policy that is there."""
 
-    def make(policy: str, instructions: str, *, examples: tuple[Example, ...] = (), weights: str = "base") -> Path:
+    def make(
+        policy: str,
+        instructions: str,
+        *,
+        examples: tuple[Example, ...] = (),
+        weights: str = "base",
+        in_crew: Crew | None = None,
+    ) -> Path:
         agent, number = split_policy(policy)
         folder = workspace.adapters / policy
         folder.mkdir(parents=True)
         digest = adapter_digests(workspace.adapters, [weights]).get(weights)
-        write_prompt(
-            folder, Prompt(instructions=instructions, examples=examples, weights=weights, weights_digest=digest)
-        )
+        prompt = Prompt(instructions=instructions, examples=examples, weights=weights, weights_digest=digest)
+        write_prompt(folder, prompt)
+        form = None if in_crew is None else prompt_form(in_crew.worker(agent), in_crew, prompt).digest
         adapter = Adapter(
             agent=agent,
             number=number,
@@ -177,6 +184,7 @@ def make_prompt(workspace: Workspace) -> MakePrompt:
             method="prompt",
             dataset_digest="d" * 64,
             rows=8,
+            prompt_form=form,
             recipe_digest="e" * 64,
             rank=0,
             train_seconds=1.0,

@@ -258,7 +258,7 @@ def test_make_help_tells_of_every_target() -> None:
 
 ELSEWHERE = (
     "demo", "evaluate", "gate", "teach", "mcp", "model", "run", "server", "train", "train-router",
-    "adapters promote", "adapters register", "adapters rollback", "adapters swap",
+    "adapters export", "adapters promote", "adapters register", "adapters rollback", "adapters swap",
     "runs approve RUN --resume", "runs answer", "runs resume", "mine --agent lookup --policy",
     "mine --agent lookup --kind",
     "mine --agent lookup --credit counterfactual", "mine --agent lookup --sample",

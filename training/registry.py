@@ -119,7 +119,7 @@ def _register(
             )
     client.finalize_logged_model(model.model_id, "READY")
     if not _is_registered(client, name):
-        client.create_registered_model(name, description=f"LoRA adapters of the agent {adapter.agent}")
+        client.create_registered_model(name, description=f"LoRA adapters and prompts of the agent {adapter.agent}")
     return client.create_model_version(
         name, source=f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id
     )

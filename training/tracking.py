@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.registry import DIGEST, experiment
+from journeyman.training.trainings.journal import versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +40,14 @@ class TrackedRun:
         told = [Metric(name, value, now, step) for name, value in metrics.items()]
         self._tell(lambda client: client.log_batch(self._run_id, metrics=told))
 
+    def begins(self, recipe: Mapping[str, Any]) -> None:
+        """What it trains by: the recipe as a file, and the libraries' versions."""
+        from mlflow.entities import RunTag
+
+        self._tell(lambda client: client.log_dict(self._run_id, dict(recipe), "recipe.json"))
+        told = [RunTag(f"version.{package}", number) for package, number in versions().items()]
+        self._tell(lambda client: client.log_batch(self._run_id, tags=told))
+
     def learns_from(self, dataset: KnownDataset, name: str) -> None:
         """Names the dataset as an input of the run, with what its card counts."""
         if self._client is None:
@@ -56,14 +65,36 @@ class TrackedRun:
         given = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
         self._tell(lambda client: client.log_inputs(self._run_id, datasets=[given]))
 
-    def finish(self, adapter: Adapter) -> None:
-        """Ties the run to its adapter, so that `run_of` finds it."""
+    def finish(self, adapter: Adapter, folder: Path | None = None, dataset: KnownDataset | None = None) -> None:
+        """Ties the run to its adapter, so that `run_of` finds it, and gives it the adapter's files in `folder`."""
+        if folder is not None:
+            self._tell(lambda client: client.log_artifacts(self._run_id, str(folder), "adapter"))
+        if dataset is not None:
+            card = dataset.card.model_dump_json(indent=2)
+            self._tell(lambda client: client.log_text(self._run_id, card, "dataset_card.json"))
         self._tell(lambda client: client.log_metric(self._run_id, "train_seconds", adapter.train_seconds))
         self._tell(lambda client: client.set_tag(self._run_id, "digest", adapter.digest))
         self.end("FINISHED")
 
     def end(self, status: str) -> None:
         self._tell(lambda client: client.set_terminated(self._run_id, status))
+
+    @contextmanager
+    def machine_watched(self, uri: str) -> Iterator[None]:
+        """MLflow's own system metrics of the machine, as long as the block runs, where psutil is installed."""
+        if find_spec("psutil") is None:
+            yield
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+            self._run_id, resume_logging=True, tracking_uri=uri
+        )
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def _tell(self, say: "Callable[[MlflowClient], object]") -> None:
         if self._client is None:
@@ -72,7 +103,7 @@ class TrackedRun:
 
         try:
             say(self._client)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # What it says of files that can't be sent is OSError.
             self._client = None
             logger.warning("MLflow is told no more of this run: %s", str(error).splitlines()[0])
 
@@ -90,7 +121,8 @@ def track(
         uri = None
     run = TrackedRun(None, "") if uri is None else _begin(uri, partial, policy, job, recipe)
     try:
-        yield run
+        with nullcontext() if uri is None else run.machine_watched(uri):
+            yield run
     except BaseException as error:
         run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -120,7 +152,9 @@ def _begin(uri: str, partial: Path, policy: str, job: Mapping[str, str], recipe:
     run_id = client.create_run(experiment_id, tags={"policy": policy, **job}, run_name=policy).info.run_id
     client.log_batch(run_id, params=[Param(key, value) for key, value in _params(recipe).items()])
     record.write_text(run_id, encoding="utf-8")
-    return TrackedRun(client, run_id)
+    run = TrackedRun(client, run_id)
+    run.begins(recipe)
+    return run
 
 
 def _params(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -27,6 +27,42 @@ MODEL_CONFIG = "config.json"
 """Of a model of its own, whose weights are in `*.safetensors` beside it."""
 
 
+class Replayed(Record):
+    """Rows of an earlier dataset that were learned from again, beside those of the adapter's own."""
+
+    dataset_digest: str
+    numbers: tuple[int, ...]
+    """Of their lines, from 1."""
+
+
+class OldRows(Record):
+    """What a training did to rows of earlier datasets that it didn't learn from."""
+
+    rows: int
+    before: float
+    """Their mean loss under `against`."""
+    after: float
+    """The same under the new adapter."""
+    against: str
+    """The policy that knew them: the one to be replaced, else the one that training started from."""
+    worst: float
+    """The rise that the recipe allowed (`guard.worst`)."""
+
+    @property
+    def lost(self) -> bool:
+        return self.after - self.before > self.worst
+
+
+class Drift(Record):
+    """How far an adapter speaks from its base model where neither was asked to change: on neutral prompts."""
+
+    kl: float
+    """KL(adapter ‖ base) in nats, the mean over the tokens of the base model's own greedy replies."""
+    agreement: float
+    """Share of those tokens (0..1) that the adapter finds the likeliest, too."""
+    tokens: int
+
+
 class Adapter(Record):
     """What an adapter is and where it came from; `adapter.json` in its folder."""
 
@@ -51,6 +87,8 @@ class Adapter(Record):
     """Of the tasks that it was rolled out on, with crew and scorer, where the dataset's rows came of that."""
     rows: int
     """Samples in the dataset."""
+    replayed: tuple[Replayed, ...] = ()
+    """What it learned from besides, against forgetting."""
     prompt_form: str | None = None
     """Digest of the form that their prompts are in; None where the dataset doesn't say."""
     recipe_digest: str
@@ -62,6 +100,10 @@ class Adapter(Record):
     """How often it saw each row."""
     eval_loss: float | None = None
     """Loss of the held-out rows; None where none were held out."""
+    old: OldRows | None = None
+    """None where nothing was learned before."""
+    drift: Drift | None = None
+    """None in records from before it was measured, and where there is no base model to compare with."""
     metrics: Mapping[str, float] = Field(default_factory=dict)
     """What else its method said of the end of the training, such as `rewards/margins`."""
     train_seconds: float

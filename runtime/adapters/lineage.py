@@ -5,6 +5,7 @@ A dataset's rows name their spans, an adapter names its dataset by digest, its p
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,13 @@ State = Literal["recorded", "deleted", "unknown"]
 """`unknown`: neither recorded here nor deleted here."""
 
 
-How = Literal["trained on it", "trained to replace it", "trained from its weights", "trained on its replies"]
+How = Literal[
+    "trained on it",
+    "replayed rows of it",
+    "trained to replace it",
+    "trained from its weights",
+    "trained on its replies",
+]
 
 
 class Source(Record):
@@ -76,6 +83,8 @@ class AdapterLineage(Record):
     """The policies whose weights it and those started from, `base` last."""
     datasets: tuple[Path, ...]
     """Files with the rows that it was trained on; empty where there is none any more."""
+    replayed: tuple[Path, ...]
+    """Files of earlier datasets of which it learned rows again."""
     sources: tuple[Source, ...]
     children: tuple[Descendant, ...]
 
@@ -133,12 +142,19 @@ class _Family:
     def of_adapter(self, adapter: Adapter) -> AdapterLineage:
         datasets = [dataset for dataset in self._datasets if dataset.digest == adapter.dataset_digest]
         rows = datasets[0].rows if datasets else ()
+        numbers = {one.dataset_digest: one.numbers for one in adapter.replayed}
+        again = {
+            one.path: [row for row in one.rows if row.number in numbers[one.digest]]
+            for one in self._datasets
+            if one.digest in numbers
+        }
         return AdapterLineage(
             adapter=adapter,
             parents=tuple(self._above(adapter.parent, lambda one: one.parent)),
             starts=tuple(self._above(adapter.start, lambda one: one.start)),
             datasets=tuple(dataset.path for dataset in datasets),
-            sources=tuple(self._sources(rows)),
+            replayed=tuple(again),
+            sources=tuple(self._sources([*rows, *chain.from_iterable(again.values())])),
             children=self._children(adapter, frozenset({adapter.policy})),
         )
 
@@ -149,7 +165,7 @@ class _Family:
             digest=dataset.digest,
             number=number,
             sources=tuple(self._sources([row_of(dataset, number)])),
-            adapters=self._trained_on(dataset.digest),
+            adapters=self._trained_on(dataset.digest, frozenset({number})),
         )
 
     def of_record(self, name: str) -> RecordLineage:
@@ -163,7 +179,7 @@ class _Family:
         for dataset in self._datasets:
             numbers = tuple(row.number for row in dataset.rows if row.is_from(trace_ids, span_ids))
             if numbers:
-                adapters = self._trained_on(dataset.digest)
+                adapters = self._trained_on(dataset.digest, frozenset(numbers))
                 more = {"rows": len(numbers), "numbers": numbers, "adapters": adapters}
                 found.append(Use(path=dataset.path, digest=dataset.digest, **more))
         return tuple(found)
@@ -186,16 +202,25 @@ class _Family:
             links: dict[How, bool] = {
                 "trained from its weights": one.start == adapter.policy,
                 "trained to replace it": one.parent == adapter.policy,
-                "trained on its replies": one.dataset_digest in taught,
+                "trained on its replies": not taught.isdisjoint(_datasets(one)),
             }
             how = next((how for how, linked in links.items() if linked), None)
             if one.policy not in above and how is not None:
                 children.append(self._descendant(one, how, above))
         return tuple(children)
 
-    def _trained_on(self, digest: str) -> tuple[Descendant, ...]:
+    def _trained_on(self, digest: str, numbers: frozenset[int]) -> tuple[Descendant, ...]:
+        """The adapters that learned from the dataset, or again from a row of it with one of those numbers."""
         trained = [one for one in self._adapters if one.dataset_digest == digest]
-        return tuple(self._descendant(one, "trained on it", frozenset()) for one in trained)
+        again = [
+            one
+            for one in self._adapters
+            if any(part.dataset_digest == digest and not numbers.isdisjoint(part.numbers) for part in one.replayed)
+        ]
+        return (
+            *(self._descendant(one, "trained on it", frozenset()) for one in trained),
+            *(self._descendant(one, "replayed rows of it", frozenset()) for one in again),
+        )
 
     def _descendant(self, adapter: Adapter, how: How, above: frozenset[str]) -> Descendant:
         children = self._children(adapter, above | {adapter.policy})
@@ -277,6 +302,11 @@ class _Family:
 
 def _sides(rows: Iterable[Row]) -> Iterator[Side]:
     return (side for row in rows for side in row.sides)
+
+
+def _datasets(adapter: Adapter) -> list[str | None]:
+    """Digests of what it learned from."""
+    return [adapter.dataset_digest, *(one.dataset_digest for one in adapter.replayed)]
 
 
 def _adapters(folder: Path) -> Iterator[Adapter]:

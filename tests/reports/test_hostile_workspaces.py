@@ -61,10 +61,13 @@ WORK = [
         ["gate", "clerk@2", *TASKS],
         ["mcp", *CREW, "--http", "BUSY"],
     ),
+    *(["trainings", name, "clerk@1"] for name in ("show", "compare")),
+    *(["trainings", "list"], ["trainings", "plot", "clerk@1", "--out", "out.png"]),
     *(["train", "--agent", "clerk", "--data", "rows.jsonl", "--model", "nothing"], ["demo", "--model", "./nothing"]),
 ]
 SERVING = [
     *(["adapters", name, "clerk@2"] for name in ("promote", "swap", "register")),
+    ["adapters", "export", "clerk@2", "exported"],
     *(["adapters", "list"], ["adapters", "rollback", "clerk"], ["doctor"], ["model", "show"], ["model", "pull"]),
     *(["server", name] for name in ("status", "logs", "stop")),
     ["server", "start", "--attach", "http://127.0.0.1:9"],

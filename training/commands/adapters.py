@@ -40,6 +40,12 @@ class AdapterRow(Record):
     """How it was trained."""
     start: str | None = None
     """The policy whose weights its training started from; a prompt candidate's are answered by them."""
+    drift: float | None = None
+    """KL to the base model on neutral prompts, in nats a token."""
+    old_before: float | None = None
+    """Loss of old rows under the policy that knew them."""
+    old_after: float | None = None
+    """The same under this one."""
     verdict: str | None = None
     mlflow_version: str | None = None
     error: str | None = None
@@ -180,6 +186,9 @@ def _row(folder: Path, state: State) -> AdapterRow:
         parent=adapter.parent,
         method=adapter.method,
         start=adapter.start,
+        drift=adapter.drift and adapter.drift.kl,
+        old_before=adapter.old and adapter.old.before,
+        old_after=adapter.old and adapter.old.after,
         verdict=verdict.decision if verdict else None,
         mlflow_version=registration.version if registration else None,
     )
@@ -189,13 +198,26 @@ def _show(rows: list[AdapterRow]) -> None:
     if not rows:
         notes.print("there is no adapter yet: `journeyman train` makes one")
         return
-    columns = ("adapter", "state", "method", "rows", "dataset", "parent", "start", "verdict", "MLflow")
+    columns = (
+        "adapter",
+        "state",
+        "method",
+        "rows",
+        "dataset",
+        "parent",
+        "start",
+        "old rows",
+        "drift",
+        "verdict",
+        "MLflow",
+    )
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        cells = (row.rows, (row.dataset_digest or "")[:12], row.parent, row.start, row.verdict, row.mlflow_version)
-        table.add_row(
-            row.policy, row.state, row.method or "-", *("-" if cell in (None, "") else str(cell) for cell in cells)
-        )
+        old = None if row.old_before is None else f"{row.old_before:.2f} to {row.old_after:.2f}"
+        drift = None if row.drift is None else f"{row.drift:.3f}"
+        digest = (row.dataset_digest or "")[:12]
+        cells = (row.method, row.rows, digest, row.parent, row.start, old, drift, row.verdict, row.mlflow_version)
+        table.add_row(row.policy, row.state, *("-" if cell in (None, "") else str(cell) for cell in cells))
     out.print(table)
     for row in rows:
         if row.error is not None:

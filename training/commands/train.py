@@ -1,6 +1,6 @@
 """The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,19 @@ from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import load_recipe, plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.plan import Choice, Trial
 from journeyman.training.methods.recipe import Recipe, Step, read_override
+from journeyman.training.trainings.launched import follows
+from journeyman.training.trainings.yielding import give_way
+
+SHOWN = {
+    "eval_loss": "held-out loss",
+    "reward": "reward",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "kl": "KL",
+    "entropy": "entropy",
+}
+"""Metrics that the progress tells beside the loss, where a method has them."""
+SPEED = "tokens_per_second"
 
 
 def train(
@@ -63,6 +76,10 @@ def train(
     mlflow: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow (default: a store in the workspace)")
     ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another training runs in this workspace")] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove the checkpoints of the agent's other unfinished trainings")
+    ] = False,
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,6 +87,8 @@ def train(
 
     How long and how fast it learns follows from the rows and the model, where the recipe leaves it open. Of 60 rows or
     more a tenth is held out: training stops when their loss falls no more, and keeps the best checkpoint.
+
+    Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C ends at once. The same command goes on.
 
     A recipe that learns from tasks takes --crew and --tasks in the place of --data: it makes the crew's runs itself.
 
@@ -97,6 +116,8 @@ def train(
             parent=parent,
             start=weights_of(workspace.adapters, start or start_of(settings, parent)),
             mlflow_uri=mlflow or workspace.mlflow_uri,
+            wait=wait,
+            discard=discard,
         )
         train_on_tasks(job, plan_only=explain or dry_run, as_json=as_json)
         return
@@ -110,20 +131,41 @@ def train(
     if (notice := settings.notice(base_model, workspace)) is not None:
         notes.print(notice, markup=False)
     if explain:
-        plan = plan_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        plan = plan_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         emit(plan, as_json, lambda: _show_choices(str(plan), plan.choices))
         return
     if dry_run:
         notes.print("two steps are tried", markup=False)
-        trial = try_job(samples, agent=agent, recipe=settings, base_model=base_model, workspace=workspace, start=start)
+        trial = try_job(
+            samples,
+            agent=agent,
+            recipe=settings,
+            base_model=base_model,
+            workspace=workspace,
+            parent=parent,
+            start=start,
+            dataset=dataset,
+        )
         energy = _watt_hours(trial, workspace)
         report = {**trial.model_dump(mode="json"), "seconds": trial.seconds, "watt_hours": energy}
         emit(report, as_json, lambda: _show_trial(trial, energy))
         return
-    adapter = _train(
-        samples, dataset, agent, settings, base_model, workspace, parent, start, mlflow or workspace.mlflow_uri
-    )
-    emit(adapter, as_json, lambda: _show(adapter, workspace))
+    notes.quiet = follows()  # The process that leads speaks for all.
+    if yielding := give_way(workspace):
+        notes.print(yielding, markup=False)
+    keep = {"wait": wait, "discard": discard, "mlflow_uri": mlflow or workspace.mlflow_uri}
+    adapter = _train(samples, dataset, agent, settings, base_model, workspace, parent, start, **keep)
+    if not follows():
+        emit(adapter, as_json, lambda: _show(adapter, workspace))
 
 
 def _train(
@@ -135,8 +177,9 @@ def _train(
     workspace: Workspace,
     parent: str,
     start: str,
-    mlflow_uri: str,
+    **how: Any,
 ) -> Adapter:
+    """`how` goes to `train_adapter` as it is."""
     notes.print(f"{len(samples)} samples for {agent}; base model {base_model.name}", markup=False)
     with progress() as bar:
         task = bar.add_task("loading the model", total=None)
@@ -145,9 +188,7 @@ def _train(
             notes.print(_beginning(base_model, parent, start, checkpoint), markup=False)
 
         def show(step: Step) -> None:
-            bar.update(
-                task, description=f"training, loss {step.loss:.3f}, step", completed=step.number, total=step.steps
-            )
+            bar.update(task, description=_doing(step), completed=step.number, total=step.steps)
 
         return train_adapter(
             samples,
@@ -158,10 +199,11 @@ def _train(
             parent=parent,
             dataset=shelve(workspace, dataset, agent),
             start=start,
-            mlflow_uri=mlflow_uri,
+            **how,
             on_start=tell,
             on_plan=lambda plan: notes.print(f"planned: {plan}", markup=False),
             on_step=show,
+            say=lambda line: notes.print(line, markup=False),
         )
 
 
@@ -180,11 +222,17 @@ def train_on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
             bar.update(row, description="runs", completed=made, total=runs)
 
         def step(step: Step) -> None:
-            said = f"training, loss {step.loss:.3f}, step"
-            bar.update(row, description=said, completed=step.number, total=step.steps)
+            bar.update(row, description=_doing(step), completed=step.number, total=step.steps)
 
         adapter = driver.train(Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False)))
     emit(adapter, as_json, lambda: _show(adapter, job.workspace))
+
+
+def _doing(step: Step) -> str:
+    """The step's loss, and what else of it says how training goes."""
+    told = [f"{word} {step.metrics[name]:.3f}" for name, word in SHOWN.items() if name in step.metrics]
+    speed = [f"{step.metrics[SPEED]:,.0f} tokens/s"] if SPEED in step.metrics else []
+    return ", ".join(["training", f"loss {step.loss:.3f}", *told, *speed, "step"])
 
 
 def _beginning(base_model: Path, parent: str, start: str, checkpoint: Checkpoint | None) -> str:
@@ -231,4 +279,29 @@ def _show(adapter: Adapter, workspace: Workspace) -> None:
         f"in {adapter.train_seconds:.0f} s to replace {adapter.parent}, digest {adapter.digest[:12]}",
         soft_wrap=True,
     )
+    if adapter.metrics:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in adapter.metrics.items())
+        out.print(f"at its end: {told}", markup=False, soft_wrap=True)
+    for line in _guarded(adapter):
+        out.print(line, markup=False, soft_wrap=True)
+    if adapter.old is not None and adapter.old.lost:
+        notes.print(
+            f"the loss of old rows rose by more than guard.worst = {adapter.old.worst:g}: evaluate {adapter.policy} on "
+            "earlier tasks, or train with a larger guard.replay",
+            markup=False,
+        )
     out.print(f"{workspace.adapters / adapter.policy}", markup=False, soft_wrap=True)
+
+
+def _guarded(adapter: Adapter) -> Iterator[str]:
+    """What was done against forgetting, and what came of it."""
+    if adapter.replayed:
+        rows = sum(len(part.numbers) for part in adapter.replayed)
+        yield f"{rows} rows replayed of {', '.join(part.dataset_digest[:12] for part in adapter.replayed)}"
+    if old := adapter.old:
+        yield f"loss of {old.rows} old rows: {old.before:.3f} under {old.against}, {old.after:.3f} now"
+    if drift := adapter.drift:
+        yield (
+            f"on neutral prompts: KL to the base model {drift.kl:.3f} nats a token, "
+            f"{drift.agreement:.0%} of its tokens the same"
+        )

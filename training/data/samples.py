@@ -379,6 +379,12 @@ def read_samples(path: Path, record: type[Sample] = Sample, *also: type[Sample])
     return samples
 
 
+def prompt_forms(samples: Sequence[Sample]) -> frozenset[str]:
+    """Digests of the forms that the samples' prompts are in, where they say it."""
+    forms = (getattr(sample, "prompt_form", None) for sample in samples)  # A document is in no prompt.
+    return frozenset(form for form in forms if form is not None)
+
+
 def digest_samples(samples: Sequence[Sample]) -> str:
     """SHA-256 over the contents that `write_samples` would write."""
     hashed = sha256()

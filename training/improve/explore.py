@@ -5,13 +5,13 @@ from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.traces.errors import ConfigError
 from journeyman.training.data.tasks.heldout import less_held_out
 from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.improve.online import train_online
+from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.grpo import GRPORecipe, choose
 from journeyman.training.methods.method import method_of
-from journeyman.training.methods.online import train_online
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import Step
-from journeyman.training.methods.rounds import Round
 
 
 class Explorer:
@@ -75,6 +75,9 @@ class Explorer:
             on_start=began,
             on_round=ended,
             on_run=watcher.on_run,
+            wait=job.wait,
+            discard=job.discard,
+            say=watcher.say,
         )
 
     def _choices(self) -> list[Choice]:

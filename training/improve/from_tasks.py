@@ -33,6 +33,10 @@ class TaskJob(NamedTuple):
     start: str = BASE
     """The policy that training starts from."""
     mlflow_uri: str | None = None
+    wait: bool = False
+    """Whether another training in the workspace is waited for, and not an error."""
+    discard: bool = False
+    """Whether the agent's other unfinished trainings are removed."""
 
 
 class TaskPlan(Record):

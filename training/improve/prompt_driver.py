@@ -59,7 +59,11 @@ class PromptDriver:
             watcher.say(line)
         made, most = count(1), self._table.metric_calls
         prompted = self._prompting.optimise(
-            mlflow_uri=self._job.mlflow_uri, on_run=lambda episode: watcher.on_run(next(made), most)
+            mlflow_uri=self._job.mlflow_uri,
+            on_run=lambda episode: watcher.on_run(next(made), most),
+            wait=self._job.wait,
+            discard=self._job.discard,
+            say=watcher.say,
         )
         search = prompted.search
         if prompted.adapter is None:

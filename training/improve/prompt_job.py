@@ -17,7 +17,7 @@ from journeyman.runtime.adapters.adapter import (
     write_prompt,
 )
 from journeyman.traces.base import Record
-from journeyman.traces.errors import AdapterError, TrainingError
+from journeyman.traces.errors import AdapterError
 from journeyman.traces.files import write_whole
 
 SEARCH = "search.json"
@@ -88,15 +88,3 @@ def write_candidate(folder: Path, adapter: Adapter, prompt: Prompt, search: Sear
     adapter = adapter.model_copy(update={"digest": digest_files(folder)})
     write_adapter(folder, adapter, None)
     return adapter
-
-
-def reserve(partial: Path, job: PromptJob) -> None:
-    """Makes the folder of an unfinished search, and empties it first if that search was another job's."""
-    record = partial / "job.json"
-    try:
-        if not record.exists() or record.read_text(encoding="utf-8") != job.model_dump_json():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(job.model_dump_json(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error

@@ -42,15 +42,17 @@ from journeyman.training.improve.prompt_job import (
     PromptJob,
     Search,
     known_candidate,
-    reserve,
     write_candidate,
 )
 from journeyman.training.improve.prompt_search import Found, PromptSearch, Reflect, Reflections
 from journeyman.training.improve.spending import Estimate, estimate
 from journeyman.training.improve.teach import SCORER, check_references
 from journeyman.training.improve.worked import Shelf, find_worked
+from journeyman.training.methods.checkpoints import partial_of, reserve
 from journeyman.training.methods.prompt import PromptRecipe
 from journeyman.training.tracking import track
+from journeyman.training.trainings.stopping import Say
+from journeyman.training.trainings.trainings import training_lock
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -141,20 +143,26 @@ class Prompting:
         )
 
     def optimise(
-        self, *, mlflow_uri: str | None = None, on_run: Callable[[Episode], None] = lambda episode: None
+        self,
+        *,
+        mlflow_uri: str | None = None,
+        on_run: Callable[[Episode], None] = lambda episode: None,
+        wait: bool = False,
+        discard: bool = False,
+        say: Say = lambda line: None,
     ) -> Prompted:
         """Looks for a better prompt; the candidate of the same job is returned as it is.
 
         A search that was killed goes on: no run that was scored is made again, and no instruction written again.
-        Raises `ServerError` where the server fails, and `TrainingError` where there is nothing to change.
+        For `wait` and `discard` see `train_adapter`. Raises `ServerError` where the server fails, and `TrainingError`
+        where there is nothing to change.
         """
         adapters = self._workspace.adapters
-        with self._workspace.lock(f"train-{self.job.agent}"):
+        with training_lock(self._workspace, wait=wait, say=say):
             if (known := known_candidate(adapters, self.job)) is not None:
                 return known
-            policy = f"{self.job.agent}@{next_number(adapters, self.job.agent)}"
-            partial = adapters / f".{policy}.partial"
-            reserve(partial, self.job)
+            policy = reserve(adapters, self.job.agent, self.job.model_dump_json(), None, discard=discard, say=say)
+            partial = partial_of(adapters, policy)
             told = self.job.model_dump(exclude_none=True)
             began = perf_counter()
             with track(mlflow_uri, partial, policy=policy, job=told, recipe=self._recipe.model_dump()) as run:

@@ -77,6 +77,9 @@ class RejectionSampling:
                 start=start,
                 dataset=dataset,
                 mlflow_uri=job.mlflow_uri,
+                wait=job.wait,
+                discard=job.discard,
+                say=watcher.say,
                 on_plan=lambda plan: watcher.say(f"SFT from {start}: {plan}"),
                 on_step=watcher.on_step,
             )

@@ -13,6 +13,7 @@ class CPTRecipe(TRLRecipe):
     trainer: ClassVar = "journeyman.training.methods.trainers.cpt:CPT"
     learns_from: ClassVar = DocumentSample
     pace: ClassVar = Pace(rate=0.5, why="; half of SFT's, since each token of a row pulls", epochs=(1, 3))
+    guards: ClassVar = frozenset({"replay", "worst"})
     reserved: ClassVar = {
         **SFTRecipe.reserved,
         "packing": "mined rows are full of paragraphs: `mine --length` says how long",

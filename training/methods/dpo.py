@@ -1,11 +1,29 @@
 """DPO: of two replies the better one, through TRL's DPOTrainer. `trainers/dpo.py` has the rows and the loss."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from journeyman.training.data.samples import PreferenceSample
-from journeyman.training.methods.preferences import PACE, RESERVED, PreferenceRecipe
-from journeyman.training.methods.recipe import Rule
+from journeyman.training.methods.recipe import Pace, Rule, TRLRecipe
+
+PACE = Pace(
+    rate=0.1,
+    why="; a tenth of SFT's, for a policy that can do its work already",
+    epochs=(1, 3),
+    sequences=2,
+)
+
+REFERENCE_KEYS = {
+    "precompute_ref_log_probs": "the reference doesn't change, and is computed once, before the first step",
+    "sync_ref_model": "the reference is the policy that training starts from",
+    "ref_model_mixup_alpha": "the reference is the policy that training starts from",
+    "ref_model_sync_steps": "the reference is the policy that training starts from",
+    "pad_token": "it is the tokenizer's",
+    "remove_unused_columns": "a row's weight travels beside its tokens",
+}
+"""Keys of `[trl]` that no recipe of preferences may set, and why."""
 
 SFT_WEIGHT = 0.2
 """Of the likelihood of chosen replies beside DPO's loss: that of Llama 3 (arXiv 2407.21783, section 4.1.4)."""
@@ -28,6 +46,21 @@ LOSSES = (
 """TRL's, without those that sort the rows of a batch, where a row can't have a weight."""
 
 
+class PreferenceRecipe(TRLRecipe):
+    """A recipe whose reference is the policy that training starts from: by default the one in service."""
+
+    starts_in_service: ClassVar = True
+
+    @model_validator(mode="after")
+    def _dropout_happens(self) -> Self:
+        if self.lora.dropout and self.trl.get("disable_dropout", True):
+            raise ValueError(
+                "lora.dropout does nothing here, since TRL turns it off for preferences: "
+                "leave it out, or set trl.disable_dropout to false"
+            )
+        return self
+
+
 class DPORecipe(PreferenceRecipe):
     """How DPO trains an adapter: the recipe `dpo` of the package, or a file that `journeyman train --recipe` names."""
 
@@ -35,7 +68,7 @@ class DPORecipe(PreferenceRecipe):
     learns_from: ClassVar = PreferenceSample
     pace: ClassVar = PACE
     reserved: ClassVar = {
-        **RESERVED,
+        **REFERENCE_KEYS,
         "padding_free": "TRL has no such form of DPO at the moment",
         "truncation_mode": "nothing is cut",
     }

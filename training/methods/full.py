@@ -24,6 +24,7 @@ class FullRecipe(SFTRecipe):
     """How all weights of a model are trained: the recipe `full` of the package, or a file."""
 
     trainer: ClassVar = "journeyman.training.methods.trainers.full:Full"
+    guards: ClassVar = frozenset({"replay", "kl"})
 
     method: Literal["full"] = "full"  # type: ignore[assignment]
     """How the model learns."""

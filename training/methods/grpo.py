@@ -51,6 +51,7 @@ class GRPORecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
     driver: ClassVar = "journeyman.training.improve.explore:Explorer"
+    guards: ClassVar = frozenset[str]()
     learns_from: ClassVar = RolloutSample
     starts_in_service: ClassVar = True
     reserved: ClassVar = {

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import (
     Adapter,
+    Replayed,
     adapter_folders,
     digest_files,
     find_adapter,
     load_adapter,
-    next_number,
     read_adapter,
     split_policy,
     write_adapter,
@@ -28,11 +28,12 @@ from journeyman.traces.base import Record, parse_config
 from journeyman.traces.errors import AdapterError, ConfigError, TrainingError
 from journeyman.traces.files import publish
 from journeyman.training.data.datasets.shelf import KnownDataset
-from journeyman.training.data.samples import Sample, digest_samples
-from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
+from journeyman.training.data.samples import Sample, digest_samples, prompt_forms
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, partial_of, reserve
 from journeyman.training.methods.cpt import CPTRecipe
 from journeyman.training.methods.distill import DistillRecipe
 from journeyman.training.methods.dpo import DPORecipe
+from journeyman.training.methods.earlier import Earlier, earlier_rows
 from journeyman.training.methods.full import FullRecipe
 from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.kto import KTORecipe
@@ -45,6 +46,10 @@ from journeyman.training.methods.rft import RFTRecipe
 from journeyman.training.methods.sft import SFTRecipe
 from journeyman.training.registry import dataset_name
 from journeyman.training.tracking import TrackedRun, track
+from journeyman.training.trainings.journal import TrainingJournal, journalled
+from journeyman.training.trainings.launched import follows, share
+from journeyman.training.trainings.stopping import Say, Stop, stoppable
+from journeyman.training.trainings.trainings import training_lock
 
 METHODS: Mapping[str, type[Recipe]] = {
     "prompt": PromptRecipe,
@@ -74,6 +79,8 @@ class Work(NamedTuple):
     """Folder of the unfinished run."""
     checkpoint: Checkpoint | None
     run: TrackedRun
+    journal: TrainingJournal
+    stop: Stop
 
 
 class Job(Record):
@@ -91,6 +98,8 @@ class Job(Record):
     """Of the rows; None where they come of rollouts while it learns."""
     tasks_digest: str | None = None
     """Of the tasks that are rolled out, with crew and scorer; None where there is a dataset."""
+    replayed: tuple[Replayed, ...] = ()
+    """Rows of earlier datasets that are learned from besides."""
     recipe_digest: str
     method: str = "sft"
 
@@ -116,22 +125,32 @@ def train_adapter(
     number: int | None = None,
     dataset: KnownDataset | None = None,
     mlflow_uri: str | None = None,
+    wait: bool = False,
+    discard: bool = False,
     on_start: OnStart = lambda checkpoint: None,
     on_plan: OnPlan = lambda plan: None,
     on_step: OnStep | None = None,
+    say: Say = lambda line: None,
 ) -> Adapter:
     """Trains `agent@number`, by default the next one; the same job already trained is returned as it is.
 
     `dataset` is the file that the samples are from, by whose digest lineage finds them.
 
     Training starts from the weights of `start`, by default `start_of` the recipe. A run that was killed goes on from
-    its last checkpoint when it is called again. Raises `ConfigError` for a recipe that can't be used, `AdapterError`
-    for a `start` that can't, and `TrainingError` where the samples, the numbers or the disk don't let it go on.
+    its last checkpoint when it is called again. The checkpoints of the agent's other unfinished jobs are left as they
+    are, unless `discard` says that they are to go. One training at a time runs in a workspace: another one raises
+    `ConfigError`, unless it is told to `wait`. SIGINT and SIGTERM save a checkpoint and raise `KeyboardInterrupt`.
+
+    Each process that `accelerate launch` started calls this; the first of them writes.
+
+    Raises `ConfigError` for a recipe that can't be used, `AdapterError` for a `start` that can't, and `TrainingError`
+    where the samples, the numbers or the disk don't let it go on.
     """
     _check(samples, agent, recipe, workspace)
     start = weights_of(workspace.adapters, start or start_of(recipe, parent))
     recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     job = Job(
         agent=agent,
         parent=parent,
@@ -139,22 +158,67 @@ def train_adapter(
         start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
         dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        replayed=earlier.used,
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
+    if follows():
+        return _followed(samples, recipe, base_model, workspace, began, earlier)
 
     def learn(work: Work) -> Adapter:
         if dataset is not None:
             work.run.learns_from(dataset, dataset_name(job.agent, job.method))
-        steps = _Steps(work.checkpoint, work.run, on_step)
+        steps = _Steps(work.checkpoint, work, on_step)
+
+        def planned(plan: Plan) -> None:
+            work.journal.plan(plan)
+            on_plan(plan)
+
         with method_of(recipe) as method, one_line(work.policy, steps):
             fitted = method.fit(
-                samples, recipe, base_model, work.partial, work.checkpoint, steps, start=began, on_plan=on_plan
+                samples,
+                recipe,
+                base_model,
+                work.partial,
+                work.checkpoint,
+                steps,
+                start=began,
+                earlier=earlier,
+                on_plan=planned,
             )
-            form = next(iter(_prompt_forms(samples)), None)
+            form = next(iter(prompt_forms(samples)), None)
             return written(fitted, recipe, work, job, rows=len(samples), prompt_form=form)
 
-    return carry_out(job, recipe, workspace, learn, number=number, mlflow_uri=mlflow_uri, on_start=on_start)
+    how: dict[str, Any] = {"wait": wait, "discard": discard, "say": say, "dataset": dataset}
+    return carry_out(job, recipe, workspace, learn, number=number, mlflow_uri=mlflow_uri, on_start=on_start, **how)
+
+
+def _followed(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    began: Path | None,
+    earlier: Earlier,
+) -> Adapter:
+    """The adapter, once another process has led this one through its training."""
+    policy, checkpoint = share() or ("", None)
+    if not (workspace.adapters / policy).exists():
+        with method_of(recipe) as method, one_line(policy, _Steps(checkpoint)):
+            partial = partial_of(workspace.adapters, policy)
+            method.fit(
+                samples,
+                recipe,
+                base_model,
+                partial,
+                checkpoint,
+                lambda step: None,
+                start=began,
+                earlier=earlier,
+                on_plan=lambda plan: None,
+            )
+        share()
+    return load_adapter(workspace.adapters / policy)
 
 
 def carry_out(
@@ -166,28 +230,38 @@ def carry_out(
     number: int | None,
     mlflow_uri: str | None,
     on_start: OnStart,
+    wait: bool = False,
+    discard: bool = False,
+    say: Say = lambda line: None,
+    dataset: KnownDataset | None = None,
 ) -> Adapter:
     """The adapter of a job, which `learn` leaves in `adapter` of the unfinished run's folder; one that was trained
-    before is returned as it is.
+    before is returned as it is. For `wait`, `discard` and `say` see `train_adapter`.
 
     One process at a time does it. Raises `TrainingError` for a number that is taken, and what `learn` raises.
     """
-    with workspace.lock(f"train-{job.agent}"):
+    with training_lock(workspace, wait=wait, say=say):
         if trained := _already_trained(workspace.adapters, job):
-            shutil.rmtree(_partial(workspace.adapters, trained.policy), ignore_errors=True)
+            shutil.rmtree(partial_of(workspace.adapters, trained.policy), ignore_errors=True)
+            share((trained.policy, None))
             return trained
-        policy = f"{job.agent}@{number or next_number(workspace.adapters, job.agent)}"
-        if (workspace.adapters / policy).exists():
-            raise TrainingError(f"{policy} was trained from other samples or another recipe: take another number")
-        partial = _partial(workspace.adapters, policy)
-        _reserve(partial, job)
+        policy = reserve(workspace.adapters, job.agent, job.model_dump_json(), number, discard=discard, say=say)
+        partial = partial_of(workspace.adapters, policy)
         checkpoint = last_whole(partial / CHECKPOINTS)
         on_start(checkpoint)
-        told = job.model_dump(exclude_none=True)  # MLflow's tags have texts.
-        with track(mlflow_uri, partial, policy=policy, job=told, recipe=recipe.model_dump()) as run:
-            adapter = learn(Work(policy, partial, checkpoint, run))
+        share((policy, checkpoint))
+        told = job.model_dump(exclude_none=True, exclude={"replayed"})  # MLflow's tags have texts.
+        by = recipe.model_dump(mode="json")
+        with (
+            track(mlflow_uri, partial, policy=policy, job=told, recipe=by) as run,
+            journalled(workspace, policy, told, by, checkpoint.step if checkpoint else 0) as journal,
+            stoppable(say) as stop,
+        ):
+            adapter = learn(Work(policy, partial, checkpoint, run, journal, stop))
             publish(partial / "adapter", workspace.adapters / policy)
-            run.finish(adapter)
+            journal.digest = adapter.digest
+            run.finish(adapter, workspace.adapters / policy, dataset)
+        share(None)
         shutil.rmtree(partial, ignore_errors=True)
         return adapter
 
@@ -204,14 +278,17 @@ def plan_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Plan:
     """What `train_adapter` would do; nothing is trained. Raises like it."""
     _check(samples, agent, recipe, workspace)
     recipe = recipe.bound(agent, start, base_model, workspace)
     start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with method_of(recipe) as method:
-        return method.plan(samples, recipe, base_model)
+        return method.plan(samples, recipe, base_model, earlier)
 
 
 def try_job(
@@ -221,18 +298,21 @@ def try_job(
     recipe: Recipe,
     base_model: Path,
     workspace: Workspace,
+    parent: str = BASE,
     start: str = BASE,
+    dataset: KnownDataset | None = None,
 ) -> Trial:
     """The plan, and what a step takes: two are made, and nothing of them is kept. Raises like `train_adapter`."""
     _check(samples, agent, recipe, workspace)
     recipe = recipe.bound(agent, start, base_model, workspace)
     began = start_folder(start, recipe, base_model, workspace)
+    earlier = _earlier(samples, recipe, base_model, workspace, dataset, (parent, start))
     with (
         tempfile.TemporaryDirectory() as folder,
         method_of(recipe) as method,
-        one_line(f"the trial of {agent}", _Steps(None, None, None)),
+        one_line(f"the trial of {agent}", _Steps()),
     ):
-        return method.attempt(samples, recipe, base_model, Path(folder), began)
+        return method.attempt(samples, recipe, base_model, Path(folder), began, earlier)
 
 
 class Progress(Protocol):
@@ -245,17 +325,25 @@ class Progress(Protocol):
 class _Steps:
     """Tells of each step, and knows how far training came."""
 
-    def __init__(self, checkpoint: Checkpoint | None, run: TrackedRun | None, on_step: OnStep | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint | None = None, work: Work | None = None, on_step: OnStep | None = None
+    ) -> None:
         self.done = 0 if checkpoint is None else checkpoint.step
-        self._run = run
+        self._work = work
         self._on_step = on_step
 
     def __call__(self, step: Step) -> None:
+        """Raises `KeyboardInterrupt` where a signal asks to stop."""
+        # A look at held-out rows is told as more of the step that was made before it.
+        metrics = {**step.metrics} if step.number == self.done else {"loss": step.loss, **step.metrics}
         self.done = step.number
-        if self._run is not None:
-            self._run.step(step.number, {"loss": step.loss, **step.metrics})
+        if self._work is not None:
+            self._work.run.step(step.number, metrics)
+            self._work.journal.step(step.number, step.steps, metrics)
         if self._on_step is not None:
             self._on_step(step)
+        if self._work is not None:
+            self._work.stop.check()
 
 
 def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Workspace) -> Path | None:
@@ -283,10 +371,28 @@ def start_folder(start: str, recipe: Recipe, base_model: Path, workspace: Worksp
     return folder
 
 
+def _earlier(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    base_model: Path,
+    workspace: Workspace,
+    dataset: KnownDataset | None,
+    policies: Sequence[str],
+) -> Earlier:
+    return earlier_rows(
+        samples,
+        recipe=recipe,
+        workspace=workspace,
+        base_digest=model_digest(base_model),
+        dataset_digest=digest_samples(samples) if dataset is None else dataset.digest,
+        policies=policies,
+    )
+
+
 def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Workspace) -> None:
     if not samples:
         raise TrainingError(f"there are no samples to train {agent} on: mine some with `journeyman mine`")
-    if len(_prompt_forms(samples)) > 1:
+    if len(prompt_forms(samples)) > 1:
         raise TrainingError(f"the samples show {agent} in different prompts: mine them again, with --crew FILE")
     taken = (recipe.learns_from, *recipe.also_from)
     if wrong := next((sample for sample in samples if not isinstance(sample, taken)), None):
@@ -301,11 +407,6 @@ def _check(samples: Sequence[Sample], agent: str, recipe: Recipe, workspace: Wor
         raise ConfigError(f"recipe: lora.r is {recipe.rank}, the server takes {limit} (server.max_lora_rank)")
 
 
-def _prompt_forms(samples: Sequence[Sample]) -> set[str]:
-    forms = (getattr(sample, "prompt_form", None) for sample in samples)  # A document is in no prompt.
-    return {form for form in forms if form is not None}
-
-
 def _already_trained(adapters: Path, job: Job) -> Adapter | None:
     for folder in adapter_folders(adapters):
         if split_policy(folder.name)[0] == job.agent:
@@ -315,22 +416,6 @@ def _already_trained(adapters: Path, job: Job) -> Adapter | None:
                 if adapter.model_dump(include=set(told)) == told:
                     return adapter
     return None
-
-
-def _partial(adapters: Path, policy: str) -> Path:
-    return adapters / f".{policy}.partial"
-
-
-def _reserve(partial: Path, job: Job) -> None:
-    """Makes the folder of an unfinished run, and empties it first if that run was another job's."""
-    record = partial / "job.json"
-    try:
-        if not record.exists() or record.read_text(encoding="utf-8") != job.model_dump_json():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(job.model_dump_json(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
 
 
 def written(
@@ -359,6 +444,8 @@ def written(
         steps=fitted.steps,
         epochs=fitted.epochs,
         eval_loss=fitted.eval_loss,
+        old=fitted.old,
+        drift=fitted.drift,
         metrics=dict(fitted.metrics),
         train_seconds=round(fitted.seconds, 3),
         created_ns=time_ns(),
@@ -375,7 +462,7 @@ def one_line(policy: str, steps: Progress) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         # A full disk is an error of the library that was writing; torch's is RuntimeError, also for lack of memory.
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(

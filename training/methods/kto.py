@@ -7,7 +7,7 @@ from pydantic import JsonValue, field_validator
 
 from journeyman.traces.errors import TrainingError
 from journeyman.training.data.samples import KTOSample
-from journeyman.training.methods.preferences import PACE, RESERVED, PreferenceRecipe
+from journeyman.training.methods.dpo import PACE, REFERENCE_KEYS, PreferenceRecipe
 from journeyman.training.methods.recipe import Rule
 
 WEIGHTS = ("desirable_weight", "undesirable_weight")
@@ -20,7 +20,7 @@ class KTORecipe(PreferenceRecipe):
     learns_from: ClassVar = KTOSample
     pace: ClassVar = PACE._replace(piece=2)  # The KL is estimated from the other replies of the piece.
     reserved: ClassVar = {
-        **RESERVED,
+        **REFERENCE_KEYS,
         "train_sampling_strategy": "rows are shuffled once, and keep the batch in which their KL is estimated",
     }
     allowed: ClassVar = {"loss_type": ("kto", "apo_zero_unpaired")}

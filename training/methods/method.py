@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from journeyman.runtime import variables
 from journeyman.traces.errors import ConfigError
 from journeyman.training.methods.checkpoints import Checkpoint
+from journeyman.training.methods.earlier import Earlier
 from journeyman.training.methods.plan import Fitted, Plan, Trial
 from journeyman.training.methods.recipe import OnStep, Recipe
 
@@ -40,20 +41,30 @@ class Method(Protocol):
         on_step: OnStep,
         *,
         start: Path | None,
+        earlier: Earlier,
         on_plan: OnPlan,
     ) -> Fitted:
         """Trains by a recipe of the method's own kind, from `checkpoint` where there is one.
 
         Else it goes on from the adapter in `start`, or starts from the base model. The weights go into
-        `folder/adapter`, checkpoints into `folder/checkpoints`.
+        `folder/adapter`, checkpoints into `folder/checkpoints`. `earlier` has rows only where the recipe heeds
+        `guard.replay`.
         """
         ...
 
-    def plan(self, samples: Sequence[Any], recipe: Any, base_model: Path) -> Plan:
+    def plan(self, samples: Sequence[Any], recipe: Any, base_model: Path, earlier: Earlier) -> Plan:
         """What `fit` would do."""
         ...
 
-    def attempt(self, samples: Sequence[Any], recipe: Any, base_model: Path, folder: Path, start: Path | None) -> Trial:
+    def attempt(
+        self,
+        samples: Sequence[Any],
+        recipe: Any,
+        base_model: Path,
+        folder: Path,
+        start: Path | None,
+        earlier: Earlier,
+    ) -> Trial:
         """The plan, and what a step of it takes, tried in `folder`."""
         ...
 

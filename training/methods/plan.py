@@ -1,15 +1,15 @@
 """The plan of a training: what is learned from, for how long, and every number with where it is from and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import ceil
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import JsonValue
 
-from journeyman.runtime.adapters.adapter import Probe
+from journeyman.runtime.adapters.adapter import Drift, OldRows, Probe
 from journeyman.traces.base import Record
-from journeyman.training.data.samples import Sample
+from journeyman.traces.errors import ConfigError
 from journeyman.training.methods.recipe import Pace, Recipe, Rule
 
 HELD_OUT_SHARE = 0.1
@@ -21,8 +21,14 @@ HELD_OUT_MOST = 64
 BATCH = 8
 BATCH_TOKENS = 4096
 """Tokens of a batch that is computed in one piece; memory grows with them."""
+REPLAY = 0.2
+"""Share of the rows learned from that are replayed, where the recipe leaves it open."""
+NOTHING_BEFORE = "no dataset was learned from before"
 STEPS = 100
 """Steps that a small dataset is repeated for."""
+PIECE, PIECES = "trl.per_device_train_batch_size", "trl.gradient_accumulation_steps"
+"""Rows that are computed in one piece, and such pieces of a step."""
+LOOKED_AT = "trl.per_device_eval_batch_size"
 EVERY = 50
 """Most steps between two evaluations, and two checkpoints: so many are lost to a kill."""
 
@@ -42,6 +48,12 @@ class Facts(NamedTuple):
     """Tokens of the longest row."""
     parameters: int
     """Of the base model."""
+    replayed: int = 0
+    """Rows among `rows` that are of earlier datasets."""
+    measured: int = 0
+    """Rows of earlier datasets whose loss is measured before and after."""
+    earlier: str = ""
+    """Of which datasets, and what of them can't be used."""
 
 
 class Choice(Record):
@@ -58,6 +70,10 @@ class Plan(Record):
     rows: int
     held_out: int
     """Rows whose loss says when to stop; nothing is learned from them."""
+    replayed: int = 0
+    """Rows among `rows` that are of earlier datasets."""
+    measured: int = 0
+    """Rows of earlier datasets whose loss is measured before and after."""
     batch: int
     """Rows of an optimiser step."""
     epoch_steps: int
@@ -65,6 +81,8 @@ class Plan(Record):
     steps: int
     """Steps at most; training may stop earlier where rows are held out."""
     choices: tuple[Choice, ...]
+    ran_out: int | None = None
+    """Rows that were computed in one piece when memory ran out."""
 
     @property
     def epochs(self) -> float:
@@ -76,9 +94,48 @@ class Plan(Record):
         told = [choice for choice in self.choices if choice.key.startswith("trl.") and choice.source != "TRL"]
         return {choice.key.removeprefix("trl."): choice.value for choice in told}
 
+    def pieces(self, processes: int) -> dict[str, int]:
+        """How each of so many processes computes its share of a step; raises `ConfigError` where it has none."""
+        piece, pieces = self._number(PIECE), self._number(PIECES)
+        if pieces % processes == 0:
+            pieces //= processes
+        elif piece % processes == 0:
+            piece //= processes
+        else:
+            raise ConfigError(
+                f"a step of {self.batch} rows can't be divided among {processes} processes: "
+                f"set {PIECE} to a multiple of {processes}"
+            )
+        return {PIECE.removeprefix("trl."): piece, PIECES.removeprefix("trl."): pieces}
+
+    def in_smaller_pieces(self) -> "Plan | None":
+        """The same steps, each computed in smaller pieces; None where a piece is one row already."""
+        piece = self._number(PIECE)
+        parts = next((parts for parts in range(2, piece + 1) if piece % parts == 0), None)
+        if parts is None:
+            return None
+        smaller = {PIECE: piece // parts, PIECES: self._number(PIECES) * parts, LOOKED_AT: piece // parts}
+        why = f"memory ran out with {piece} rows in one piece"
+        choices = tuple(
+            choice.model_copy(update={"value": smaller[choice.key], "source": "rule", "why": why})
+            if choice.key in smaller
+            else choice
+            for choice in self.choices
+        )
+        return self.model_copy(update={"choices": choices, "ran_out": piece})
+
+    def _number(self, key: str) -> int:
+        return next(int(str(choice.value)) for choice in self.choices if choice.key == key)
+
     def __str__(self) -> str:
         rows, steps = _counted(self.rows, "row"), _counted(self.steps, "step")
-        return f"{self.epochs:.1f} epochs of {rows}, {steps}{self._aside()}"
+        again = f", {_counted(self.replayed, 'replayed row')} among them" if self.replayed else ""
+        old = f", {_counted(self.measured, 'old row')} measured before and after" if self.measured else ""
+        ran_out = "" if self.ran_out is None else f", in pieces of {_counted(self._number(PIECE), 'row')} {self._why()}"
+        return f"{self.epochs:.1f} epochs of {rows}{again}, {steps}{self._aside()}{old}{ran_out}"
+
+    def _why(self) -> str:
+        return f"because memory ran out with {self.ran_out}"
 
     def _aside(self) -> str:
         if self.held_out:
@@ -111,16 +168,31 @@ class Fitted(Record):
     epochs: float
     eval_loss: float | None
     """Loss of the held-out rows, of the checkpoint that was kept; None where none were held out."""
+    old: OldRows | None = None
+    """What became of rows of earlier datasets; None where there are none."""
+    drift: Drift | None = None
+    """From the base model; None where the method can't tell."""
     metrics: Mapping[str, float] = {}
     """What else the method says of the end of the training, by name."""
 
 
-S = TypeVar("S", bound=Sample)
+class _Sourced(Protocol):
+    @property
+    def source(self) -> str:
+        """What rows have in common that are held out together."""
+        raise NotImplementedError
+
+
+S = TypeVar("S", bound=_Sourced)
 
 
 def hold_out(samples: Sequence[S], recipe: Recipe) -> tuple[list[S], list[S]]:
     """The samples to learn from, and those held out; all of one run are on one side, by a hash of its trace id."""
-    wanted = min(round(_share(recipe, len(samples)) * len(samples)), HELD_OUT_MOST)
+    return set_aside(samples, min(round(_share(recipe, len(samples)) * len(samples)), HELD_OUT_MOST))
+
+
+def set_aside(samples: Sequence[S], wanted: int) -> tuple[list[S], list[S]]:
+    """Those to learn from, and up to `wanted` others: whole runs by the hash of their trace ids, where they fit."""
     runs: dict[str, int] = {}
     for sample in samples:
         runs[sample.source] = runs.get(sample.source, 0) + 1
@@ -156,6 +228,8 @@ def plan_training(
     return Plan(
         rows=facts.rows,
         held_out=facts.held_out,
+        replayed=facts.replayed,
+        measured=facts.measured,
         batch=rules.batch,
         epoch_steps=rules.epoch_steps,
         steps=rules.steps,
@@ -171,10 +245,27 @@ def _told(recipe: Recipe, given: Mapping[str, Any], facts: Facts) -> list[Choice
         told["eval.patience"] = recipe.eval.patience
     choices = [Choice(key=key, value=value, source="recipe", why="the recipe says so") for key, value in told.items()]
     if recipe.eval.share is None:
-        share = _share(recipe, facts.rows + facts.held_out)
+        share = _share(recipe, facts.rows - facts.replayed + facts.held_out)
         why = f"a tenth of {HELD_OUT_FROM} rows or more, unless trl.max_steps says how long"
         choices.append(Choice(key="eval.share", value=share, source="rule", why=why))
-    return choices
+    return [*choices, *_guards(recipe, facts)]
+
+
+def _guards(recipe: Recipe, facts: Facts) -> Iterator[Choice]:
+    """What is set against forgetting, by the recipe or because something was learned before."""
+    given = recipe.guard.model_fields_set
+    why = {
+        "replay": f"{_counted(facts.replayed, 'row')} of {facts.earlier}" if facts.earlier else NOTHING_BEFORE,
+        "worst": f"{_counted(facts.measured, 'old row')} measured before and after"
+        if facts.measured
+        else NOTHING_BEFORE,
+        "kl": "another forward pass a step, without gradients, tells how far the learner is from its start",
+    }
+    by_rule = {"replay": bool(facts.earlier), "worst": bool(facts.measured), "kl": False}
+    for key, value in recipe.guard.model_dump().items():
+        if key in given or by_rule[key]:
+            value = REPLAY if value is None else value
+            yield Choice(key=f"guard.{key}", value=value, source="recipe" if key in given else "rule", why=why[key])
 
 
 def _share(recipe: Recipe, rows: int) -> float:

@@ -115,6 +115,17 @@ class EvalTable(Config):
     """Looks at them without a lower loss after which training stops. The best checkpoint is kept."""
 
 
+class GuardTable(Config):
+    """Table `[guard]`: what keeps a training from losing what was learned before."""
+
+    replay: float | None = Field(default=None, ge=0, le=0.9)
+    """Share of the rows learned from that are taken from earlier datasets. None: a fifth, where there are any."""
+    kl: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Factor on KL(learner ‖ where it started) over completion tokens, in nats a token, added to the loss."""
+    worst: float = Field(default=0.1, ge=0)
+    """Largest rise of the loss of old rows, in the loss's own unit, that isn't warned of."""
+
+
 class Pace(NamedTuple):
     """How fast and for how long a method learns, where the recipe leaves it open; `plan` makes numbers of it."""
 
@@ -148,11 +159,22 @@ class Recipe(Config):
     `improve.from_tasks`."""
     starts_in_service: ClassVar[bool] = False
     """Whether training starts from the policy in service, where nothing else is said, and not from the base model."""
+    guards: ClassVar[frozenset[str]] = frozenset()
+    """Keys of `[guard]` that the method heeds."""
     pace: ClassVar[Pace] = Pace()
 
     method: str
     lora: LoraTable = LoraTable()
     eval: EvalTable = EvalTable()
+    guard: GuardTable = GuardTable()
+
+    @field_validator("guard")
+    @classmethod
+    def _heeded(cls, guard: GuardTable) -> GuardTable:
+        if idle := sorted(guard.model_fields_set - cls.guards):
+            heeded = f"it heeds {', '.join(sorted(cls.guards))}" if cls.guards else "it has no such guard"
+            raise ValueError(f"{idle[0]} has no effect on {cls.model_fields['method'].default}: {heeded}")
+        return guard
 
     def bound(self, agent: str, start: str, base_model: Path, workspace: "Workspace") -> "Recipe":
         """The recipe of one job, with what it names found and read, so that its digest tells it.
@@ -185,6 +207,7 @@ class TRLRecipe(Recipe):
 
     reserved: ClassVar[Mapping[str, str]] = {}
     """Keys of the method's own that `[trl]` may not hold, and why, besides `RESERVED`."""
+    guards: ClassVar = frozenset({"replay"})
     allowed: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Texts that a key of `[trl]`, or each member of its list, may be, where TRL would see a mistake too late."""
     depends: ClassVar[Mapping[str, tuple[str, frozenset[str]]]] = {}

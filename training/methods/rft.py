@@ -47,6 +47,7 @@ class RFTRecipe(TRLRecipe):
     trainer: ClassVar = SFTRecipe.trainer
     learns_from: ClassVar = SFTSample
     driver: ClassVar = "journeyman.training.improve.rejection:RejectionSampling"
+    guards: ClassVar = frozenset[str]()
     starts_in_service: ClassVar = True
     reserved: ClassVar = SFTRecipe.reserved
 

@@ -11,9 +11,11 @@ class SFTRecipe(TRLRecipe):
 
     trainer: ClassVar = "journeyman.training.methods.trainers.sft:SFT"
     learns_from: ClassVar = SFTSample
+    guards: ClassVar = frozenset({"replay", "kl", "worst"})
     reserved: ClassVar = {
-        "packing": "a sample keeps a row of its own, with its own weight",
-        "padding_free": "a sample keeps a row of its own, with its own weight",
+        "padding_free": "trl.packing says whether rows are computed without padding",
+        "packing_strategy": "a row is never cut",
+        "eval_packing": "held-out rows are never packed",
         "completion_only_loss": "only completions are learned",
         "dataset_kwargs": "rows come as tokens",
         "remove_unused_columns": "a row's weight travels beside its tokens",

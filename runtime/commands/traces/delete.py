@@ -203,6 +203,10 @@ def _adapter(found: "AdapterLineage") -> Tree:
     tree.add(f"trained to replace {' ← '.join(found.parents)}, from the weights of {' ← '.join(found.starts)}")
     paths = ", ".join(escape(path.name) for path in found.datasets) or "[yellow]its file is not there any more[/]"
     rows = tree.add(f"dataset {adapter.dataset_digest[:12]} · {_counted(adapter.rows, 'row')} · {paths}")
+    if found.replayed:
+        again = sum(len(one.numbers) for one in adapter.replayed)
+        names = ", ".join(escape(path.name) for path in found.replayed)
+        rows.add(f"besides {_counted(again, 'row')} replayed of {names}")
     runs = rows.add(_learned(found)) if found.sources else rows
     for source in found.sources[:SHOWN]:
         runs.add(_source(source))

@@ -31,6 +31,16 @@ def test_swap_loads_without_promoting(
     assert list(peer.loaded) == ["worker@1"] and Journal(workspace.journal).entries() == []
 
 
+def test_an_export_is_told_and_is_refused_where_it_would_write_over_something(
+    run: Any, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    make_adapter("worker@1")
+    out = tmp_path / "out"
+    assert run.json("adapters", "export", "worker@1", str(out)) == {"policy": "worker@1", "folder": str(out)}
+    assert "exists already: name a folder that doesn't" in str(run.error("adapters", "export", "worker@1", str(out)))
+    assert "--merged" in str(run.error("adapters", "export", "worker@1", str(tmp_path / "b"), "--model", "m"))
+
+
 def test_a_damaged_adapter_is_listed_with_what_is_wrong(run: Any, make_adapter: MakeAdapter) -> None:
     make_adapter("worker@1")
     (make_adapter("worker@2") / "adapter_model.safetensors").unlink()

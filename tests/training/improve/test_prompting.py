@@ -1,8 +1,11 @@
 """The search for a prompt, by GEPA, on a crew that a server of the test's own answers: base knows half of it all."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,8 +19,8 @@ from journeyman.runtime.serving.server import attach
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError, JourneymanError, ServerError, TrainingError
 from journeyman.traces.trace import Task
-from journeyman.training.evaluation.evaluate import Episode
 from journeyman.training.improve.prompt_job import Prompted
+from journeyman.training.improve.prompt_search import Reflections
 from journeyman.training.improve.prompting import Prompting
 from journeyman.training.improve.worked import examples_of, find_worked
 from journeyman.training.methods.job import load_recipe
@@ -118,27 +121,45 @@ def test_the_same_search_again_gives_the_same_candidate_and_asks_nobody(look: Lo
     assert len(peer.chats) == asked
 
 
-@pytest.mark.parametrize("runs", [1, 9, 23])
-def test_a_search_that_was_cut_short_goes_on_where_it_was(
-    look: Looked, peer: Any, runs: int, tmp_path: Path, files: list[str], url: str
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    look: Looked, peer: Any, tmp_path: Path, files: list[str], url: str
 ) -> None:
-    other = Looked(Workspace(tmp_path / "other").create(), Path(files[1]), url)
-    whole = other.find(reflect="base", examples=0)
+    whole = Looked(Workspace(tmp_path / "other").create(), Path(files[1]), url).find(reflect="base", examples=0)
     asked = len(peer.chats)
     peer.chats.clear()
-    seen: list[Episode] = []
-
-    def stop(episode: Episode) -> None:
-        seen.append(episode)
-        if len(seen) == runs:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        look.prompting(reflect="base", examples=0).optimise(on_run=stop)
+    settings = {"prompt.metric_calls": 120, "prompt.reflect": "base", "prompt.examples": 0}
+    tasks = json.dumps([task.model_dump() for task in TASKS])
+    program = Path(__file__).with_name("killed_search.py")
+    arguments = [str(look.workspace.root), files[1], tasks, json.dumps(settings)]
+    with subprocess.Popen([sys.executable, str(program), *arguments]) as process:
+        while len(peer.chats) < 12 and process.poll() is None:
+            sleep(0.01)
+        process.kill()
+    assert not (look.workspace.adapters / "worker@1").exists()
     found = look.find(reflect="base", examples=0)
     assert found.search == whole.search
-    # Those that were on their way when it was cut short are made again.
-    assert asked <= len(peer.chats) <= asked + 8
+    # Those that were on their way when it was killed are made again.
+    assert asked <= len(peer.chats) <= asked + 9
+
+
+def test_a_search_that_was_stopped_while_instructions_were_written_has_none_written_twice(
+    look: Looked, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def write(messages: Any, number: int) -> str:
+        asked.append(number)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return f"text {number}"
+
+    path = tmp_path / "reflections.jsonl"
+    first = Reflections(path, write)
+    assert first("one") == "text 0"
+    with pytest.raises(KeyboardInterrupt):
+        first("two")
+    again = Reflections(path, write)
+    assert [again("one"), again("two")] == ["text 0", "text 1"] and asked == [0, 1, 1]
 
 
 def test_a_prompt_in_service_is_where_the_next_search_begins(look: Looked, make_prompt: MakePrompt) -> None:

@@ -1,8 +1,12 @@
-"""Checkpoints: the newest whole one counts, torn ones go."""
+"""The newest whole checkpoint counts, torn ones go; an unfinished training holds its number until it is discarded."""
 
 from pathlib import Path
 
-from journeyman.training.methods.checkpoints import last_whole, mark_whole
+import pytest
+
+from journeyman.traces.errors import TrainingError
+from journeyman.training.methods.checkpoints import last_whole, mark_whole, partial_of, reserve
+from journeyman.training.methods.job import Job
 
 
 def test_the_newest_whole_checkpoint_is_gone_on_from_and_torn_ones_are_removed(tmp_path: Path) -> None:
@@ -17,3 +21,45 @@ def test_the_newest_whole_checkpoint_is_gone_on_from_and_torn_ones_are_removed(t
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert last_whole(tmp_path / "nowhere") is None
+
+
+def job(recipe: str) -> str:
+    told = Job(agent="worker", parent="base", base_digest="b", dataset_digest="d", recipe_digest=recipe)
+    return told.model_dump_json()
+
+
+def begin(adapters: Path, recipe: str, said: list[str], *, discard: bool = False, number: int | None = None) -> str:
+    policy = reserve(adapters, "worker", job(recipe), number, discard=discard, say=said.append)
+    checkpoint = partial_of(adapters, policy) / "checkpoints" / "checkpoint-7"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    mark_whole(checkpoint.parent, 7, 1.0)
+    return policy
+
+
+def test_each_unfinished_job_keeps_its_number_and_its_checkpoints(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert begin(tmp_path, "one", said) == "worker@1" and said == []
+    assert begin(tmp_path, "two", said) == "worker@2"
+    assert said == [
+        "worker@1 is unfinished at step 7, from other rows or another recipe: its checkpoints stay; "
+        "the command that began it goes on with them, --discard removes them"
+    ]
+    assert begin(tmp_path, "one", said) == "worker@1"
+    with pytest.raises(TrainingError, match="worker@2 is unfinished, from other rows or another recipe: take another"):
+        begin(tmp_path, "three", said, number=2)
+
+
+def test_discarded_ones_are_gone_and_their_numbers_are_free(tmp_path: Path) -> None:
+    said: list[str] = []
+    begin(tmp_path, "one", said)
+    assert begin(tmp_path, "two", said, discard=True) == "worker@1"
+    assert said == []
+    assert [path.name for path in tmp_path.iterdir()] == [".worker@1.partial"]
+    assert (partial_of(tmp_path, "worker@1") / "job.json").read_text() == job("two")
+
+
+def test_one_without_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    reserve(tmp_path, "worker", job("one"), None, discard=False, say=said.append)
+    assert reserve(tmp_path, "worker", job("two"), None, discard=False, say=said.append) == "worker@1"
+    assert said == []

@@ -39,11 +39,13 @@ def samples() -> list[SFTSample]:
     ]
 
 
-def trained(workspace: Workspace, base_model: Path, recipe: str, start: str = "base", **settings: Any) -> Path:
+def trained(
+    workspace: Workspace, base_model: Path, recipe: str, settings: dict[str, Any] | None = None, *, start: str = "base"
+) -> Path:
     adapter = train_adapter(
         samples(),
         agent="worker",
-        recipe=load_recipe(recipe, {**SHORT, **settings}),
+        recipe=load_recipe(recipe, {**SHORT, **(settings or {})}),
         base_model=base_model,
         workspace=workspace,
         start=start,
@@ -137,7 +139,7 @@ def test_an_adapter_is_merged_into_its_own_base_model_only(
 @pytest.mark.train
 @pytest.mark.timeout(300)
 def test_a_merged_export_computes_what_the_adapter_does(workspace: Workspace, base_model: Path, tmp_path: Path) -> None:
-    folder = trained(workspace, base_model, "sft", **{"trl.learning_rate": 5e-3})
+    folder = trained(workspace, base_model, "sft", {"trl.learning_rate": 5e-3})
     merged = logits(loaded(export_merged(workspace, "worker@1", tmp_path / "out", base_model)))
     learned = logits(with_adapter(base_model, folder))
     change = (learned - logits(loaded(base_model))).abs().mean()
@@ -147,25 +149,26 @@ def test_a_merged_export_computes_what_the_adapter_does(workspace: Workspace, ba
 
 @pytest.mark.train
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:The PEFT config")
 def test_an_adapter_grows_in_rank_and_computes_the_same(workspace: Workspace, base_model: Path) -> None:
     from journeyman.training.methods.trainers.weights import begun
 
     small = {"lora.r": 2, "lora.alpha": 6, "trl.learning_rate": 5e-3}
-    folder = trained(workspace, base_model, "sft", **small)
+    folder = trained(workspace, base_model, "sft", small)
     grown = begun(loaded(base_model), folder, load_recipe("sft", {"lora.r": 8, "lora.alpha": 8}))
     before = logits(with_adapter(base_model, folder))
     assert (logits(grown) - before).abs().max() < 1e-3 < 1 < (before - logits(loaded(base_model))).abs().max()
     new = {name: weight for name, weight in grown.named_parameters() if "lora_A" in name}
     assert all(weight.shape[0] == 8 and weight[2:].abs().max() > 0 for weight in new.values()), "they can learn"
     with pytest.raises(ConfigError, match="worker@1 has rank 2, which doesn't fit into the recipe's 1: add --set"):
-        trained(workspace, base_model, "sft", start="worker@1", **{"lora.r": 1})
+        trained(workspace, base_model, "sft", {"lora.r": 1}, start="worker@1")
 
 
 @pytest.mark.train
 @pytest.mark.timeout(300)
 def test_all_weights_give_a_model_of_its_own(workspace: Workspace, base_model: Path, tmp_path: Path) -> None:
     frozen = {"full.frozen": ["embed_tokens"], "trl.learning_rate": 1e-3, "trl.save_steps": 5}
-    folder = trained(workspace, base_model, "full", **frozen)
+    folder = trained(workspace, base_model, "full", frozen)
     adapter = load_adapter(folder)
     assert (adapter.method, adapter.rank, adapter.is_model) == ("full", 0, True)
     model, base = loaded(folder), loaded(base_model)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from journeyman.traces.errors import ConfigError
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample
 from journeyman.training.methods.job import load_recipe
@@ -115,3 +116,23 @@ def test_nothing_is_held_out(count: int, changes: dict[str, Any]) -> None:
 def test_a_share_that_is_asked_for_is_held_out_of_few_rows_too() -> None:
     learned, held_out = hold_out(samples(10), load_recipe("sft", {"eval.share": 0.3, "trl.max_steps": 2}))
     assert (len(learned), len(held_out)) == (7, 3)
+
+
+def test_smaller_pieces_make_the_same_step_until_a_piece_is_one_row() -> None:
+    plan = planned(526, held_out=60, per_device_train_batch_size=6)
+    half = plan.in_smaller_pieces()
+    assert half is not None
+    assert half.pieces(1) == {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    assert (half.batch, half.steps, half.trl["per_device_eval_batch_size"]) == (plan.batch, plan.steps, 3)
+    assert str(half).endswith("in pieces of 3 rows because memory ran out with 6")
+    one = half.in_smaller_pieces()
+    assert one is not None and one.pieces(1)["gradient_accumulation_steps"] == 6
+    assert one.in_smaller_pieces() is None
+
+
+def test_processes_share_a_step_and_do_not_enlarge_it() -> None:
+    assert planned(526).pieces(2) == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    several = planned(526, per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    assert several.pieces(4) == {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    with pytest.raises(ConfigError, match=r"a step of 8 rows can't be divided among 3 processes: set trl.per_device"):
+        planned(526).pieces(3)

@@ -213,7 +213,7 @@ class TestRows:
 
         tokenizer = read_tokenizer(base_model)
         row = KTO().rows(judged(), load_recipe("kto"), tokenizer, stops_of(base_model, tokenizer))[1]  # type: ignore[arg-type]
-        assert tokenizer.decode(row["prompt_ids"]).endswith("Capital of Italy?<|im_end|>\n<|im_start|>assistant\n")
+        assert str(tokenizer.decode(row["prompt_ids"])).endswith("Capital of Italy?<|im_end|>\n<|im_start|>assistant\n")
         assert (tokenizer.decode(row["completion_ids"]), row["label"]) == ("Rome<|im_end|>", True)
 
 
@@ -308,7 +308,7 @@ def test_the_loss_is_trls_own_and_weights_scale_its_gradient(base_model: Path, t
         | {key: row[key] for key in ("label",) if key in row}
         for row in trainer.train_dataset
     ]
-    theirs: Any = trls(  # type: ignore[operator]
+    theirs: Any = trls(
         model=load_base(base_model, longest=100),
         args=trainer.args,
         train_dataset=Dataset.from_list(plain),

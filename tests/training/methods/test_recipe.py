@@ -25,7 +25,7 @@ def test_every_recipe_of_the_package_parses(path: Path) -> None:
         ('[lora]\nmodules_to_save = ["lm_head"]', "'lora': vLLM can't serve an adapter with modules_to_save"),
         ('[lora]\ntarget_modules = ["lm_head"]', "vLLM can't serve an adapter on lm_head"),
         ('[trl]\noutput_dir = "here"', "'trl': output_dir can't be set: checkpoints belong to the workspace"),
-        ("[trl]\npacking = true", "'trl': packing can't be set"),
+        ("[trl]\npadding_free = true", "'trl': padding_free can't be set: trl.packing says"),
         ('[trl]\nloss_type = "dft"', "'trl': loss_type can't be set"),
         ("[trl]\nmax_steps = 0", "'trl': max_steps is 0: write a number from 1 on"),
         ("[trl]\nnum_train_epochs = nan", "'trl': num_train_epochs is nan: write a number above 0"),

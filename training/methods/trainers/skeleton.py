@@ -1,5 +1,6 @@
 """The skeleton of methods whose trainer is TRL's: rows, a trainer, an adapter. Each method fills in what is its own."""
 
+import gc
 import json
 import math
 from abc import ABC, abstractmethod
@@ -8,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
@@ -34,10 +35,13 @@ from transformers.utils.logging import disable_progress_bar
 from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
-from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, mark_whole
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, mark_whole
+from journeyman.training.methods.earlier import NOTHING, Earlier
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
 from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
+from journeyman.training.methods.trainers.batches import Batches, worst_row
+from journeyman.training.methods.trainers.guard import drift_of, old_rows, take_old_rows
 from journeyman.training.methods.trainers.weights import (
     asked_layers,
     begun,
@@ -47,6 +51,7 @@ from journeyman.training.methods.trainers.weights import (
     probe_of,
     save,
 )
+from journeyman.training.trainings.launched import any_of, processes
 
 PROBE_TOKENS = 96
 
@@ -75,6 +80,10 @@ STOPS: Mapping[str, Any] = {
 """The same where rows are held out."""
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "ALLOC_FAILED")
+"""What libraries say where memory runs out and the error's class doesn't."""
+
+
 S = TypeVar("S", bound=Sample)
 R = TypeVar("R", bound=TRLRecipe)
 
@@ -87,6 +96,8 @@ class Rows(NamedTuple):
 
     learned: list[Row]
     held_out: list[Row]
+    measured: list[Row]
+    """Of earlier datasets: their loss is measured before and after."""
     longest: int
     """Tokens of the longest row."""
     plan: Plan
@@ -113,6 +124,10 @@ class TRLMethod(ABC, Generic[S, R]):
     def tokens(self, row: Row) -> list[int]:
         """The longest sequence of tokens that a row shows the model."""
 
+    def batched(self, learned: list[Row], recipe: R) -> list[Row]:
+        """The rows that are learned from as steps count them: several may become one."""
+        return learned
+
     def rules(self, rows: Sequence[Row]) -> Sequence[Rule]:
         """What follows from the rows' tokens, for this method alone."""
         return ()
@@ -132,16 +147,48 @@ class TRLMethod(ABC, Generic[S, R]):
         on_step: OnStep,
         *,
         start: Path | None = None,
+        earlier: Earlier = NOTHING,
         on_plan: Callable[[Plan], None] = lambda plan: None,
     ) -> Fitted:
         """Trains in `partial`, from `checkpoint` where there is one, and leaves PEFT's two files in `partial/adapter`.
 
-        Without a checkpoint it goes on from the adapter in `start`, or begins with a fresh one.
+        Without a checkpoint it goes on from the adapter in `start`, or begins with a fresh one. Where memory runs out
+        it goes on in smaller pieces, and tells the new plan. `on_step` may raise `KeyboardInterrupt`: a checkpoint is
+        saved before it travels on.
         """
-        watch = Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds)
-        rows = self.read_rows(samples, recipe, base_model)
-        on_plan(rows.plan)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
+        while True:
+            on_plan(rows.plan)
+            try:
+                return self._fit(samples, rows, recipe, base_model, partial, checkpoint, on_step, start, earlier)
+            except (RuntimeError, MemoryError) as error:
+                smaller = rows.plan.in_smaller_pieces() if processes() == 1 and _is_out_of_memory(error) else None
+                if smaller is None:
+                    raise
+            gc.collect()  # Beyond the block above, whose error holds on to the trainer that is too large.
+            torch.cuda.empty_cache()
+            rows, checkpoint = rows._replace(plan=smaller), last_whole(partial / CHECKPOINTS)
+
+    def _fit(
+        self,
+        samples: Sequence[S],
+        rows: Rows,
+        recipe: R,
+        base_model: Path,
+        partial: Path,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep,
+        start: Path | None,
+        earlier: Earlier,
+    ) -> Fitted:
         trainer = self.prepare(rows, recipe, base_model, partial / CHECKPOINTS, start)
+        old = take_old_rows(trainer, len(rows.held_out))
+        batches = Batches(trainer.train_dataset, [len(self.tokens(row)) for row in rows.learned])
+        if len(batches) == len(rows.learned):
+            trainer.train_dataset = batches
+        shown: list[Sample] = [*hold_out(samples, recipe)[0], *earlier.replayed]
+        names = [_name(sample) for sample in shown] if len(shown) == len(rows.learned) else []  # A pack has no name.
+        watch = Watch(on_step, 0.0 if checkpoint is None else checkpoint.seconds, trainer, batches, names)
         trainer.add_callback(watch)
         model = trainer.model
         assert isinstance(model, PreTrainedModel | PeftModel)
@@ -149,7 +196,8 @@ class TRLMethod(ABC, Generic[S, R]):
         # Autocast makes LoRA's float32 weights bfloat16 in each product; PEFT would make the larger inputs float32.
         with disable_input_dtype_casting(model, active=bool(trainer.args.bf16)):
             _go_on(trainer, checkpoint)
-        self.save(model, base_model, partial / "adapter")
+        if trainer.is_world_process_zero():
+            self.save(model, base_model, partial / "adapter")
         return Fitted(
             seconds=watch.seconds,
             probe=self.probe(model, base_model, self.tokens(rows.learned[0])[-PROBE_TOKENS:]),
@@ -157,6 +205,8 @@ class TRLMethod(ABC, Generic[S, R]):
             epochs=round(trainer.state.global_step / rows.plan.epoch_steps, 3),
             eval_loss=trainer.state.best_metric,
             metrics=self._last(trainer.state.log_history) | _paired(before, self.measure(model, rows.tokenizer)),
+            old=old_rows(trainer, old, earlier, recipe.guard.worst),
+            drift=drift_of(model, rows.tokenizer) if isinstance(model, PeftModel) else None,
         )
 
     def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
@@ -168,40 +218,56 @@ class TRLMethod(ABC, Generic[S, R]):
         names = [name for key in self.kept for name in (key, f"eval_{key}")]
         return {name: round(last[name], 6) for name in names if name in last}
 
-    def plan(self, samples: Sequence[S], recipe: R, base_model: Path) -> Plan:
+    def plan(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Plan:
         """What `fit` would do."""
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         self.arguments(rows, recipe, Path(CHECKPOINTS))
         return rows.plan
 
-    def attempt(self, samples: Sequence[S], recipe: R, base_model: Path, folder: Path, start: Path | None) -> Trial:
+    def attempt(
+        self,
+        samples: Sequence[S],
+        recipe: R,
+        base_model: Path,
+        folder: Path,
+        start: Path | None,
+        earlier: Earlier = NOTHING,
+    ) -> Trial:
         """The plan, and what a step of it takes: two steps are made, and the second one counts. Nothing is kept."""
         ends: list[float] = []
-        rows = self.read_rows(samples, recipe, base_model)
+        rows = self.read_rows(samples, recipe, base_model, earlier)
         short = recipe.model_copy(update={"trl": recipe.trl | {"max_steps": 2}})
         few = rows.learned[:: max(1, len(rows.learned) // (2 * rows.plan.batch))]
-        trainer = self.prepare(rows._replace(learned=few, held_out=[]), short, base_model, folder, start)
+        trainer = self.prepare(rows._replace(learned=few, held_out=[], measured=[]), short, base_model, folder, start)
         trainer.args.save_strategy = SaveStrategy.NO
-        trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0))
+        trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0, trainer))
         trainer.train()
         return Trial(plan=rows.plan, step_seconds=ends[-1] - ends[-2], peak_mb=_peak_mb())
 
-    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path) -> Rows:
-        """The samples as rows of tokens, some of them held out, and what is planned with them."""
+    def read_rows(self, samples: Sequence[S], recipe: R, base_model: Path, earlier: Earlier = NOTHING) -> Rows:
+        """The samples and those of `earlier` as rows of tokens, some of them held out, and what is planned."""
         given = typed(self.config, recipe.trl)
         tokenizer = read_tokenizer(base_model)
         stops = stops_of(base_model, tokenizer)
-        sides = hold_out(samples, recipe)
-        learned, held_out = (self.rows(side, recipe, tokenizer, stops) for side in sides)
-        lengths = [len(self.tokens(row)) for row in [*learned, *held_out]]
+        fresh, aside = hold_out(samples, recipe)
+        sides = ([*fresh, *earlier.replayed], aside, earlier.measured)
+        learned, held_out, measured = (self.rows(cast("list[S]", side), recipe, tokenizer, stops) for side in sides)
+        lengths = [len(self.tokens(row)) for row in [*learned, *held_out, *measured]]
         _check_lengths(lengths, given.get("max_length"))
+        learned = self.batched(learned, recipe)
         facts = Facts(
-            rows=len(learned), held_out=len(held_out), longest=max(lengths), parameters=parameters_of(base_model)
+            rows=len(learned),
+            held_out=len(held_out),
+            longest=max(*lengths, *(len(self.tokens(row)) for row in learned)),
+            parameters=parameters_of(base_model),
+            replayed=len(earlier.replayed),
+            measured=len(measured),
+            earlier=str(earlier),
         )
         theirs = {field.name: field.default for field in fields(self.config) if field.name in SHOWN}
-        own = [*recipe.rules(sides[0]), *self.rules(learned)]
+        own = [*recipe.rules(fresh), *self.rules(learned)]
         plan = self._fitting(plan_training(recipe, given, facts, theirs, own))
-        return Rows(learned, held_out, facts.longest, plan, tokenizer)
+        return Rows(learned, held_out, measured, facts.longest, plan, tokenizer)
 
     def prepare(self, rows: Rows, recipe: R, base_model: Path, checkpoints: Path, start: Path | None = None) -> Trainer:
         """A trainer of those rows, and of the adapter in `start` or of a fresh one on the base model."""
@@ -216,7 +282,7 @@ class TRLMethod(ABC, Generic[S, R]):
                 model=model,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows.learned),
-                eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+                eval_dataset=Dataset.from_list(aside) if (aside := [*rows.held_out, *rows.measured]) else None,
                 processing_class=rows.tokenizer,
                 peft_config=adapter,
             )
@@ -251,7 +317,7 @@ class TRLMethod(ABC, Generic[S, R]):
 
     def arguments(self, rows: Rows, recipe: R, folder: Path) -> Any:
         """Of the method's `config`; raises `ConfigError` where TRL refuses the recipe's."""
-        given = rows.plan.trl | recipe.trl
+        given = rows.plan.trl | recipe.trl | rows.plan.pieces(processes())
         machine = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
         stops = STOPS if rows.held_out else {}
         try:
@@ -302,10 +368,23 @@ def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
 class Watch(TrainerCallback):
     """Tells of each step, stops at a loss that is no number, and marks checkpoints as whole."""
 
-    def __init__(self, on_step: OnStep, seconds_before: float) -> None:
+    def __init__(
+        self,
+        on_step: OnStep,
+        seconds_before: float,
+        trainer: Trainer,
+        batches: Batches | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        """`names` are those of the rows that `batches` numbers."""
         self._on_step = on_step
         self._before = seconds_before
-        self._began = monotonic()
+        self._trainer = trainer
+        self._batches = batches
+        self._names = names
+        self._began = self._step_began = monotonic()
+        self._step: Step | None = None
+        self._stopped = False
 
     @property
     def seconds(self) -> float:
@@ -316,6 +395,32 @@ class Watch(TrainerCallback):
     ) -> None:
         self._began = monotonic()
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._step_began = monotonic()
+        if self._batches is not None:
+            self._batches.step = []
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._batches is not None:
+            self._batches.take()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the step is made, so that the weights which say whose loss is worst are whole."""
+        if self._batches is None:
+            return
+        self._batches.take()
+        model = self._trainer.model
+        assert model is not None
+        if all(bool(one.grad.isfinite().all()) for one in model.parameters() if one.grad is not None):
+            return
+        raise TrainingError(f"the gradient of step {state.global_step + 1} is no number: {self._whose()}")
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -324,18 +429,57 @@ class Watch(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs is None or "loss" not in logs:
+        if logs is None or not ("loss" in logs or (self._step and "eval_loss" in logs)):
             return
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs.get("grad_norm", 0.0))):
-            raise TrainingError(
-                f"the loss is {logs['loss']:g} at step {state.global_step}, its gradient {logs.get('grad_norm'):g}: "
-                "lower trl.learning_rate"
-            )
-        told = {key: value for key, value in logs.items() if key != "loss" and isinstance(value, int | float)}
-        self._on_step(Step(state.global_step, state.max_steps, logs["loss"], told))
+        told = {key: value for key, value in logs.items() if isinstance(value, int | float) and not _is_timing(key)}
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise TrainingError(f"the loss of step {state.global_step} is {logs['loss']:g}: {self._whose()}")
+            if self._batches is not None and self._batches.step:
+                told["tokens_per_second"] = self._batches.tokens / (monotonic() - self._step_began)
+            self._step = Step(state.global_step, state.max_steps, told.pop("loss"), told)
+        else:
+            assert self._step is not None
+            self._step = self._step._replace(metrics=told)
+        asked = self._stopped
+        try:
+            self._on_step(self._step)
+        except KeyboardInterrupt:
+            asked = True
+        self._stopped = any_of(asked)
+        control.should_save = control.should_save or self._stopped
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+        self._trainer.accelerator.wait_for_everyone()  # Each process saves a part.
+        if state.is_world_process_zero:
+            mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
+        if self._stopped:
+            raise KeyboardInterrupt
+
+    def _whose(self) -> str:
+        """The row that is to blame, and what to do."""
+        try:
+            row = None if self._batches is None else worst_row(self._trainer, self._batches)
+        except (RuntimeError, ValueError, LookupError):  # A loss that is only there for several rows at once.
+            row = None
+        if row is None or row >= len(self._names):
+            return "lower trl.learning_rate"
+        return f"the worst loss is that of {self._names[row]}; leave that row out, or lower trl.learning_rate"
+
+
+def _is_timing(key: str) -> bool:
+    """Whether it says of a look at held-out rows only how long it took."""
+    return key.startswith("eval_") and key.endswith(("_runtime", "_per_second"))
+
+
+def _name(sample: Sample) -> str:
+    """What a user finds the sample by."""
+    spans: Sequence[str] = getattr(sample, "span_ids", ())
+    return f"the row of trace {sample.source}, span {spans[-1]}" if spans else f"the row of {sample.source}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
 
 
 def _check_optimiser(arguments: TrainingArguments) -> None:

@@ -15,9 +15,9 @@ from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.serving.server import attach
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ServerError, TrainingError
+from journeyman.training.improve.rounds import Round, Rounds, read_rounds
 from journeyman.training.methods.alarms import Alarm, StepMetrics
 from journeyman.training.methods.plan import Fitted
-from journeyman.training.methods.rounds import Round, Rounds, read_rounds
 from journeyman.training.rollouts.collect import Collected, Collector
 from journeyman.training.rollouts.rewards import RewardTable
 from journeyman.training.rollouts.rows import TurnRow

@@ -17,6 +17,7 @@ from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 from journeyman.traces.trace import Task, digest_tasks
+from journeyman.training.improve.rounds import OnlineMethod, OnRound, Round, Rounds
 from journeyman.training.methods.grpo import GRPORecipe
 from journeyman.training.methods.job import (
     Job,
@@ -29,11 +30,11 @@ from journeyman.training.methods.job import (
     written,
 )
 from journeyman.training.methods.method import method_of
-from journeyman.training.methods.rounds import OnlineMethod, OnRound, Round, Rounds
 from journeyman.training.rollouts.collect import Collected, Collector, OnRun
 from journeyman.training.rollouts.sample import Exploring
 from journeyman.training.rollouts.shelf import keep_rows, shelve_rows
 from journeyman.training.rollouts.versions import Versions
+from journeyman.training.trainings.stopping import Say
 
 if TYPE_CHECKING:
     from journeyman.runtime.serving.backend import Backend
@@ -58,6 +59,9 @@ def train_online(
     on_start: OnStart = lambda checkpoint: None,
     on_round: OnRound = lambda round: None,
     on_run: OnRun = lambda made, runs: None,
+    wait: bool = False,
+    discard: bool = False,
+    say: Say = lambda line: None,
 ) -> Adapter:
     """Trains `agent@number` on rollouts of `crew` on `tasks`, none of which may be held out; else as `train_adapter`.
 
@@ -115,7 +119,9 @@ def train_online(
 
         def told(one: Round) -> None:
             work.run.step(one.number, one.logged)
+            work.journal.step(one.number, total, one.logged)
             on_round(one)
+            work.stop.check()
 
         total = recipe.steps(len(learned))
         try:
@@ -143,7 +149,18 @@ def train_online(
         dataset = shelve_rows(workspace, work.partial, agent, numbers, recipe.method)
         return written(fitted, recipe, work, job, rows=dataset.rows, prompt_form=form, dataset_digest=dataset.digest)
 
-    return carry_out(job, recipe, workspace, learn, number=number, mlflow_uri=mlflow_uri, on_start=on_start)
+    return carry_out(
+        job,
+        recipe,
+        workspace,
+        learn,
+        number=number,
+        mlflow_uri=mlflow_uri,
+        on_start=on_start,
+        wait=wait,
+        discard=discard,
+        say=say,
+    )
 
 
 def _server(backend: "Backend", base_model: Path, recipe: GRPORecipe) -> ServerState:

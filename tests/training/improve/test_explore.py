@@ -1,0 +1,49 @@
+"""GRPO's driver refuses before anything is run what could not be learned from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.runtime.batch import read_tasks
+from journeyman.runtime.workspace import Workspace
+from journeyman.traces.errors import ConfigError
+from journeyman.training.improve.explore import Explorer
+from journeyman.training.improve.from_tasks import TaskJob, driver_of
+from journeyman.training.methods.job import load_recipe
+
+
+def job(
+    workspace: Workspace, files: list[str], agent: str = "worker", settings: dict[str, Any] | None = None
+) -> TaskJob:
+    tasks, _ = read_tasks(Path(files[3]))
+    return TaskJob(
+        workspace=workspace,
+        agent=agent,
+        recipe=load_recipe("grpo", settings),
+        crew=Path(files[1]),
+        tasks=tuple(tasks),
+        source="tasks.jsonl",
+        scorer="journeyman.training.rewards:answer_in_text",
+        base_model=Path("model"),
+    )
+
+
+def test_the_recipe_names_its_driver(workspace: Workspace, files: list[str]) -> None:
+    assert isinstance(driver_of(job(workspace, files)), Explorer)
+
+
+def test_an_agent_that_the_crew_has_not_is_refused(workspace: Workspace, files: list[str]) -> None:
+    with pytest.raises(ConfigError, match="crew 'echo' has no agent 'writer'; it has: worker"):
+        Explorer(job(workspace, files, agent="writer"))
+
+
+def test_tasks_that_are_held_out_are_never_trained_on(workspace: Workspace, files: list[str]) -> None:
+    workspace.config_file.write_text('[tasks]\ntest = "tasks.jsonl"\n')
+    with pytest.raises(ConfigError, match=r"nobody may learn from any task of it: a task of test \(24\); take the"):
+        Explorer(job(workspace, files))
+
+
+def test_more_tasks_held_out_than_there_are_is_refused(workspace: Workspace, files: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"rollouts.held_out is 24, there are 24 tasks"):
+        Explorer(job(workspace, files, settings={"rollouts.held_out": 24}))
