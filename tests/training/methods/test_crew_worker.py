@@ -54,7 +54,8 @@ def drained(one: "CrewWorker", number: int, version: int, metrics: Any = None) -
     from trl.experimental.async_grpo.async_grpo_trainer import RolloutQueueDataset
 
     sink = defaultdict(list) if metrics is None else metrics
-    dataset = RolloutQueueDataset(one.rollout_buffer, lambda: version, one.check_health, 60.0, sink, max_staleness=1)
+    made: Any = RolloutQueueDataset
+    dataset = made(one.rollout_buffer, lambda: version, one.check_health, 60.0, sink, max_staleness=1)
     return list(islice(iter(dataset), number))
 
 

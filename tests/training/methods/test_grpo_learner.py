@@ -99,7 +99,8 @@ def test_a_row_without_a_loss_is_named_and_the_weights_stay(
 
     broken = tiny()
     with torch.no_grad():
-        broken.get_input_embeddings().weight[9] = float("nan")
+        table: Any = broken.get_input_embeddings()
+        table.weight[9] = float("nan")
     broken.save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path / "model")
     one = learner(tmp_path, tmp_path / "model")
@@ -199,7 +200,8 @@ def sampled(base: Path) -> list[TurnRow]:
     from journeyman.training.methods.rows import read_tokenizer
 
     torch.manual_seed(0)
-    words, model = read_tokenizer(base), AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    words: Any = read_tokenizer(base)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     ask = [{"role": "user", "content": "Name one colour. Reply with one word."}]
     prompt: list[int] = words.apply_chat_template(ask, add_generation_prompt=True, return_dict=False)
     drawn = model.generate(

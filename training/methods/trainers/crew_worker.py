@@ -7,12 +7,13 @@ from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
 from time import monotonic, time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
-from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
+from trl.experimental.async_grpo.async_grpo_config import AsyncGRPOConfig
+from trl.experimental.async_grpo.async_grpo_trainer import AsyncGRPOTrainer
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
 from journeyman.traces.errors import ConfigError, JourneymanError, TrainingError
@@ -135,5 +136,5 @@ def async_trainer(
         train_dataset=Dataset.from_list([{"prompt": ""}]),
         processing_class=read_tokenizer(base_model),
         peft_config=lora(recipe, base_model),
-        rollout_worker=worker,
+        rollout_worker=cast("Any", worker),  # TRL types its queues as of any content.
     )

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from statistics import fmean, pstdev
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from datasets import disable_progress_bars  # type: ignore[import-untyped]
@@ -121,7 +121,7 @@ class Learner:
         _check(learned)
         trainer = self._trainer
         with disable_input_dtype_casting(self._model, active=bool(trainer.args.bf16)):
-            batches = trainer.batches(learned, self._recipe.trl.get("per_device_train_batch_size"))
+            batches = trainer.batches(learned, cast("int | None", self._recipe.trl.get("per_device_train_batch_size")))
             updates = [trainer.update(batches) for _ in range(trainer.num_iterations)]
         if not all(math.isfinite(update.loss) and math.isfinite(update.grad_norm) for update in updates):
             self._refuse(learned, batches)
@@ -154,7 +154,7 @@ class Learner:
     def checkpoint(self) -> None:
         """Keeps what a killed process goes on from: weights, optimiser, schedule, dice and history."""
         trainer = self._trainer
-        trainer._save_checkpoint(trainer.model, None)
+        trainer._save_checkpoint(trainer.model, None)  # type: ignore[no-untyped-call]
         folder = self._folder / CHECKPOINTS / f"{PREFIX}{self.done}"
         (folder / LEARNED).write_text(self._learned.model_dump_json(), encoding="utf-8")
         mark_whole(self._folder / CHECKPOINTS, self.done, self._seconds)

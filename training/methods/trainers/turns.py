@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
@@ -48,6 +48,13 @@ class Update(NamedTuple):
 class TurnTrainer(GRPOTrainer):
     """TRL's trainer whose loss is computed on rows of ours, one optimiser step at a call."""
 
+    # They are there once `begin` was called; transformers says that they may be missing.
+    model: Any
+    args: Any
+    optimizer: Any
+    lr_scheduler: Any
+    pad_to_multiple_of: Any
+
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
@@ -60,7 +67,7 @@ class TurnTrainer(GRPOTrainer):
         """`steps` are the optimiser steps in all, which a schedule of the rate is stretched over."""
         super().__init__(
             model=model,
-            reward_funcs=_scored_before,
+            reward_funcs=cast("Any", _scored_before),
             args=args,
             train_dataset=Dataset.from_list([{"prompt": ""}]),
             processing_class=tokenizer,
@@ -76,7 +83,7 @@ class TurnTrainer(GRPOTrainer):
         """Makes optimiser and schedule, and takes weights, their state and the dice from `checkpoint`."""
         if checkpoint is not None:
             self._load_from_checkpoint(checkpoint)
-        self._prepare_for_training(self._steps * self.num_iterations, None, checkpoint)
+        self._prepare_for_training(self._steps * self.num_iterations, None, checkpoint)  # type: ignore[no-untyped-call]
         self._load_rng_state(checkpoint)
 
     def batches(self, rows: Sequence[TurnRow], piece: int | None) -> list[Batch]:
@@ -92,7 +99,7 @@ class TurnTrainer(GRPOTrainer):
         loss = 0.0
         for number, batch in enumerate(batches, 1):
             self.accelerator.gradient_state._set_sync_gradients(number == len(batches))
-            loss += float(self.training_step(self.model_wrapped, batch, None))
+            loss += float(self.training_step(self.model_wrapped, batch, None))  # type: ignore[no-untyped-call]
         limit = self.args.max_grad_norm or inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         rate = self.optimizer.param_groups[0]["lr"]
@@ -152,7 +159,7 @@ class TurnTrainer(GRPOTrainer):
         """TRL's own. Of the losses that are a mean over a piece, a small piece counts for less."""
         self._learning = inputs
         try:
-            loss: torch.Tensor = super()._compute_loss(model, inputs)
+            loss: torch.Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         finally:
             self._learning = None
         return loss if self.loss_type in ("cispo", "dapo", "vespo") else loss * inputs["share"]
@@ -193,7 +200,9 @@ class TurnTrainer(GRPOTrainer):
             states = base.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             head = base.get_output_embeddings()
             given = (states[:, -keep - 1 : -1][learned], head.weight, head.bias, ids[:, -keep:][learned])
-            scored = ChunkedLogProbFunction.apply(*given, 1.0, CHUNK, None, 1.0, ("log_probs", "entropy"))
+            scored = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
+                *given, 1.0, CHUNK, None, 1.0, ("log_probs", "entropy")
+            )
         logprobs, entropies = (one.new_zeros(learned.shape).masked_scatter(learned, one) for one in scored[:2])
         return logprobs, entropies, None
 
@@ -237,7 +246,7 @@ class TurnTrainer(GRPOTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter that learns, without the reference: transformers would take up that one's weights instead."""
         assert isinstance(self.model, PeftModel)
-        self.model.save_pretrained(output_dir or self.args.output_dir, selected_adapters=["default"])
+        self.model.save_pretrained(str(output_dir or self.args.output_dir), selected_adapters=["default"])
 
 
 def _chosen(row: TurnRow) -> int:
