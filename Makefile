@@ -39,7 +39,7 @@ demo: setup ## Run the whole loop on a CPU, on real tasks
 
 # Fast tests first, then a few training steps, then one vLLM server for all that need one.
 test: fast ## Run every test, on a real vLLM server and real training steps
-	$(BIN)/pytest -m train
+	$(BIN)/pytest -m "train and not serve"
 	$(BIN)/pytest -m serve
 
 fast: setup ## Run the tests that need no server and train nothing
