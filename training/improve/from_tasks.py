@@ -5,6 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+from pydantic import BaseModel
+
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
@@ -109,7 +111,7 @@ def crew_that_learns(job: TaskJob) -> Crew:
     return crew.model_copy(update={"orchestrator": orchestrator, "workers": tuple(map(told, crew.workers))})
 
 
-def choices_of(name: str, table: Record) -> list[Choice]:
+def choices_of(name: str, table: BaseModel) -> list[Choice]:
     """The keys of a recipe's table of that name, and which of them the recipe leaves at their defaults."""
     given = table.model_fields_set
     return [
