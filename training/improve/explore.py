@@ -1,15 +1,12 @@
 """Exploring: the driver of a method that learns from rollouts, an optimiser step at a time."""
 
-from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import Adapter
-from journeyman.traces.errors import ConfigError
 from journeyman.training.data.tasks.heldout import less_held_out
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.method import method_of
-from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import Step
 from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
 
@@ -22,9 +19,7 @@ class Explorer:
         assert isinstance(job.recipe, GRPORecipe)
         self._job = job
         self._recipe = job.recipe
-        self._crew = load_crew(job.crew)
-        if job.agent not in (names := [agent.name for agent in self._crew.agents]):
-            raise ConfigError(f"crew {self._crew.name!r} has no agent {job.agent!r}; it has: {', '.join(names)}")
+        self._crew = crew_that_learns(job)
         self._tasks, self._left_out = less_held_out(job.workspace, job.tasks, job.source)
         self._learned, self._aside = job.recipe.rollouts.parted(self._tasks)
 
@@ -41,7 +36,11 @@ class Explorer:
         return TaskPlan(
             summary=f"{rounds} rounds of {each} runs on {len(self._learned)} tasks{held_out}{left_out}",
             runs=rounds * each + looks,
-            choices=(*self._choices(), *choose(self._recipe, parameters_of(self._job.base_model))),
+            choices=(
+                *choices_of("rollouts", table),
+                *choices_of("rewards", self._recipe.rewards),
+                *choose(self._recipe, parameters_of(self._job.base_model)),
+            ),
         )
 
     def train(self, watcher: Watcher) -> Adapter:
@@ -79,16 +78,3 @@ class Explorer:
             discard=job.discard,
             say=watcher.say,
         )
-
-    def _choices(self) -> list[Choice]:
-        """Of the tables of our own."""
-        return [
-            Choice(
-                key=f"{name}.{key}",
-                value=value,
-                source="recipe" if key in table.model_fields_set else "rule",
-                why="the recipe says so" if key in table.model_fields_set else "the default",
-            )
-            for name, table in (("rollouts", self._recipe.rollouts), ("rewards", self._recipe.rewards))
-            for key, value in table.model_dump(mode="json").items()
-        ]

@@ -5,8 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+from pydantic import BaseModel
+
+from journeyman.agents.agent import Agent, Crew
+from journeyman.agents.crew_file import load_crew
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.runtime.adapters.prompts import read_prompts
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.base import Record
 from journeyman.traces.errors import ConfigError
@@ -84,3 +89,37 @@ def driver_of(job: TaskJob) -> Driver:
         raise ConfigError(f"method {recipe.method} learns from a dataset, not from tasks: name one with --data")
     module, _, name = recipe.driver.partition(":")
     return cast("Driver", getattr(import_module(module), name)(job))
+
+
+def crew_that_learns(job: TaskJob) -> Crew:
+    """The job's crew, whose agent has the instructions that it has in service: a prompt candidate's, where one serves.
+
+    Its examples are left out, because no adapter is shown any. Raises `ConfigError` where the crew can't be read or
+    hasn't got the agent, and `AdapterError` where the prompt was altered.
+    """
+    crew = load_crew(job.crew)
+    if job.agent not in (names := [agent.name for agent in crew.agents]):
+        raise ConfigError(f"crew {crew.name!r} has no agent {job.agent!r}; it has: {', '.join(names)}")
+    if (prompt := read_prompts(job.workspace.adapters, [job.parent]).get(job.parent)) is None:
+        return crew
+    words = {"instructions": prompt.instructions, "examples": ()}
+
+    def told(agent: Agent) -> Agent:
+        return agent.model_copy(update=words) if agent.name == job.agent else agent
+
+    orchestrator = None if crew.orchestrator is None else told(crew.orchestrator)
+    return crew.model_copy(update={"orchestrator": orchestrator, "workers": tuple(map(told, crew.workers))})
+
+
+def choices_of(name: str, table: BaseModel) -> list[Choice]:
+    """The keys of a recipe's table of that name, and which of them the recipe leaves at their defaults."""
+    given = table.model_fields_set
+    return [
+        Choice(
+            key=f"{name}.{key}",
+            value=value,
+            source="recipe" if key in given else "rule",
+            why="the recipe says so" if key in given else "the default",
+        )
+        for key, value in table.model_dump(mode="json").items()
+    ]

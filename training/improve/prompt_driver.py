@@ -7,10 +7,9 @@ from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.traces.errors import TrainingError
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of
 from journeyman.training.improve.prompting import Prompting
-from journeyman.training.methods.plan import Choice
-from journeyman.training.methods.recipes.prompt import PromptRecipe, PromptTable
+from journeyman.training.methods.recipes.prompt import PromptRecipe
 
 SMALL_BYTES = 1_000_000_000
 """Of a base model's weights, below which it is said what may be expected of it as a writer of instructions."""
@@ -50,7 +49,7 @@ class PromptDriver:
             f"about {estimate.tokens:,.0f} tokens{money} ({basis})",
             runs=self._table.metric_calls,
             tokens=estimate.tokens,
-            choices=tuple(_choices(self._table)),
+            choices=tuple(choices_of("prompt", self._table)),
         )
 
     def train(self, watcher: Watcher) -> Adapter:
@@ -91,16 +90,3 @@ class PromptDriver:
                 "a larger one among [models] can, and examples need none"
             )
         return lines
-
-
-def _choices(table: PromptTable) -> list[Choice]:
-    values = table.model_dump(mode="json")
-    return [
-        Choice(
-            key=f"prompt.{key}",
-            value=value,
-            source="recipe" if key in table.model_fields_set else "rule",
-            why="the recipe says so" if key in table.model_fields_set else "the default",
-        )
-        for key, value in values.items()
-    ]

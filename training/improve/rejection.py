@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from journeyman.agents.agent import Crew
-from journeyman.agents.crew_file import load_crew
 from journeyman.runtime.adapters.adapter import Adapter, find_adapter, load_adapter
 from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.adapters.prompts import weights_of
@@ -20,11 +19,10 @@ from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut, less_held_out
 from journeyman.training.data.tasks.sets import read_set, workspace_sets
 from journeyman.training.evaluation.bench import bring_in
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns
 from journeyman.training.improve.merged import merged_backend, merged_server
 from journeyman.training.improve.rft import RFT
 from journeyman.training.methods.job import train_adapter
-from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipes.rft import RFTRecipe, RoundsTable
 
 if TYPE_CHECKING:
@@ -42,9 +40,7 @@ class RejectionSampling:
         assert isinstance(job.recipe, RFTRecipe)
         self._job = job
         self._recipe = job.recipe
-        self._crew = load_crew(job.crew)
-        if job.agent not in (names := [agent.name for agent in self._crew.agents]):
-            raise ConfigError(f"crew {self._crew.name!r} has no agent {job.agent!r}; it has: {', '.join(names)}")
+        self._crew = crew_that_learns(job)
         self._aside = _eval_tasks(job.workspace, job.recipe)
         held_out = _held_out(job.workspace, self._aside)
         self._tasks, self._left_out = less_held_out(job.workspace, job.tasks, job.source, held_out)
@@ -58,7 +54,7 @@ class RejectionSampling:
         return TaskPlan(
             summary=f"{table.rounds} rounds of {each} runs on {tasks} of {known} tasks{held_out}{left_out}",
             runs=table.rounds * each + looks,
-            choices=tuple(_choices("rft", table)),
+            choices=tuple(choices_of("rft", table)),
         )
 
     def train(self, watcher: Watcher) -> Adapter:
@@ -176,13 +172,6 @@ def _held_out(workspace: Workspace, tasks: Sequence[Task]) -> HeldOut:
         return HeldOut.of(workspace)
     sets: Mapping[str, Sequence[Task]] = {**workspace_sets(workspace, HELD_OUT), "[eval]": tasks}
     return HeldOut(sets, workspace.config.tasks.near)
-
-
-def _choices(name: str, table: RoundsTable) -> Iterator[Choice]:
-    for key, value in table.model_dump(mode="json").items():
-        said = key in table.model_fields_set
-        why = "the recipe says so" if said else "the default"
-        yield Choice(key=f"{name}.{key}", value=value, source="recipe" if said else "rule", why=why)
 
 
 def _on_cpu(workspace: Workspace) -> bool:
