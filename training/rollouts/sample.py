@@ -53,7 +53,7 @@ class Exploring(NamedTuple):
         (own,) = (agent for agent in self.crew.agents if agent.name == self.agent)
         if own.model is not None:
             raise ConfigError(
-                f"{self.agent} is answered by {own.model!r}, whatever it learns: take `model` out of its table"
+                f"{self.agent} is always answered by {own.model!r}: take `model` out of its table"
             )
         self.score()
 

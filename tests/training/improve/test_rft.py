@@ -246,7 +246,7 @@ def test_what_could_not_be_learned_from_is_refused_before_anything_is_sampled(jo
     (workspace.root.parent / "journeyman.toml").write_text(
         '[models.big]\nurl = "http://127.0.0.1:9"\nmodel = "org/large"\n'
     )
-    with pytest.raises(ConfigError, match="worker is answered by 'big', whatever it learns"):
+    with pytest.raises(ConfigError, match="worker is always answered by 'big'"):
         jobs(sampler, crew=named)
     (workspace.root.parent / "journeyman.toml").write_text('[traces]\ncontent = "digest"\n')
     with pytest.raises(ConfigError, match="nothing can be learned from what"):

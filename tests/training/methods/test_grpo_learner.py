@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_recipe_or_method_is_refused(tiny_base: Path, tm
     with pytest.raises(TrainingError, match="checkpoint-1 is of another recipe: train with that one, or remove it"):
         learner(tmp_path, tiny_base, recipe(trl={"beta": 0.3}), checkpoint=checkpoint)
     empty = Checkpoint(folder=tmp_path, step=1, seconds=0.0)
-    with pytest.raises(TrainingError, match="is no checkpoint of grpo: remove it to start again"):
+    with pytest.raises(TrainingError, match="isn't a checkpoint of grpo: remove it to start again"):
         learner(tmp_path, tiny_base, checkpoint=empty)
 
 

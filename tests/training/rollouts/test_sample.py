@@ -98,7 +98,7 @@ def test_an_agent_that_there_is_not_is_refused(workspace: Workspace) -> None:
 def test_an_agent_whose_policy_the_crew_fixes_can_t_learn(workspace: Workspace) -> None:
     worker = Agent(name="lookup", instructions="Answer.", model="base")
     crew = Crew(name="fixed", orchestrator=None, workers=(worker,))
-    with pytest.raises(ConfigError, match="lookup is answered by 'base', whatever it learns: take `model` out"):
+    with pytest.raises(ConfigError, match="lookup is always answered by 'base': take `model` out"):
         exploring(workspace, ScriptedModel([]), crew).check()
 
 

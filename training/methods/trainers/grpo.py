@@ -196,7 +196,7 @@ class Learner:
                     "leave it out, or lower trl.learning_rate and go on from the last checkpoint"
                 )
         raise TrainingError(
-            f"the loss or its gradient is no number at step {self.done + 1}: lower trl.learning_rate and go on from "
+            f"the loss or its gradient is not finite at step {self.done + 1}: lower trl.learning_rate and go on from "
             "the last checkpoint"
         )
 
@@ -228,7 +228,7 @@ def _learned(recipe: GRPORecipe, checkpoint: Checkpoint | None) -> Learned:
     try:
         learned = Learned.model_validate_json((checkpoint.folder / LEARNED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise TrainingError(f"{checkpoint.folder} is no checkpoint of grpo: remove it to start again") from None
+        raise TrainingError(f"{checkpoint.folder} isn't a checkpoint of grpo: remove it to start again") from None
     if learned.recipe_digest != recipe.digest:
         raise TrainingError(
             f"{checkpoint.folder} is of another recipe: train with that one, or remove it to start again"

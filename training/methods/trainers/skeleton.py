@@ -419,7 +419,7 @@ class Watch(TrainerCallback):
         assert model is not None
         if all(bool(one.grad.isfinite().all()) for one in model.parameters() if one.grad is not None):
             return
-        raise TrainingError(f"the gradient of step {state.global_step + 1} is no number: {self._whose()}")
+        raise TrainingError(f"the gradient of step {state.global_step + 1} is not finite: {self._whose()}")
 
     def on_log(
         self,
