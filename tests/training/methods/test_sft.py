@@ -297,7 +297,7 @@ def test_weights_of_a_larger_rank_are_refused_before_anything_is_trained(
 ) -> None:
     shutil.copytree(trained.folder, tmp_path / ".journeyman" / "adapters" / "worker@1")
     with pytest.raises(
-        ConfigError, match="worker@1 has rank 8, which doesn't fit into the recipe's 4: add --set lora.r=8"
+        ConfigError, match=r"worker@1 has rank 8, which doesn't fit into the recipe's 4: add --set lora.r=8"
     ):
         train(tmp_path, base_model, samples(), load_recipe("sft", {"lora.r": 4}), start="worker@1")
 
