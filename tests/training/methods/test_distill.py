@@ -76,7 +76,7 @@ def plan(
 
 def losses(workspace: Workspace, base_model: Path, rows: Sequence[Sample], **settings: Any) -> list[float]:
     seen: list[float] = []
-    short = {"trl.max_steps": 1, "trl.per_device_train_batch_size": 2, "trl.max_completion_length": 12}
+    short = {"trl.max_steps": 1, "trl.per_device_train_batch_size": 2, "trl.max_completion_length": 8}
     train_adapter(
         rows,
         agent="worker",
@@ -198,11 +198,11 @@ def divergence(student: Any, teacher: Any) -> float:
 @pytest.mark.train
 @pytest.mark.timeout(300)
 def test_a_larger_adapter_teaches_a_smaller_one(workspace: Workspace, base_model: Path) -> None:
-    teach = {"trl.max_steps": 6, "trl.per_device_train_batch_size": 2, "trl.learning_rate": 2e-3}
+    teach = {"trl.max_steps": 3, "trl.per_device_train_batch_size": 2, "trl.learning_rate": 2e-3}
     rows = samples()
     settings: dict[str, Any] = {"agent": "worker", "base_model": base_model, "workspace": workspace}
     teacher = train_adapter(rows, recipe=load_recipe("sft", teach), **settings)
-    small = {"lora.r": 2, "lora.alpha": 4, "teacher.policy": teacher.policy, "trl.max_steps": 3}
+    small = {"lora.r": 2, "lora.alpha": 4, "teacher.policy": teacher.policy, "trl.max_steps": 2}
     losses(workspace, base_model, prompts(), **small, **{"trl.learning_rate": 2e-3})
     student = load_adapter(workspace.adapters / "worker@2")
     assert (student.method, student.rank, student.start) == ("distill", 2, "base")

@@ -94,6 +94,20 @@ def test_the_plan_of_all_weights_names_no_adapter(base_model: Path, workspace: W
     assert told["full.frozen"] == ["embed_tokens"] and not any(key.startswith("lora.") for key in told)
 
 
+@pytest.mark.parametrize(
+    ("frozen", "complaint"), [(("",), "no layer ''; have model"), (("model", "lm_head"), "no weight to train")]
+)
+def test_layers_that_are_not_there_or_are_all_there_is_cannot_be_frozen(
+    tiny_base: Path, frozen: tuple[str, ...], complaint: str
+) -> None:
+    from journeyman.training.methods.trainers.full import Full
+
+    recipe = load_recipe("full", {"full.frozen": list(frozen)})
+    assert isinstance(recipe, FullRecipe)
+    with pytest.raises(ConfigError, match=complaint):
+        Full().model(tiny_base, recipe, 8, None)
+
+
 def test_quantisation_is_what_the_recipe_says() -> None:
     from journeyman.training.methods.recipes.qlora import QLoRARecipe
     from journeyman.training.methods.trainers.qlora import quantisation
@@ -146,6 +160,12 @@ def test_a_merged_export_computes_what_the_adapter_does(workspace: Workspace, ba
     change = (learned - logits(loaded(base_model))).abs().mean()
     assert (merged - learned).abs().mean() < 0.2 * change
     assert (tmp_path / "out" / "tokenizer.json").exists() and not (tmp_path / "out" / "adapter.json").exists()
+    from journeyman.training.methods.trainers.full import Full
+
+    recipe = load_recipe("full")
+    assert isinstance(recipe, FullRecipe)
+    model, _ = Full().model(base_model, recipe, 64, folder)
+    assert all(weights.requires_grad for weights in model.parameters()), "all weights go on from an adapter, too"
 
 
 @pytest.mark.train

@@ -292,11 +292,13 @@ def test_it_goes_on_from_an_adapters_weights_and_says_so(trained: Trained, base_
 
 
 @pytest.mark.train
-def test_weights_of_another_rank_are_refused_before_anything_is_trained(
+def test_weights_of_a_larger_rank_are_refused_before_anything_is_trained(
     trained: Trained, base_model: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.folder, tmp_path / ".journeyman" / "adapters" / "worker@1")
-    with pytest.raises(ConfigError, match="worker@1 has rank 8 and alpha 16, the recipe says 4 and 16: add --set"):
+    with pytest.raises(
+        ConfigError, match=r"worker@1 has rank 8, which doesn't fit into the recipe's 4: add --set lora.r=8"
+    ):
         train(tmp_path, base_model, samples(), load_recipe("sft", {"lora.r": 4}), start="worker@1")
 
 

@@ -10,7 +10,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from journeyman.training.data.samples import DocumentSample
 from journeyman.training.methods.recipes.cpt import CPTRecipe
-from journeyman.training.methods.trainers.instructions import InstructionCheck
+from journeyman.training.methods.trainers.instructions import followed
 from journeyman.training.methods.trainers.sft import CompletionTrainer, WeightCollator
 from journeyman.training.methods.trainers.skeleton import Row, Rows, TRLMethod
 
@@ -20,7 +20,6 @@ class CPT(TRLMethod[DocumentSample, CPTRecipe]):
 
     config = SFTConfig
     ours = {"completion_only_loss": True}  # noqa: RUF012
-    _instructions: InstructionCheck | None = None
 
     def rows(
         self,
@@ -44,8 +43,4 @@ class CPT(TRLMethod[DocumentSample, CPTRecipe]):
         return CompletionTrainer(data_collator=WeightCollator(rows.tokenizer.pad_token_id), **given)
 
     def measure(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        assert isinstance(model, PeftModel)
-        if tokenizer.chat_template is None:
-            return {}
-        self._instructions = self._instructions or InstructionCheck(model, tokenizer)
-        return self._instructions.measure(model)
+        return {} if tokenizer.chat_template is None else {"instructions": followed(model, tokenizer)}

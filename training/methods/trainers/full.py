@@ -27,6 +27,7 @@ class Full(SFT):
             model = merged(base_model, start)
         else:
             model = load_base(start or base_model, longest=longest)
+        model.requires_grad_(True)  # PEFT has frozen what it merged an adapter into.
         _freeze(model, recipe.full.frozen)
         # In bfloat16 most steps are too small to change a weight.
         return model.to(torch.float32), None  # type: ignore[arg-type]
@@ -48,10 +49,12 @@ class Full(SFT):
 
 
 def _freeze(model: PreTrainedModel, frozen: tuple[str, ...]) -> None:
-    names = {path.rpartition(".")[2]: None for path, _ in model.named_modules()}
+    names = {path.rpartition(".")[2]: None for path, _ in model.named_modules() if path}
     if unknown := set(frozen) - set(names):
-        have = ", ".join(name for name in names if name and not name.isdigit())
+        have = ", ".join(name for name in names if not name.isdigit())
         raise ConfigError(f"recipe: full.frozen: the model has no layer {min(unknown)!r}; have {have}")
     for path, module in model.named_modules():
         if path.rpartition(".")[2] in frozen:
             module.requires_grad_(False)
+    if not any(weights.requires_grad for weights in model.parameters()):
+        raise ConfigError("recipe: full.frozen leaves no weight to train: name fewer layers")

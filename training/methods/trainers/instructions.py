@@ -1,11 +1,10 @@
-"""Whether a model still does what it is told: short orders with outcomes to check, and its own earlier replies."""
+"""Whether a model still does what it is told: short orders with outcomes to check."""
 
 import re
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 ORDERS = (
@@ -22,49 +21,27 @@ ORDERS = (
 )
 """An order, and what the whole reply to it must match."""
 
-NEUTRAL = (
-    "What do plants need to grow?",
-    "Why do people keep diaries?",
-    "How do I make a cup of tea?",
-    "What is a bridge for?",
-    "Describe a quiet morning.",
-    "What happens when ice melts?",
-)
-"""Questions of no task, whose replies show how far a model went from what it was."""
-
 TOKENS = 32
 """Of a reply at most."""
 
 
-class InstructionCheck:
-    """The same look at a model before and after it learns; made with the model as it was."""
-
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._before = _replies(model, tokenizer, NEUTRAL)
-
-    def measure(self, model: Any) -> dict[str, float]:
-        """`instructions`: the share of orders that the model follows, from 0 to 1. `reply_loss`: nats a token of the
-        replies that it gave, as it was, to neutral questions."""
-        replies = _replies(model, self._tokenizer, [order for order, _ in ORDERS])
-        texts = [cast(str, self._tokenizer.decode(ids, skip_special_tokens=True)).strip() for _, ids in replies]
-        followed = [bool(re.fullmatch(right, text)) for text, (_, right) in zip(texts, ORDERS, strict=True)]
-        return {"instructions": sum(followed) / len(followed), "reply_loss": _loss(model, self._before)}
+def followed(model: Any, tokenizer: PreTrainedTokenizerBase) -> float:
+    """The share of orders that the model follows, from 0 to 1."""
+    replies = _replies(model, tokenizer, [order for order, _ in ORDERS])
+    return sum(bool(re.fullmatch(right, text)) for text, (_, right) in zip(replies, ORDERS, strict=True)) / len(ORDERS)
 
 
 @torch.no_grad()
-def _replies(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]
-) -> list[tuple[list[int], list[int]]]:
-    """The tokens of each prompt and of its likeliest reply."""
+def _replies(model: Any, tokenizer: PreTrainedTokenizerBase, orders: Sequence[str]) -> list[str]:
+    """The likeliest reply to each."""
     prompts = [
         cast(
             "list[int]",
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+                [{"role": "user", "content": order}], add_generation_prompt=True, return_dict=False
             ),
         )
-        for question in questions
+        for order in orders
     ]
     model.eval()
     end = tokenizer.eos_token_id
@@ -75,16 +52,4 @@ def _replies(
         input_ids=padded, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False, pad_token_id=end
     )
     replies = (ids[: ids.index(end) + 1] if end in ids else ids for ids in written[:, longest:].tolist())
-    return list(zip(prompts, replies, strict=True))
-
-
-@torch.no_grad()
-def _loss(model: Any, replies: Sequence[tuple[list[int], list[int]]]) -> float:
-    model.eval()
-    total, count = 0.0, 0
-    for prompt, reply in replies:
-        ids = torch.tensor([[*prompt, *reply]], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-        total += cross_entropy(logits, ids[0, len(prompt) :], reduction="sum").item()
-        count += len(reply)
-    return total / count
+    return [cast(str, tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in replies]
