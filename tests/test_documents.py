@@ -38,6 +38,7 @@ from journeyman.traces.base import parse_config, read_toml
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import SFTSample, write_samples
 from journeyman.training.methods.recipes.known import METHODS, load_recipe
+from journeyman.training.trainings.journal import journalled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -238,13 +239,15 @@ def resolved(words: Sequence[str]) -> tuple[Any, Any, Sequence[str]]:
 def test_what_else_a_page_tells_to_run_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {line.words[0] for line in LINES} == {"journeyman", "make", "python", "pip"}
+    assert {line.words[0] for line in LINES} == {"journeyman", "make", "python", "pip", "accelerate"}
     for line in LINES:
         match line.words:
             case ("make", target, *_):
                 assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), line
             case ("python", script, *_):
                 assert (ROOT / script).exists(), line
+            case ("accelerate", "launch", *rest):
+                assert rest[:3] == ["--num_processes", "2", "$(command -v journeyman)"] and rest[3] == "train"
             case ("pip", *rest):
                 assert rest == ["install", f"dist/journeyman-{version}-py3-none-any.whl"]
 
@@ -304,6 +307,9 @@ def recorded(workspace: Workspace) -> SimpleNamespace:
     asked = (Message(role="user", content="How much is six times seven?"),)
     whose: dict[str, Any] = {"agent": "lookup", "policy": "person", "trace_id": ended.trace_id, "span_ids": (span,)}
     write_samples([SFTSample(messages=asked, completion="42", **whose)], workspace.datasets / "lookup.jsonl")
+    for policy in ("lookup@1", "lookup@2"):
+        with journalled(workspace, policy, {"agent": "lookup"}, {"method": "sft"}, 0) as journal:
+            journal.step(1, 1, {"loss": 0.5})
     names = dict.fromkeys(("DATASET", "OLD", "NEW"), "lookup.jsonl")
     return SimpleNamespace(TRACE=ended.trace_id, SPAN=span, RUN="waiting", folder=workspace.root.parent, **names)
 
