@@ -52,9 +52,7 @@ class Exploring(NamedTuple):
             raise ConfigError(f"crew {self.crew.name!r} has no agent {self.agent!r}; it has: {', '.join(known)}")
         (own,) = (agent for agent in self.crew.agents if agent.name == self.agent)
         if own.model is not None:
-            raise ConfigError(
-                f"{self.agent} is always answered by {own.model!r}: take `model` out of its table"
-            )
+            raise ConfigError(f"{self.agent} is always answered by {own.model!r}: take `model` out of its table")
         self.score()
 
     def score(self) -> Scorer:

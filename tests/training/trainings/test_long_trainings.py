@@ -125,7 +125,8 @@ def test_a_full_disk_at_a_checkpoint_loses_no_checkpoint(whole: tuple[Adapter, P
 def test_a_loss_that_is_no_number_names_the_row_that_caused_it(tmp_path: Path) -> None:
     rows = samples()
     rows[2] = rows[2].model_copy(update={"weight": 1e300})
-    with pytest.raises(TrainingError, match=f"is not finite: the worst loss is that of the row of trace {2:032x}, span"):
+    named = f"is not finite: the worst loss is that of the row of trace {2:032x}, span"
+    with pytest.raises(TrainingError, match=named):
         train(tmp_path, rows)
 
 
