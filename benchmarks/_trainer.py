@@ -115,7 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, method_of(recipe) as ours:
         import torch
 
-        from journeyman.training.methods.trainers.skeleton import OURS, Watch
+        from journeyman.training.methods.trainers.skeleton import OURS
+        from journeyman.training.methods.trainers.watch import Watch
 
         cuda = torch.cuda.is_available()
         known: Any = ours

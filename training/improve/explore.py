@@ -39,6 +39,7 @@ class Explorer:
             choices=(
                 *choices_of("rollouts", table),
                 *choices_of("rewards", self._recipe.rewards),
+                *choices_of("alarms", self._recipe.alarms),
                 *choose(self._recipe, parameters_of(self._job.base_model)),
             ),
         )

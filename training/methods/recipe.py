@@ -74,7 +74,7 @@ COUNTED = (
 )
 """Keys that are numbers from 1 on. TRL takes 0 and less for some, and means other things by them."""
 
-MEASURED = ("num_train_epochs", "learning_rate")
+MEASURED = ("num_train_epochs", "learning_rate", "neftune_noise_alpha")
 """Keys that are numbers above 0."""
 
 

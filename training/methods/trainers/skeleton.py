@@ -1,32 +1,25 @@
 """The skeleton of methods whose trainer is TRL's: rows, a trainer, an adapter. Each method fills in what is its own."""
 
 import gc
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
-    TrainingArguments,
-    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
@@ -35,13 +28,15 @@ from transformers.utils.logging import disable_progress_bar
 from journeyman.runtime.adapters.adapter import Probe
 from journeyman.traces.errors import ConfigError, TrainingError
 from journeyman.training.data.samples import Sample
-from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole, mark_whole
+from journeyman.training.methods.checkpoints import CHECKPOINTS, Checkpoint, last_whole
 from journeyman.training.methods.earlier import NOTHING, Earlier
 from journeyman.training.methods.plan import Facts, Fitted, Plan, Trial, hold_out, plan_training
-from journeyman.training.methods.recipe import OnStep, Rule, Step, TRLRecipe
+from journeyman.training.methods.recipe import OnStep, Rule, TRLRecipe
 from journeyman.training.methods.rows import read_tokenizer, stops_of
-from journeyman.training.methods.trainers.batches import Batches, worst_row
+from journeyman.training.methods.trainers.batches import Batches
+from journeyman.training.methods.trainers.config import check_optimiser, typed
 from journeyman.training.methods.trainers.guard import drift_of, old_rows, take_old_rows
+from journeyman.training.methods.trainers.watch import Watch
 from journeyman.training.methods.trainers.weights import (
     asked_layers,
     begun,
@@ -51,7 +46,7 @@ from journeyman.training.methods.trainers.weights import (
     probe_of,
     save,
 )
-from journeyman.training.trainings.launched import any_of, processes
+from journeyman.training.trainings.launched import processes
 
 PROBE_TOKENS = 96
 
@@ -324,7 +319,7 @@ class TRLMethod(ABC, Generic[S, R]):
             made = self.config(**{"output_dir": str(folder), **OURS, **machine, **stops, **self.ours, **given})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"recipe: trl: {str(error).splitlines()[0]}") from None
-        _check_optimiser(made)
+        check_optimiser(made)
         return made
 
     def _fitting(self, plan: Plan) -> Plan:
@@ -332,22 +327,6 @@ class TRLMethod(ABC, Generic[S, R]):
         keys = {f"trl.{field.name}" for field in fields(self.config)}
         told = [choice for choice in plan.choices if not choice.key.startswith("trl.") or choice.key in keys]
         return plan.model_copy(update={"choices": tuple(told)})
-
-
-def typed(config: type[Any], given: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """A recipe's table `[trl]`, once each value is of the type that TRL's `config` says; raises `ConfigError`."""
-    hints = get_type_hints(config)
-    known = {field.name: hints[field.name] for field in fields(config) if field.init}
-    if unknown := given.keys() - known:
-        raise ConfigError(
-            f"recipe: unknown key {'trl.' + min(unknown)!r}: the table takes what TRL's {config.__name__} takes"
-        )
-    for key, value in given.items():
-        try:
-            TypeAdapter(known[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ConfigError(f"recipe: trl.{key} = {json.dumps(value)}: {error.errors()[0]['msg']}") from None
-    return dict(given)
 
 
 def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
@@ -365,113 +344,6 @@ def _go_on(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
         trainer._load_best_model()
 
 
-class Watch(TrainerCallback):
-    """Tells of each step, stops at a loss that is no number, and marks checkpoints as whole."""
-
-    def __init__(
-        self,
-        on_step: OnStep,
-        seconds_before: float,
-        trainer: Trainer,
-        batches: Batches | None = None,
-        names: Sequence[str] = (),
-    ) -> None:
-        """`names` are those of the rows that `batches` numbers."""
-        self._on_step = on_step
-        self._before = seconds_before
-        self._trainer = trainer
-        self._batches = batches
-        self._names = names
-        self._began = self._step_began = monotonic()
-        self._step: Step | None = None
-        self._stopped = False
-
-    @property
-    def seconds(self) -> float:
-        return self._before + monotonic() - self._began
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._began = monotonic()
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._step_began = monotonic()
-        if self._batches is not None:
-            self._batches.step = []
-
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self._batches is not None:
-            self._batches.take()
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Before the step is made, so that the weights which say whose loss is worst are whole."""
-        if self._batches is None:
-            return
-        self._batches.take()
-        model = self._trainer.model
-        assert model is not None
-        if all(bool(one.grad.isfinite().all()) for one in model.parameters() if one.grad is not None):
-            return
-        raise TrainingError(f"the gradient of step {state.global_step + 1} is not finite: {self._whose()}")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is None or not ("loss" in logs or (self._step and "eval_loss" in logs)):
-            return
-        told = {key: value for key, value in logs.items() if isinstance(value, int | float) and not _is_timing(key)}
-        if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise TrainingError(f"the loss of step {state.global_step} is {logs['loss']:g}: {self._whose()}")
-            if self._batches is not None and self._batches.step:
-                told["tokens_per_second"] = self._batches.tokens / (monotonic() - self._step_began)
-            self._step = Step(state.global_step, state.max_steps, told.pop("loss"), told)
-        else:
-            assert self._step is not None
-            self._step = self._step._replace(metrics=told)
-        asked = self._stopped
-        try:
-            self._on_step(self._step)
-        except KeyboardInterrupt:
-            asked = True
-        self._stopped = any_of(asked)
-        control.should_save = control.should_save or self._stopped
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._trainer.accelerator.wait_for_everyone()  # Each process saves a part.
-        if state.is_world_process_zero:
-            mark_whole(Path(str(args.output_dir)), state.global_step, self.seconds)
-        if self._stopped:
-            raise KeyboardInterrupt
-
-    def _whose(self) -> str:
-        """The row that is to blame, and what to do."""
-        try:
-            row = None if self._batches is None else worst_row(self._trainer, self._batches)
-        except (RuntimeError, ValueError, LookupError):  # A loss that is only there for several rows at once.
-            row = None
-        if row is None or row >= len(self._names):
-            return "lower trl.learning_rate"
-        return f"the worst loss is that of {self._names[row]}; leave that row out, or lower trl.learning_rate"
-
-
-def _is_timing(key: str) -> bool:
-    """Whether it says of a look at held-out rows only how long it took."""
-    return key.startswith("eval_") and key.endswith(("_runtime", "_per_second"))
-
-
 def _name(sample: Sample) -> str:
     """What a user finds the sample by."""
     spans: Sequence[str] = getattr(sample, "span_ids", ())
@@ -480,21 +352,6 @@ def _name(sample: Sample) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
-
-
-def _check_optimiser(arguments: TrainingArguments) -> None:
-    """Raises `ConfigError` for what the library would only see at the first step."""
-    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-    kwargs: Any = arguments.lr_scheduler_kwargs
-    checks: Mapping[str, Callable[[], Any]] = {
-        "optim_args": lambda: Trainer.get_optimizer_cls_and_kwargs(arguments),
-        "lr_scheduler_kwargs": lambda: get_scheduler(arguments.lr_scheduler_type, optimiser, 0, 1, kwargs),
-    }
-    for key, check in checks.items():
-        try:
-            check()
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"recipe: trl.{key} can't be used: {str(error).splitlines()[0]}") from None
 
 
 def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
