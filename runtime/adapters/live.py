@@ -198,6 +198,10 @@ def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Sw
     if adapter.weights != adapter.policy:
         return None if adapter.weights == BASE else swap_in(workspace, server, adapter.weights)
     policy = adapter.policy
+    if policy in workspace.config.models:
+        raise AdapterError(
+            f'{policy} is an adapter, and [models."{policy}"] gives its name to another server: choose another name there'
+        )
     folder = find_adapter(workspace.adapters, policy)
     with AdapterServer(server.url) as live:
         loaded = live.served()

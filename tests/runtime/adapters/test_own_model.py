@@ -138,3 +138,14 @@ def test_a_damaged_model_is_named(folder: Path) -> None:
     with pytest.raises(AdapterError, match=r"holds no \*\.safetensors"):
         load_adapter(folder)
     assert (folder / RECORD).exists()
+
+
+def test_an_endpoint_that_takes_an_adapters_name_is_refused(
+    workspace: Workspace, make_adapter: Callable[..., Path], server: ServerState
+) -> None:
+    make_adapter("worker@3")
+    workspace = declare(workspace, "http://127.0.0.1:9")
+    with pytest.raises(
+        AdapterError, match=r'worker@3 is an adapter, and \[models."worker@3"\] gives its name to another'
+    ):
+        swap_in(workspace, server, "worker@3")

@@ -170,7 +170,6 @@ def test_an_adapter_that_the_project_names_is_known_by_its_digest(
         ('[routing]\nlarge = "bgi"\nclassifier = true\n', "unknown policy 'bgi'"),
         ('[routing]\nlarge = "base"\n', "nothing chooses"),
         ('[models.base]\nurl = "http://x:1"\nmodel = "qwen"\n', "choose another name"),
-        ('[models."worker@1"]\nurl = "http://x:1"\nmodel = "qwen"\n', "choose another name"),
         ('[models.big]\nurl = "http://x:1"\n', "'models.big.model' is missing"),
     ],
 )
