@@ -200,7 +200,8 @@ def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Sw
     policy = adapter.policy
     if policy in workspace.config.models:
         raise AdapterError(
-            f'{policy} is an adapter, and [models."{policy}"] gives its name to another server: choose another name there'
+            f'{policy} is an adapter, and [models."{policy}"] gives its name to another server: choose another name '
+            "there"
         )
     folder = find_adapter(workspace.adapters, policy)
     with AdapterServer(server.url) as live:
