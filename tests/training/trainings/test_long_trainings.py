@@ -146,43 +146,20 @@ def test_checkpoints_of_another_recipe_are_left_alone_and_that_is_said(tmp_path:
     assert not list((tmp_path / ".journeyman" / "adapters").glob(".*"))
 
 
-LITTLE_MEMORY = """
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_long_trainings import samples, short, train
-
-rows = [one.model_copy(update={"completion": "Paris is the capital of France. " * 40}) for one in samples() * 2]
-plans = []
-
-def limit(plan):
-    plans.append(str(plan))
-    print(plan, flush=True)
-
-def squeeze(checkpoint):
-    import torch, trl
-    from journeyman.training.methods.trainers import sft
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]) * 2**20, -1))
-
-recipe = short(max_steps=1, per_device_train_batch_size=8)
-adapter = train(Path(sys.argv[2]), rows, recipe, on_start=squeeze, on_plan=limit)
-print(adapter.digest, adapter.recipe_digest == recipe.digest)
-"""
-
-
 def test_memory_that_runs_out_halves_the_pieces_and_not_the_step(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", LITTLE_MEMORY, str(Path(__file__).parent), str(tmp_path), "2600"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    *plans, told = ended.stdout.splitlines()
-    assert len(plans) > 1
+    """Where it runs out depends on the machine, so that the error itself is raised here, as the library raises it."""
+    plans: list[str] = []
+    rows = samples() * 2
+
+    def run_out(step: Step) -> None:
+        if len(plans) == 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    recipe = short(max_steps=1, per_device_train_batch_size=8)
+    adapter = train(tmp_path, rows, recipe, on_step=run_out, on_plan=lambda plan: plans.append(str(plan)))
+    assert len(plans) == 2
     assert "in pieces of 4 rows because memory ran out with 8" in plans[1]
-    assert told.endswith("True"), "it is the same job"
+    assert (adapter.steps, adapter.recipe_digest) == (1, recipe.digest), "it is the same job"
 
 
 def test_two_processes_train_what_one_does(whole: tuple[Adapter, Path], tmp_path: Path) -> None:
