@@ -30,7 +30,7 @@ from journeyman.training.demo.demo import OnDemand
 from journeyman.training.evaluation.evaluate import mean_interval
 from journeyman.training.improve import rounds as online
 from journeyman.training.improve.online import train_online
-from journeyman.training.improve.rft import RFT, Round
+from journeyman.training.improve.rft import RFT, RFTRound
 from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.methods.recipes.known import METHODS, load_recipe
 from journeyman.training.methods.recipes.rft import RFTRecipe
@@ -65,7 +65,7 @@ def by_rft(calls: Calls, start: str) -> Taught:
             done = (2 * len(flat) + 1) * half
             return calls.fit(dataset, recipe, start=start, tell=lambda share: tell(done + share * half))
 
-        def ended(made: Round) -> None:
+        def ended(made: RFTRound) -> None:
             flat.append(made.flat_share)
             print(f"    {made.told}", flush=True)
 

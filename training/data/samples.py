@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -56,9 +57,9 @@ class Sample(Record):
     """The one that learns from it."""
 
     @property
+    @abstractmethod
     def source(self) -> str:
         """What rows have in common that are held out together: their run, or their first file."""
-        raise NotImplementedError
 
 
 class ReplySample(Sample):
@@ -237,6 +238,10 @@ class RolloutSample(Sample):
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     """Natural-log probability of each of `token_ids`, as the server sampled it."""
+
+    @property
+    def source(self) -> str:
+        return self.trace_id
 
 
 RECORDS: Mapping[str, type[Sample]] = {

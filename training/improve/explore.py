@@ -2,7 +2,7 @@
 
 from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.training.data.tasks.heldout import less_held_out
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns, told_aside
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.checkpoints import Checkpoint
@@ -31,10 +31,9 @@ class Explorer:
         table, rounds = self._recipe.rollouts, self._recipe.steps(len(self._learned))
         each = min(table.tasks, len(self._learned)) * table.group
         looks = len(range(0, rounds, table.look)) * len(self._aside)
-        held_out = f", {len(self._aside)} tasks held out" if self._aside else ""
-        left_out = "".join(f", {count} left out ({reason})" for reason, count in self._left_out.items())
+        aside = told_aside(len(self._aside), self._left_out)
         return TaskPlan(
-            summary=f"{rounds} rounds of {each} runs on {len(self._learned)} tasks{held_out}{left_out}",
+            summary=f"{rounds} rounds of {each} runs on {len(self._learned)} tasks{aside}",
             runs=rounds * each + looks,
             choices=(
                 *choices_of("rollouts", table),
@@ -62,20 +61,13 @@ class Explorer:
         return train_online(
             self._tasks,
             self._crew,
-            agent=job.agent,
-            recipe=self._recipe,
-            base_model=job.base_model,
-            workspace=job.workspace,
+            **job.given,
             backend=open_backend(job.workspace),
             scorer=job.scorer,
             source=job.source,
-            parent=job.parent,
             start=job.start,
-            mlflow_uri=job.mlflow_uri,
             on_start=began,
             on_round=ended,
             on_run=watcher.on_run,
-            wait=job.wait,
-            discard=job.discard,
             say=watcher.say,
         )

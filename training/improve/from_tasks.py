@@ -1,6 +1,6 @@
 """Learning from tasks: what a method gets that makes runs of the crew itself, and what it must do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -18,6 +18,7 @@ from journeyman.traces.errors import ConfigError
 from journeyman.traces.trace import Task
 from journeyman.training.methods.plan import Choice
 from journeyman.training.methods.recipe import OnStep, Recipe
+from journeyman.training.trainings.launched import processes
 
 
 class TaskJob(NamedTuple):
@@ -42,6 +43,12 @@ class TaskJob(NamedTuple):
     """Whether another training in the workspace is waited for, and not an error."""
     discard: bool = False
     """Whether the agent's other unfinished trainings are removed."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What `train_adapter` and `train_online` take of it alike."""
+        names = ("workspace", "agent", "recipe", "base_model", "parent", "mlflow_uri", "wait", "discard")
+        return {name: getattr(self, name) for name in names}
 
 
 class TaskPlan(Record):
@@ -83,10 +90,15 @@ class Driver(Protocol):
 
 
 def driver_of(job: TaskJob) -> Driver:
-    """Raises `ConfigError` where the recipe's method learns from rows."""
+    """Raises `ConfigError` where the recipe's method learns from rows, and in one of several processes."""
     recipe: Recipe = job.recipe
     if recipe.driver is None:
         raise ConfigError(f"method {recipe.method} learns from a dataset, not from tasks: name one with --data")
+    if processes() > 1:
+        raise ConfigError(
+            f"method {recipe.method} makes the crew's runs, which several processes would make twice: start "
+            "`journeyman train` by itself"
+        )
     module, _, name = recipe.driver.partition(":")
     return cast("Driver", getattr(import_module(module), name)(job))
 
@@ -109,6 +121,12 @@ def crew_that_learns(job: TaskJob) -> Crew:
 
     orchestrator = None if crew.orchestrator is None else told(crew.orchestrator)
     return crew.model_copy(update={"orchestrator": orchestrator, "workers": tuple(map(told, crew.workers))})
+
+
+def told_aside(held_out: int, left_out: Mapping[str, int]) -> str:
+    """How many tasks are held out of learning, and how many nobody may learn from, to follow on a plan's summary."""
+    aside = f", {held_out} tasks held out" if held_out else ""
+    return aside + "".join(f", {count} left out ({reason})" for reason, count in left_out.items())
 
 
 def choices_of(name: str, table: BaseModel) -> list[Choice]:

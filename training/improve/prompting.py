@@ -16,12 +16,7 @@ from pydantic import JsonValue
 from journeyman.agents.agent import Agent, Crew
 from journeyman.agents.model import BASE, ModelRequest
 from journeyman.agents.prompt import Prompt, prompt_form
-from journeyman.runtime.adapters.adapter import (
-    Adapter,
-    adapter_digests,
-    next_number,
-    split_policy,
-)
+from journeyman.runtime.adapters.adapter import Adapter, adapter_digests, split_policy
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.live import current_policies
 from journeyman.runtime.adapters.prompts import read_prompts, weights_of
@@ -187,7 +182,7 @@ class Prompting:
                 )
                 adapter = None
                 if search.score > search.first_score:
-                    adapter = self._candidate(found, dataset, perf_counter() - began)
+                    adapter = self._candidate(policy, found, dataset, perf_counter() - began)
                     adapter = write_candidate(partial / "adapter", adapter, found.best.prompt, search)
                     publish(partial / "adapter", adapters / policy)
                     run.finish(adapter)
@@ -283,11 +278,11 @@ class Prompting:
         finally:
             await self._backend.models.aclose()
 
-    def _candidate(self, found: Found, dataset: KnownDataset | None, seconds: float) -> Adapter:
-        job = self.job
+    def _candidate(self, policy: str, found: Found, dataset: KnownDataset | None, seconds: float) -> Adapter:
+        job, (_, number) = self.job, split_policy(policy)
         return Adapter(
             agent=job.agent,
-            number=next_number(self._workspace.adapters, job.agent),
+            number=number,
             base_digest=job.base_digest,
             digest="",
             parent=job.parent,

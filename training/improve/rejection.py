@@ -19,7 +19,7 @@ from journeyman.training.data.samples import SFTSample, read_samples
 from journeyman.training.data.tasks.heldout import HELD_OUT, HeldOut, less_held_out
 from journeyman.training.data.tasks.sets import read_set, workspace_sets
 from journeyman.training.evaluation.bench import bring_in
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns, told_aside
 from journeyman.training.improve.merged import merged_backend, merged_server
 from journeyman.training.improve.rft import RFT
 from journeyman.training.methods.job import train_adapter
@@ -48,11 +48,10 @@ class RejectionSampling:
     def plan(self) -> TaskPlan:
         table, tasks = self._recipe.rft, min(len(self._tasks), self._recipe.rft.tasks or len(self._tasks))
         looks = (table.rounds + 1) * len(self._aside) * self._recipe.eval.samples
-        held_out = f", {len(self._aside)} tasks held out" if self._aside else ""
-        left_out = "".join(f", {count} left out ({reason})" for reason, count in self._left_out.items())
+        aside = told_aside(len(self._aside), self._left_out)
         each, known = tasks * table.best_of, len(self._tasks)
         return TaskPlan(
-            summary=f"{table.rounds} rounds of {each} runs on {tasks} of {known} tasks{held_out}{left_out}",
+            summary=f"{table.rounds} rounds of {each} runs on {tasks} of {known} tasks{aside}",
             runs=table.rounds * each + looks,
             choices=tuple(choices_of("rft", table)),
         )
@@ -65,16 +64,9 @@ class RejectionSampling:
         def train(dataset: KnownDataset, *, start: str) -> Adapter:
             return train_adapter(
                 read_samples(dataset.path, SFTSample),
-                agent=job.agent,
-                recipe=self._recipe,
-                base_model=job.base_model,
-                workspace=job.workspace,
-                parent=job.parent,
+                **job.given,
                 start=start,
                 dataset=dataset,
-                mlflow_uri=job.mlflow_uri,
-                wait=job.wait,
-                discard=job.discard,
                 say=watcher.say,
                 on_plan=lambda plan: watcher.say(f"SFT from {start}: {plan}"),
                 on_step=watcher.on_step,

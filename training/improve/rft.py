@@ -58,7 +58,7 @@ class Measured(Record):
         return f"{self.policy} on {self.tasks} held-out tasks: {self.mean:.3f} ({self.low:.3f} .. {self.high:.3f})"
 
 
-class Round(Record):
+class RFTRound(Record):
     """What came of one round."""
 
     number: int
@@ -92,13 +92,13 @@ class Round(Record):
         )
 
 
-class Rounds(Record):
+class RFTResult(Record):
     """What came of a job."""
 
     start: str
     policy: str
     """The result: the best on the tasks of `[eval]`, else the last."""
-    rounds: tuple[Round, ...]
+    rounds: tuple[RFTRound, ...]
     held_out: tuple[Measured, ...] = ()
     """The policy that it started from, then each round's."""
 
@@ -131,7 +131,7 @@ class RFT:
         held_out: Sequence[Task] = (),
         source: str = "",
         on_run: Callable[[int, int], None] = lambda made, runs: None,
-        on_round: Callable[[Round], None] = lambda made: None,
+        on_round: Callable[[RFTRound], None] = lambda made: None,
         on_measured: Callable[[Measured], None] = lambda measured: None,
     ) -> None:
         """`tasks` are learned from, `held_out` are those of `[eval]`, `source` says where the former are from. `scorer`
@@ -156,12 +156,12 @@ class RFT:
         """Tokens that a run has generated in the mean."""
         self._exploring(tasks, cast("Backend", None)).check()  # Which asks nobody.
 
-    def run(self) -> Rounds:
+    def run(self) -> RFTResult:
         """All rounds, or as many as have something to learn from.
 
         Raises `TrainingError` where the first one has no accepted run, and what serving and training raise.
         """
-        rounds, measured, policy = list[Round](), list[Measured](), self._start
+        rounds, measured, policy = list[RFTRound](), list[Measured](), self._start
         for number in range(1, self._recipe.rft.rounds + 1):
             made = self._round(number, policy, measured)
             rounds.append(made)
@@ -172,9 +172,11 @@ class RFT:
         if self._held_out and policy not in {one.policy for one in measured}:
             with self._serve(policy, tokens=self._expected(len(self._held_out) * self._recipe.eval.samples)) as backend:
                 measured.append(self._measured(policy, backend))
-        return Rounds(start=self._start, policy=_best(policy, measured), rounds=tuple(rounds), held_out=tuple(measured))
+        return RFTResult(
+            start=self._start, policy=_best(policy, measured), rounds=tuple(rounds), held_out=tuple(measured)
+        )
 
-    def _round(self, number: int, policy: str, measured: list[Measured]) -> Round:
+    def _round(self, number: int, policy: str, measured: list[Measured]) -> RFTRound:
         tasks = self._chosen()
         runs = self._recipe.rft.best_of * len(tasks) + self._recipe.eval.samples * len(self._held_out)
         with self._serve(policy, tokens=self._expected(runs)) as backend:
@@ -192,7 +194,7 @@ class RFT:
         if dataset is None and number == 1:
             raise TrainingError(self._nothing(episodes, refused))
         adapter = None if dataset is None else self._train(dataset, start=policy)
-        return Round(
+        return RFTRound(
             number=number,
             sampled=policy,
             policy=None if adapter is None else adapter.policy,

@@ -9,6 +9,7 @@ from pathlib import Path
 from journeyman.runtime.adapters.adapter import next_number, split_policy
 from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, TrainingError
+from journeyman.traces.files import write_whole
 from journeyman.training.tracking import RUN
 from journeyman.training.trainings.stopping import Say
 
@@ -84,7 +85,8 @@ def reserve(adapters: Path, agent: str, job: str, number: int | None, *, discard
     partial = partial_of(adapters, policy)
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        (partial / RECORD).write_text(job, encoding="utf-8")
+        if number != ours:
+            write_whole(partial / RECORD, job)
     except OSError as error:
         raise TrainingError(f"{partial} cannot be written: {error.strerror}") from error
     return policy

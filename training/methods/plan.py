@@ -180,7 +180,7 @@ class _Sourced(Protocol):
     @property
     def source(self) -> str:
         """What rows have in common that are held out together."""
-        raise NotImplementedError
+        ...
 
 
 S = TypeVar("S", bound=_Sourced)

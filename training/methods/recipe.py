@@ -43,6 +43,7 @@ RESERVED = {
     "output_dir": "checkpoints belong to the workspace",
     "report_to": "--mlflow says where a run is logged",
     "push_to_hub": "adapters stay in the workspace",
+    "remove_unused_columns": "what a row has beside its tokens is used",
     "save_strategy": "checkpoints are saved every trl.save_steps steps",
     "eval_strategy": "[eval] says which rows are held out; they are looked at every trl.save_steps steps",
     "eval_steps": "held-out rows are looked at every trl.save_steps steps",

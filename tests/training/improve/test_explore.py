@@ -35,6 +35,14 @@ def job(
     )
 
 
+def test_several_processes_would_make_every_run_twice(
+    workspace: Workspace, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="several processes would make twice: start `journeyman train` by itself"):
+        driver_of(job(workspace, files))
+
+
 def test_the_recipe_names_its_driver(workspace: Workspace, files: list[str]) -> None:
     assert isinstance(driver_of(job(workspace, files)), Explorer)
 

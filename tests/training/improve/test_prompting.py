@@ -88,6 +88,15 @@ def test_examples_are_chosen_from_the_record_by_what_they_bring(look: Looked, pe
     assert set(peer.chats) == {"base"}
 
 
+def test_the_number_of_an_unfinished_training_is_left_to_it(look: Looked) -> None:
+    partial = look.workspace.adapters / ".worker@1.partial"
+    partial.mkdir(parents=True)
+    (partial / "rounds.jsonl").write_text("{}\n")
+    found = look.find(reflect="base", examples=0)
+    assert found.adapter is not None and found.adapter.policy == "worker@2"
+    assert load_adapter(look.workspace.adapters / "worker@2") == found.adapter
+
+
 def test_its_examples_are_found_by_lineage(look: Looked) -> None:
     look.record()
     found = look.find()

@@ -20,7 +20,7 @@ from journeyman.traces.errors import ConfigError, ModelError, ServerError, Train
 from journeyman.traces.trace import Task
 from journeyman.training.data.datasets.shelf import KnownDataset
 from journeyman.training.data.samples import SFTSample, read_samples
-from journeyman.training.improve.rft import RFT, Measured, Round
+from journeyman.training.improve.rft import RFT, Measured, RFTRound
 from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.methods.recipes.rft import RFTRecipe
 
@@ -73,7 +73,7 @@ class Jobs:
         self.workspace = workspace
         self.trained: dict[str, tuple[str, list[SFTSample]]] = {}
         """By policy, what it started from and its rows."""
-        self.rounds: list[Round] = []
+        self.rounds: list[RFTRound] = []
         self.measured: list[Measured] = []
         self.served: list[tuple[str, float]] = []
         self._make_adapter = make_adapter

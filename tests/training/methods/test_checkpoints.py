@@ -71,3 +71,13 @@ def test_work_of_other_methods_counts_too(tmp_path: Path) -> None:
     (partial_of(tmp_path, "worker@1") / "instructions.jsonl").write_text("{}\n")
     assert reserve(tmp_path, "worker", job("two"), None, discard=False, say=said.append) == "worker@2"
     assert said[0].startswith("worker@1 is unfinished, from other rows or another recipe: what it has made stays")
+
+
+def test_the_record_of_a_job_that_goes_on_is_never_written_again(tmp_path: Path) -> None:
+    """A kill while it is written would leave a job that nobody knows, and its work with it."""
+    said: list[str] = []
+    begin(tmp_path, "one", said)
+    record = partial_of(tmp_path, "worker@1") / "job.json"
+    written = record.stat()
+    assert begin(tmp_path, "one", said) == "worker@1"
+    assert (record.stat().st_ino, record.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)

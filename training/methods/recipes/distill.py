@@ -49,14 +49,11 @@ class DistillRecipe(TRLRecipe):
         "teacher_model_name_or_path": "[teacher] names the teacher",
         "teacher_model_revision": "[teacher] names the teacher",
         "teacher_model_init_kwargs": "[teacher] names the teacher",
-        "model_init_kwargs": "the base model is loaded as for any method",
-        "trust_remote_code": "a model's own code is never run",
         "use_vllm": "replies are sampled in the training's own process",
         "vllm_mode": "replies are sampled in the training's own process",
         "chat_template_kwargs": "rows come as tokens",
         "max_tool_calling_iterations": "no tool is called in training",
         "log_completions": "replies aren't printed",
-        "remove_unused_columns": "what the teacher is shown travels beside the prompt",
     }
 
     method: Literal["distill"] = "distill"

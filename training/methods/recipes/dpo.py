@@ -21,7 +21,6 @@ REFERENCE_KEYS = {
     "ref_model_mixup_alpha": "the reference is the policy that training starts from",
     "ref_model_sync_steps": "the reference is the policy that training starts from",
     "pad_token": "it is the tokenizer's",
-    "remove_unused_columns": "a row's weight travels beside its tokens",
 }
 """Keys of `[trl]` that no recipe of preferences may set, and why."""
 

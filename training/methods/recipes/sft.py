@@ -18,7 +18,6 @@ class SFTRecipe(TRLRecipe):
         "eval_packing": "held-out rows are never packed",
         "completion_only_loss": "only completions are learned",
         "dataset_kwargs": "rows come as tokens",
-        "remove_unused_columns": "a row's weight travels beside its tokens",
         "loss_type": "the loss is the likelihood of completions",
         "assistant_only_loss": "only completions are learned",
     }

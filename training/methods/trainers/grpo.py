@@ -250,7 +250,7 @@ def _trainer(recipe: GRPORecipe, base_model: Path, start: Path | None, checkpoin
             peft_config=lora(recipe, base_model) if start is None else None,
             steps=steps,
         )
-    except ConfigError:
+    except ConfigError:  # It is a ValueError, too.
         raise
     except (ImportError, ValueError) as error:  # Each library checks its own part of the recipe.
         raise ConfigError(f"the recipe can't be used: {str(error).splitlines()[0]}") from None
