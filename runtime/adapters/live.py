@@ -169,6 +169,15 @@ def swap_in(workspace: Workspace, server: ServerState, policy: str) -> Swap | No
     return _bring_in(workspace, server, load_adapter(find_adapter(workspace.adapters, policy)))
 
 
+def load_in(workspace: Workspace, server: ServerState, policy: str) -> None:
+    """Brings an adapter into the server without a proof, for rollouts beside it and for nothing else.
+
+    One of a few steps can't be proved: it may lie as near to the base model as two forwards of the same weights do.
+    """
+    with AdapterServer(server.url) as live, workspace.lock("swap"):
+        _load(live, workspace, server, load_adapter(find_adapter(workspace.adapters, policy)))
+
+
 def take_out(workspace: Workspace, server: ServerState, policy: str) -> None:
     """Unloads an adapter that isn't to serve; weights that something in service has stay."""
     weights = weights_of(workspace.adapters, policy)
@@ -203,26 +212,35 @@ def _bring_in(workspace: Workspace, server: ServerState, adapter: Adapter) -> Sw
             f'{policy} is an adapter, and [models."{policy}"] gives its name to another server: choose another name '
             "there"
         )
-    folder = find_adapter(workspace.adapters, policy)
     with AdapterServer(server.url) as live:
-        loaded = live.served()
-        new = policy not in loaded
-        if new:
-            _make_room(live, list(loaded), adapter, _serving(workspace), server.max_loras)
-        elif Path(loaded[policy]) != folder.resolve():
-            raise AdapterError(
-                f"the server serves another {policy}, from {loaded[policy]}: use one workspace for one server"
-            )
+        swap_ms = _load(live, workspace, server, adapter)
         try:
-            swap_ms = _milliseconds(lambda: live.load(policy, folder)) if new else 0.0
             started = perf_counter()
-            distance = live.probe(policy, read_probe(folder))
+            distance = live.probe(policy, read_probe(find_adapter(workspace.adapters, policy)))
         except BaseException as error:
-            if new or isinstance(error, AdapterError):
+            if swap_ms or isinstance(error, AdapterError):
                 with suppress(JourneymanError):
                     live.unload(policy)
             raise
     return Swap(policy=policy, swap_ms=swap_ms, probe_ms=(perf_counter() - started) * 1e3, distance=distance)
+
+
+def _load(live: AdapterServer, workspace: Workspace, server: ServerState, adapter: Adapter) -> float:
+    """Milliseconds that the load call took, 0 where the server had the adapter already."""
+    policy, folder, loaded = adapter.policy, find_adapter(workspace.adapters, adapter.policy), live.served()
+    if policy not in loaded:
+        _make_room(live, list(loaded), adapter, _serving(workspace), server.max_loras)
+        try:
+            return _milliseconds(lambda: live.load(policy, folder))
+        except BaseException:
+            with suppress(JourneymanError):
+                live.unload(policy)
+            raise
+    if Path(loaded[policy]) != folder.resolve():
+        raise AdapterError(
+            f"the server serves another {policy}, from {loaded[policy]}: use one workspace for one server"
+        )
+    return 0.0
 
 
 def _prove_model(workspace: Workspace, adapter: Adapter) -> Swap:

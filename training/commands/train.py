@@ -1,6 +1,7 @@
 """The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, progress
 from journeyman.runtime.serving.embedded import pull_model
-from journeyman.runtime.workspace import find_workspace
+from journeyman.runtime.workspace import Workspace, find_workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.training.commands.evaluate import SCORER, find_tasks
 from journeyman.training.commands.train_shown import (
@@ -23,7 +24,8 @@ from journeyman.training.commands.train_shown import (
 )
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
-from journeyman.training.improve.from_tasks import TaskJob, Watcher, driver_of
+from journeyman.training.improve.alternate import Alternation
+from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, driver_of
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.recipe import Step, read_override
@@ -33,7 +35,14 @@ from journeyman.training.trainings.yielding import give_way
 
 
 def train(
-    agent: Annotated[str, typer.Option(help="The agent that learns")],
+    agent: Annotated[str | None, typer.Option(help="The agent that learns")] = None,
+    agents: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Agents that learn in turn, for the recipe grpo")
+    ] = None,
+    alternate: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Rounds that each of --agents learns before it is the next one's turn"),
+    ] = 10,
     data: Annotated[
         str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
     ] = None,
@@ -84,6 +93,7 @@ def train(
     Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C ends at once. The same command goes on.
 
     A recipe that learns from tasks takes --crew and --tasks in the place of --data: it makes the crew's runs itself.
+    By grpo several agents may learn in turn, with --agents: each for some rounds, beside the newest of the others.
 
     Example: journeyman train --agent clerk --data .journeyman/datasets/clerk.jsonl --set trl.max_steps=20
     """
@@ -92,28 +102,42 @@ def train(
     workspace = find_workspace(folder)
     written = {} if reflect is None else {"prompt.reflect": reflect}
     settings = load_recipe(recipe, written | dict(map(read_override, overrides or [])))
-    parent = Journal(workspace.journal).in_service(agent)
-    job: dict[str, Any] = {
-        "workspace": workspace,
-        "agent": agent,
-        "recipe": settings,
-        "base_model": pull_model(model or workspace.config.server.model),
-        "parent": parent,
-        "start": weights_of(workspace.adapters, start or start_of(settings, parent)),
-    }
+    learning = _learning(agent, agents, start)
+    base_model = pull_model(model or workspace.config.server.model)
     how: dict[str, Any] = {"wait": wait, "discard": discard, "mlflow_uri": mlflow or workspace.mlflow_uri}
+
+    def job_of(agent: str) -> dict[str, Any]:
+        parent = Journal(workspace.journal).in_service(agent)
+        return {
+            "workspace": workspace,
+            "agent": agent,
+            "recipe": settings,
+            "base_model": base_model,
+            "parent": parent,
+            "start": weights_of(workspace.adapters, start or start_of(settings, parent)),
+        }
+
     if settings.driver is not None:
         if data is not None or crew is None or tasks is None:
             raise ConfigError(f"method {settings.method} learns from tasks: give --crew and --tasks, and no --data")
-        learned = tuple(find_tasks(workspace, tasks))
-        asked = TaskJob(**job, **how, crew=crew, tasks=learned, source=tasks.name, scorer=scorer or SCORER)
-        _on_tasks(asked, plan_only=explain or dry_run, as_json=as_json)
+        learned, told = tuple(find_tasks(workspace, tasks)), scorer or SCORER
+        asked = [
+            TaskJob(**job_of(name), **how, crew=crew, tasks=learned, source=tasks.name, scorer=told)
+            for name in learning
+        ]
+        if agents is None:
+            _on_tasks(asked[0], plan_only=explain or dry_run, as_json=as_json)
+        else:
+            _in_turn(Alternation(asked, alternate), workspace, plan_only=explain or dry_run, as_json=as_json)
         return
+    if agents is not None:
+        raise ConfigError(f"method {settings.method} teaches one agent at a time: name it with --agent")
+    job = job_of(learning[0])
     if data is None or crew is not None or tasks is not None or scorer is not None:
         raise ConfigError(f"method {settings.method} learns from rows: give --data, and no crew, tasks or scorer")
     dataset = open_dataset(workspace, data)
     samples = read_samples(dataset.path, settings.learns_from, *settings.also_from)
-    if (notice := settings.notice(job["base_model"], workspace)) is not None:
+    if (notice := settings.notice(base_model, workspace)) is not None:
         notes.print(notice, markup=False)
     if explain:
         plan = plan_job(samples, **job, dataset=dataset)
@@ -157,14 +181,51 @@ def _on_rows(samples: list[Any], dataset: KnownDataset, job: Mapping[str, Any], 
         emit(adapter, as_json, lambda: show_adapter(adapter, workspace))
 
 
+def _learning(agent: str | None, agents: str | None, start: str | None) -> list[str]:
+    """The agents that learn, as the options name them."""
+    if agents is None:
+        if agent is None:
+            raise ConfigError("nobody is named who learns: give --agent, or --agents for several in turn")
+        return [agent]
+    if agent is not None or start is not None:
+        raise ConfigError("--agents names all that learn, each from where it is: give no --agent and no --from")
+    return [name for part in agents.split(",") if (name := part.strip())]
+
+
 def _on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
     """Makes what the job says, and shows how it comes on."""
     driver = driver_of(job)
     if plan_only:
-        plan = driver.plan()
-        emit(plan, as_json, lambda: show_choices(str(plan), plan.choices))
+        _show_plan(driver.plan(), as_json)
         return
-    notes.print(f"planned: {driver.plan()}", markup=False)
+    with _watched(driver.plan()) as watcher:
+        adapter = driver.train(watcher)
+    emit(adapter, as_json, lambda: show_adapter(adapter, job.workspace))
+
+
+def _in_turn(alternation: Alternation, workspace: Workspace, *, plan_only: bool, as_json: bool) -> None:
+    """Makes all legs, and shows what each agent has come to."""
+    if plan_only:
+        _show_plan(alternation.plan(), as_json)
+        return
+    with _watched(alternation.plan()) as watcher:
+        adapters = [*alternation.train(watcher).values()]
+
+    def show() -> None:
+        for adapter in adapters:
+            show_adapter(adapter, workspace)
+
+    emit(adapters, as_json, show)
+
+
+def _show_plan(plan: TaskPlan, as_json: bool) -> None:
+    emit(plan, as_json, lambda: show_choices(str(plan), plan.choices))
+
+
+@contextmanager
+def _watched(plan: TaskPlan) -> Iterator[Watcher]:
+    """Tells the plan, then shows each run, each step and what is said."""
+    notes.print(f"planned: {plan}", markup=False)
     with progress() as bar:
         row = bar.add_task("runs", total=None)
 
@@ -174,5 +235,4 @@ def _on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
         def step(step: Step) -> None:
             bar.update(row, description=doing(step), completed=step.number, total=step.steps)
 
-        adapter = driver.train(Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False)))
-    emit(adapter, as_json, lambda: show_adapter(adapter, job.workspace))
+        yield Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False))

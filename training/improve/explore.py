@@ -1,6 +1,7 @@
 """Exploring: the driver of a method that learns from rollouts, an optimiser step at a time."""
 
 from journeyman.runtime.adapters.adapter import Adapter
+from journeyman.runtime.adapters.live import load_in
 from journeyman.training.data.tasks.heldout import less_held_out
 from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, choices_of, crew_that_learns, told_aside
 from journeyman.training.improve.online import train_online
@@ -23,12 +24,17 @@ class Explorer:
         self._tasks, self._left_out = less_held_out(job.workspace, job.tasks, job.source)
         self._learned, self._aside = job.recipe.rollouts.parted(self._tasks)
 
+    @property
+    def rounds(self) -> int:
+        """That the recipe makes of the tasks."""
+        return self._recipe.steps(len(self._learned))
+
     def plan(self) -> TaskPlan:
         """What `train` would do."""
         with method_of(self._recipe):  # It needs torch, and keeps it quiet.
             from journeyman.training.methods.trainers.weights import parameters_of
 
-        table, rounds = self._recipe.rollouts, self._recipe.steps(len(self._learned))
+        table, rounds = self._recipe.rollouts, self.rounds
         each = min(table.tasks, len(self._learned)) * table.group
         looks = len(range(0, rounds, table.look)) * len(self._aside)
         aside = told_aside(len(self._aside), self._left_out)
@@ -47,7 +53,10 @@ class Explorer:
         """Makes the rounds that were not made before. Raises what `train_online` raises."""
         from journeyman.runtime.serving.backend import open_backend  # langchain takes a second to import.
 
-        job, rounds = self._job, self._recipe.steps(len(self._learned))
+        job, rounds, backend = self._job, self.rounds, open_backend(self._job.workspace)
+        if backend.server is not None:
+            for policy in job.others.values():
+                load_in(job.workspace, backend.server, policy)
 
         def began(checkpoint: Checkpoint | None) -> None:
             goes_on = "" if checkpoint is None else f", and goes on from step {checkpoint.step}"
@@ -62,10 +71,11 @@ class Explorer:
             self._tasks,
             self._crew,
             **job.given,
-            backend=open_backend(job.workspace),
+            backend=backend,
             scorer=job.scorer,
             source=job.source,
             start=job.start,
+            others=job.others,
             on_start=began,
             on_round=ended,
             on_run=watcher.on_run,

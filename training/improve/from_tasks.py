@@ -43,6 +43,8 @@ class TaskJob(NamedTuple):
     """Whether another training in the workspace is waited for, and not an error."""
     discard: bool = False
     """Whether the agent's other unfinished trainings are removed."""
+    others: Mapping[str, str] = {}
+    """By agent, the policies of others that are not the ones in service."""
 
     @property
     def given(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Online training: an agent learns from rollouts of its crew, whose newest weights sample the next ones."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,12 +11,12 @@ from journeyman.agents.model import BASE
 from journeyman.agents.prompt import prompt_form
 from journeyman.runtime.adapters.adapter import Adapter, read_adapter
 from journeyman.runtime.adapters.live import current_policies, sync
-from journeyman.runtime.models.policies import PolicyTable
 from journeyman.runtime.serving.embedded import model_digest
 from journeyman.runtime.serving.server import ServerState
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 from journeyman.traces.trace import Task, digest_tasks
+from journeyman.training.evaluation.bench import with_policies
 from journeyman.training.improve.rounds import OnlineMethod, OnRound, Round, Rounds
 from journeyman.training.methods.job import (
     Job,
@@ -53,7 +53,7 @@ def train_online(
     source: str = "",
     parent: str = BASE,
     start: str | None = None,
-    policies: PolicyTable | None = None,
+    others: Mapping[str, str] = {},
     number: int | None = None,
     mlflow_uri: str | None = None,
     on_start: OnStart = lambda checkpoint: None,
@@ -65,9 +65,9 @@ def train_online(
 ) -> Adapter:
     """Trains `agent@number` on rollouts of `crew` on `tasks`, none of which may be held out; else as `train_adapter`.
 
-    `policies` answer the other agents, by default those in service. `scorer` is a function of a task and an answer, as
-    `module:function`. A training that was killed goes on from its last checkpoint, and runs that it made since are not
-    made again.
+    `others` are policies that answer for other agents in the place of those in service; the server has them. `scorer`
+    is a function of a task and an answer, as `module:function`. A training that was killed goes on from its last
+    checkpoint, and runs that it made since are not made again.
 
     Raises `ServerError` where the workspace's server is not there or fails, and else what `train_adapter` raises.
     """
@@ -92,11 +92,11 @@ def train_online(
         start=start,
         start_digest=None if began is None else read_adapter(began).digest,
         base_digest=model_digest(base_model),
-        tasks_digest=_digest(tasks, crew, scorer),
+        tasks_digest=_digest(tasks, crew, scorer, others),
         recipe_digest=recipe.digest,
         method=recipe.method,
     )
-    table = policies or current_policies(workspace)
+    table = with_policies(workspace, current_policies(workspace), others)
     (own,) = (one for one in crew.agents if one.name == agent)
     form = prompt_form(own, crew).digest
 
@@ -178,6 +178,7 @@ def _server(backend: "Backend", base_model: Path, recipe: GRPORecipe) -> ServerS
     return server
 
 
-def _digest(tasks: Sequence[Task], crew: Crew, scorer: str) -> str:
-    told = [digest_tasks(tasks), crew.model_dump(mode="json", exclude={"tools"}), sorted(crew.tools), scorer]
+def _digest(tasks: Sequence[Task], crew: Crew, scorer: str, others: Mapping[str, str]) -> str:
+    """Of all that says what a run is worth, but for the policies in service."""
+    told = [digest_tasks(tasks), crew.model_dump(mode="json", exclude={"tools"}), sorted(crew.tools), scorer, others]
     return sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

@@ -25,6 +25,10 @@ PATIENCE = 3
 """Rounds in a row without anything to learn from, after which training ends."""
 
 
+class NothingToLearnError(TrainingError):
+    """Rounds were made, and none of their rows tells a better reply from a worse one."""
+
+
 class Learner(Protocol):
     """An adapter as it learns from one step's rows after another; `trainers/grpo.py` has it."""
 
@@ -223,11 +227,11 @@ class Rounds:
     def _check_patience(self) -> None:
         last = self.done[-PATIENCE:]
         if len(last) == PATIENCE and not any(one.rows for one in last):
-            raise TrainingError(_nothing(last))
+            raise NothingToLearnError(_nothing(last))
 
     def _check_learned(self) -> None:
         if not self._learner.done:
-            raise TrainingError(_nothing(self.done))
+            raise NothingToLearnError(_nothing(self.done))
 
 
 def read_rounds(partial: Path, steps: int) -> list[Round]:

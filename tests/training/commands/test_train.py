@@ -2,6 +2,8 @@
 
 import json
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -38,6 +40,23 @@ def test_it_refuses_rows_of_another_kind_than_its_method_takes(workspace: Worksp
     ended = CliRunner().invoke(app, ["--agent", "worker", "--data", str(data), "-C", str(workspace.root)])
     assert isinstance(ended.exception, TrainingError)
     assert str(ended.exception) == f"{data} holds rows of kind kto, not sft: mine some with --kind sft"
+
+
+def test_who_learns_is_named_in_one_way(run: Any, files: list[str]) -> None:
+    assert str(run.error("train", "--data", "rows")).startswith("nobody is named who learns: give --agent")
+    in_turn = ("train", "--agents", "planner, worker", *files)
+    for more in ("--agent", "worker"), ("--from", "worker@1"):
+        assert "--agents names all that learn" in str(run.error(*in_turn, "--recipe", "grpo", *more))
+
+
+def test_agents_learn_in_turn_by_grpo_only(run: Any, files: list[str], embedded_model: Path) -> None:
+    in_turn = ("train", "--agents", "worker,planner")
+    assert "method sft teaches one agent at a time" in str(run.error(*in_turn, "--data", "rows"))
+    assert "method rft teaches one agent at a time" in str(run.error(*in_turn, *files, "--recipe", "rft"))
+    assert "crew 'echo' has no agent 'planner'" in str(run.error(*in_turn, *files, "--recipe", "grpo"))
+    assert "worker: name two agents or more" in str(
+        run.error("train", "--agents", "worker", *files, "--recipe", "grpo")
+    )
 
 
 @pytest.mark.train

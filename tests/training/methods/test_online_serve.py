@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from journeyman.agents.agent import Agent, Crew, Limits
-from journeyman.runtime.adapters.adapter import load_adapter
+from journeyman.runtime.adapters.adapter import adapter_folders, load_adapter, read_adapter
 from journeyman.runtime.adapters.lineage import AdapterLineage, trace_lineage
 from journeyman.runtime.adapters.live import AdapterServer, swap_in
 from journeyman.runtime.serving.backend import open_backend
 from journeyman.runtime.serving.server import ServerState, attach
 from journeyman.runtime.workspace import Workspace
 from journeyman.traces.trace import Task
+from journeyman.training.improve.alternate import Alternation
+from journeyman.training.improve.from_tasks import TaskJob, Watcher
 from journeyman.training.improve.online import train_online
 from journeyman.training.improve.rounds import Round
 from journeyman.training.methods.recipes.known import load_recipe
@@ -92,3 +94,62 @@ def test_a_crew_s_rollouts_become_an_adapter_that_the_server_proves(
         live.unload("chooser@1")
     assert swap is not None and swap.distance.adapter < swap.distance.base
     assert train_online(TASKS, CREW, **given) == adapter
+
+
+PAIR = """
+name = "pair"
+[orchestrator]
+instructions = "Give the task to one worker, in a few words."
+limits = { turns = 1, tokens = 96 }
+[workers.chooser]
+instructions = 'Reply with JSON only, such as {"answer": "red"}.'
+limits = { turns = 1, tokens = 24 }
+"""
+
+
+def test_agents_that_learn_in_turn_are_sampled_beside_the_newest_of_each_other(
+    workspace: Workspace, vllm_server: ServerState, tmp_path: Path
+) -> None:
+    attach(workspace, vllm_server.url)
+    crew = tmp_path / "pair.toml"
+    crew.write_text(PAIR)
+    # Any two replies differ in length, so that there is something to learn from.
+    rewards = {"rewards.length": 1.0, "rewards.form_alone": True}
+    short = {"trl.max_steps": 2, "rollouts.tasks": 1, "rollouts.group": 4, "lora.r": 8, "lora.alpha": 16}
+    jobs = [
+        TaskJob(
+            workspace=workspace,
+            agent=agent,
+            recipe=load_recipe("grpo", {**rewards, **short, "trl.learning_rate": 1e-3}),
+            crew=crew,
+            tasks=tuple(TASKS),
+            source="choices.jsonl",
+            scorer="journeyman.training.rewards:answer_in_text",
+            base_model=Path(vllm_server.model),
+        )
+        for agent in ("orchestrator", "chooser")
+    ]
+    newest = Alternation(jobs, every=1).train(Watcher())
+    assert {agent: adapter.policy for agent, adapter in newest.items()} == {
+        "orchestrator": "orchestrator@2",
+        "chooser": "chooser@2",
+    }
+    starts = [(one.policy, one.start, one.steps) for one in map(read_adapter, adapter_folders(workspace.adapters))]
+    assert sorted(starts) == [
+        ("chooser@1", "base", 1),
+        ("chooser@2", "chooser@1", 1),
+        ("orchestrator@1", "base", 1),
+        ("orchestrator@2", "orchestrator@1", 1),
+    ]
+    beside = {
+        tuple(sorted({turn.served_by for turn in trace.turns if turn.served_by})) for trace in workspace.store.traces()
+    }
+    assert {one for one in beside if len(one) == 2} == {
+        ("base", "orchestrator@1.0"),
+        ("chooser@1.0", "orchestrator@1"),
+        ("chooser@1", "orchestrator@2.0"),
+        ("chooser@2.0", "orchestrator@2"),
+    }
+    with AdapterServer(vllm_server.url) as live:
+        assert not [name for name in live.served() if name.startswith(("orchestrator@", "chooser@"))]
+    assert Alternation(jobs, every=1).train(Watcher()) == newest
