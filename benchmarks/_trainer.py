@@ -12,12 +12,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from _trainer_grpo import rewarded
+
+from journeyman.agents.model import BASE
 from journeyman.runtime.serving.embedded import pull_model
+from journeyman.runtime.workspace import Workspace
 from journeyman.traces.messages import Message
 from journeyman.training.data.samples import DocumentSample, KTOSample, PreferenceSample, Sample, SFTSample, Side
 from journeyman.training.methods.method import method_of
 from journeyman.training.methods.recipes.known import load_recipe
 
+REPLY = 24
+"""Tokens of each reply that distillation samples; the same for both sides."""
 RIVERS = ("Sava", "Drava", "Mura", "Kupa", "Una", "Neretva", "Cetina", "Krka", "Zrmanja", "Mirna", "Bosut", "Orljava")
 ROWS = 24
 
@@ -63,6 +69,9 @@ def samples(method: str, size: int) -> list[Any]:
             completion=sentences(n, 2),
             **ids(n),
         ),
+        "distill": lambda n: SFTSample(
+            agent="clerk", policy="teacher", messages=asked(n, size), completion=sentences(n, 2), **ids(n)
+        ),
         "cpt": lambda n: DocumentSample(
             agent="clerk", origin="folder", sources=(f"{n}.md",), licence="CC0", text=sentences(n, size + 2)
         ),
@@ -83,6 +92,8 @@ def as_trl_reads(method: str, sample: Any) -> dict[str, Any]:
         chosen, rejected = sample.chosen.completion, sample.rejected.completion
         return {"prompt": prompt, "chosen": reply(chosen), "rejected": reply(rejected)}
     row = {"prompt": prompt, "completion": reply(sample.completion)}
+    if method == "distill":
+        return {"prompt": prompt}
     return row | {"label": sample.label} if method == "kto" else row
 
 
@@ -93,7 +104,8 @@ def plain(method: str, rows: list[Any], arguments: dict[str, Any], base_model: P
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name = {"sft": "SFT", "cpt": "SFT", "dpo": "DPO", "kto": "KTO"}[method]
+    name = {"sft": "SFT", "cpt": "SFT", "dpo": "DPO", "kto": "KTO", "distill": "Distillation"}[method]
+    teacher = AutoModelForCausalLM.from_pretrained(base_model, dtype="bfloat16") if method == "distill" else None
     lora = LoraConfig(r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     return getattr(trl, f"{name}Trainer")(
         model=AutoModelForCausalLM.from_pretrained(base_model, dtype="bfloat16"),
@@ -101,18 +113,24 @@ def plain(method: str, rows: list[Any], arguments: dict[str, Any], base_model: P
         train_dataset=Dataset.from_list([as_trl_reads(method, row) for row in rows]),
         processing_class=AutoTokenizer.from_pretrained(base_model),
         peft_config=lora,
+        **({} if teacher is None else {"teacher_model": teacher}),
     )
 
 
-def main() -> None:
-    method, contender, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    base_model = pull_model()
+def recipe_of(method: str, counts: dict[str, int], base_model: Path, workspace: Workspace) -> Any:
+    settings: dict[str, Any] = {f"trl.{key}": value for key, value in counts.items()}
+    if method == "distill":  # Teacher and student are one model: what a step takes doesn't depend on its weights.
+        settings |= {"teacher.model": str(base_model), "trl.max_completion_length": REPLY}
+        settings |= {"trl.generation_kwargs": {"min_new_tokens": REPLY}}
+    return load_recipe(method, settings).bound("clerk", BASE, base_model, workspace)
+
+
+def fitted(method: str, contender: str, settings: dict[str, int], base_model: Path, folder: Path) -> tuple[Any, Any]:
+    """When each step ended, the beginning first, and when all began."""
     rows = samples(method, settings["sentences"])
     counts = {"max_steps": settings["steps"], "per_device_train_batch_size": settings["batch"]}
-    recipe = load_recipe(method, {f"trl.{key}": value for key, value in counts.items()})
-    with tempfile.TemporaryDirectory() as folder, method_of(recipe) as ours:
+    recipe = recipe_of(method, counts, base_model, Workspace(folder / "workspace").create())
+    with method_of(recipe) as ours:
         import torch
 
         from journeyman.training.methods.trainers.skeleton import OURS
@@ -123,7 +141,7 @@ def main() -> None:
         read = known.read_rows(rows, recipe, base_model)
         began = monotonic()
         if contender == "ours":
-            trainer = known.prepare(read, recipe, base_model, Path(folder))
+            trainer = known.prepare(read, recipe, base_model, folder)
         else:
             told = {**OURS, "remove_unused_columns": True, "output_dir": folder, "use_cpu": not cuda, **read.plan.trl}
             trainer = plain(method, rows, told, base_model, recipe)
@@ -131,6 +149,18 @@ def main() -> None:
         ends = [monotonic()]
         trainer.add_callback(Watch(lambda step: ends.append(monotonic()), 0.0, trainer))
         trainer.train()
+    return began, ends
+
+
+def main() -> None:
+    method, contender, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        if method == "grpo":
+            began, ends = rewarded(contender, settings, pull_model(), Path(folder))
+        else:
+            began, ends = fitted(method, contender, settings, pull_model(), Path(folder))
     steps = [later - earlier for earlier, later in pairwise(ends[1:])]  # The first one warms up.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps({"steps": steps, "seconds": ends[-1] - began, "peak_mb": peak}))

@@ -1,4 +1,8 @@
-"""Claim: a step of any method takes no more time and memory than plain TRL on the same rows: 1.05 times at most."""
+"""Claim: a step of any method takes no more time and memory than plain TRL on the same rows: 1.05 times at most.
+
+`grpo` is its step alone: both sides are handed the same replies with their rewards. `distill` samples as many tokens on
+both sides. `prompt` and `rft` have no trainer of their own; `full` and `qlora` differ from `sft` in the weights only.
+"""
 
 import argparse
 import json
@@ -11,7 +15,7 @@ from typing import Any
 
 from _record import RESULTS, write_result
 
-METHODS = ("sft", "dpo", "kto", "cpt")
+METHODS = ("sft", "dpo", "kto", "cpt", "distill", "grpo")
 CONTENDERS = ("ours", "plain")
 FULL = {"steps": 6, "batch": 8, "sentences": 6}
 QUICK = {"steps": 2, "batch": 2, "sentences": 2}
@@ -42,7 +46,7 @@ def pairs(settings: dict[str, int], count: int, done: Path) -> list[dict[str, An
                     with done.open("a") as file:
                         file.write(json.dumps(runs[-1]) + "\n")
                     print(
-                        f"{number + 1}/{count} {method:4} {contender:5} {median(runs[-1]['steps']):7.2f} s", flush=True
+                        f"{number + 1}/{count} {method:7} {contender:5} {median(runs[-1]['steps']):7.2f} s", flush=True
                     )
     return runs
 
