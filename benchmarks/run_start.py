@@ -40,9 +40,12 @@ def make_workspace(folder: Path, *, weights: int, entries: int) -> Workspace:
     workspace = Workspace(folder / ".journeyman").create()
     workspace.config_file.write_text(PROJECT)
     _make_adapter(workspace.adapters / "worker@1", weights)
+    before = None
     with workspace.journal.open("w") as file:
         for number in range(1, entries + 1):
-            file.write(_promotion(number).model_dump_json() + "\n")
+            entry = _promotion(number).sealed(before)
+            file.write(entry.model_dump_json() + "\n")
+            before = entry.checksum
     _settle()
     return workspace
 

@@ -1,12 +1,17 @@
-"""The promotion journal: which policy is in service for which agent, and every one that ever was."""
+"""The promotion journal: which policy is in service for which agent, and everything that was decided about it.
 
+Each line has a checksum over itself and the line before, so that one that was altered, left out or moved is found.
+"""
+
+import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from time import time_ns
 from typing import BinaryIO, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from journeyman.agents.model import BASE
 from journeyman.runtime.adapters.adapter import split_policy
@@ -14,7 +19,7 @@ from journeyman.traces.base import Record
 from journeyman.traces.errors import AdapterError, StoreError
 from journeyman.traces.files import RowFile, regular
 
-Action = Literal["promote", "rollback", "reject"]
+Action = Literal["promote", "rollback", "reject", "gate"]
 State = Literal["candidate", "active", "rejected", "retired"]
 
 NEXT: dict[State, set[State]] = {
@@ -26,22 +31,36 @@ NEXT: dict[State, set[State]] = {
 """Retired comes back by a rollback; rejected is for good: gating one candidate until it passes is promotion by luck."""
 
 BECOMES: dict[Action, State] = {"promote": "active", "rollback": "active", "reject": "rejected"}
+"""Other actions are notes: they change no policy's state."""
+
+SERVES: frozenset[Action] = frozenset({"promote", "rollback"})
+"""Actions that put their policy in service."""
 
 
 class Entry(Record):
-    version: int = 1
+    version: int = 2
+    """1 had no evidence and no checksum."""
     sequence: int
     """Place in the journal, from 1."""
     at_ns: int
     agent: str
     action: Action
     policy: str
-    """What is in service for the agent from now on; for `reject`, what was refused."""
+    """What is in service for the agent from now on; for `reject`, what was refused; else what is spoken of."""
     previous: str
-    """What was in service before; for `reject`, what still is."""
+    """What was in service before; for what is not in `SERVES`, what still is."""
     digest: str | None
     """Of the adapter that `policy` names; None for the base model."""
     reason: str
+    evidence: Mapping[str, JsonValue] = {}
+    """What the decision rests on, such as a verdict."""
+    checksum: str | None = None
+    """16 hexadecimal digits of SHA-256, over the checksum of the line before and this line without its own."""
+
+    def sealed(self, before: str | None) -> "Entry":
+        """The same with its checksum, behind a line that has `before`."""
+        told = json.dumps([before, self.model_dump(mode="json", exclude={"checksum"})], sort_keys=True)
+        return self.model_copy(update={"checksum": sha256(told.encode()).hexdigest()[:16]})
 
 
 class _Known(NamedTuple):
@@ -82,9 +101,10 @@ class Journal:
         """The state of each adapter that the journal names; one that it doesn't name is a candidate."""
         states: dict[str, State] = {}
         for entry in self.entries():
-            if entry.action != "reject":
+            if entry.action in SERVES:
                 states[entry.previous] = "retired"
-            states[entry.policy] = BECOMES[entry.action]
+            if entry.action in BECOMES:
+                states[entry.policy] = BECOMES[entry.action]
         return {policy: state for policy, state in states.items() if policy != BASE}
 
     def state(self, policy: str) -> State:
@@ -103,7 +123,15 @@ class Journal:
         return below[-1]
 
     def append(
-        self, agent: str, action: Action, policy: str, *, expected: str, digest: str | None, reason: str
+        self,
+        agent: str,
+        action: Action,
+        policy: str,
+        *,
+        expected: str,
+        digest: str | None,
+        reason: str,
+        evidence: Mapping[str, JsonValue] = {},
     ) -> Entry:
         """Adds an entry if `expected` is still in service for the agent; raises `AdapterError` if it is not."""
         try:
@@ -115,8 +143,9 @@ class Journal:
                         f"{agent} has {previous} in service, not {expected}: it was changed meanwhile; look again"
                     )
                 self.check(agent, action, policy)
+                known = self.entries()
                 entry = Entry(
-                    sequence=len(self.entries()) + 1,
+                    sequence=len(known) + 1,
                     at_ns=time_ns(),
                     agent=agent,
                     action=action,
@@ -124,7 +153,8 @@ class Journal:
                     previous=previous,
                     digest=digest,
                     reason=reason,
-                )
+                    evidence=evidence,
+                ).sealed(known[-1].checksum if known else None)
                 append_row(entry.model_dump_json().encode() + b"\n")
         except OSError as error:
             raise StoreError(f"{self._rows.path} cannot be written: {error.strerror}; nothing was changed") from error
@@ -137,7 +167,7 @@ class Journal:
         if split_policy(policy)[0] != agent:
             raise AdapterError(f"{policy} is not an adapter of {agent}: name one, as in {agent}@1")
         state = self.state(policy)
-        if BECOMES[action] not in NEXT[state]:
+        if action in BECOMES and BECOMES[action] not in NEXT[state]:
             raise AdapterError(f"{policy} is {state}: it can't become {BECOMES[action]}")
 
     def _read(self) -> _Known:
@@ -157,19 +187,25 @@ class Journal:
             file.seek(0)
         if not (lines := [line for line in file if line.endswith(b"\n")]):
             return known
-        new = [self._entry(number, line) for number, line in enumerate(lines, start=len(known.entries) + 1)]
+        new, before = list[Entry](), known.entries[-1] if known.entries else None
+        for line in lines:
+            new.append(before := self._entry(len(known.entries) + len(new) + 1, line, before))
         return _Known(
             inode=inode,
             size=known.size + sum(map(len, lines)),
             last=lines[-1],
             entries=(*known.entries, *new),
-            latest={**known.latest, **{entry.agent: entry for entry in new if entry.action != "reject"}},
+            latest={**known.latest, **{entry.agent: entry for entry in new if entry.action in SERVES}},
         )
 
-    def _entry(self, number: int, line: bytes) -> Entry:
+    def _entry(self, number: int, line: bytes, before: Entry | None) -> Entry:
+        where = f"{self._rows.path}, line {number}"
         try:
-            return Entry.model_validate_json(line)
+            entry = Entry.model_validate_json(line)
         except ValidationError:
-            raise StoreError(
-                f"{self._rows.path}, line {number}: damaged; mend it or restore the file from a copy"
-            ) from None
+            raise StoreError(f"{where}: damaged; mend it or restore the file from a copy") from None
+        checked = None if before is None else before.checksum
+        # Lines from before there were checksums have none; no line after one that has may lack it.
+        if (entry.checksum or checked) and entry.sealed(checked).checksum != entry.checksum:
+            raise StoreError(f"{where}: altered, or a line before it is missing; restore the file from a copy")
+        return entry

@@ -1,5 +1,6 @@
 """The promotion journal: compare-and-swap, crashes, and the states that follow from it."""
 
+import json
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -146,10 +147,9 @@ def test_what_was_read_of_a_journal_is_not_read_again(journal: Journal, tmp_path
     for number in (1, 2):
         add(writer, "promote", f"worker@{number}", f"worker@{number - 1}" if number > 1 else "base")
     assert len(journal.entries()) == 2
+    add(writer, "promote", "worker@3", "worker@2")
     first, rest = path.read_bytes().split(b"\n", 1)
-    path.write_bytes(b"?" * len(first) + b"\n" + rest)  # The same file, of the same size and end.
-    with path.open("ab") as file:
-        file.write(rest.replace(b"worker@2", b"worker@3"))
+    path.write_bytes(b"?" * len(first) + b"\n" + rest)  # The same file, and the same where it was read up to.
     assert [entry.policy for entry in journal.entries()] == ["worker@1", "worker@2", "worker@3"]
 
 
@@ -167,13 +167,52 @@ def test_a_journal_that_was_cut_mended_or_restored_is_read_as_a_whole(
     add(journal, "promote", "worker@1", "base")
     one = path.read_bytes()
     add(journal, "promote", "worker@2", "worker@1")
-    two = path.read_bytes()
     assert journal.active() == {"worker": "worker@2"}
     put(one)
     assert journal.active() == {"worker": "worker@1"}
-    put(two.replace(b"worker@2", b"worker@22"))
-    assert journal.active() == {"worker": "worker@22"}
-    put(two + two[len(one) :].replace(b'"agent":"worker"', b'"agent":"other"'))
-    assert journal.active() == {"worker": "worker@2", "other": "worker@2"}
+    other = Journal(tmp_path / "other.jsonl")
+    add(other, "promote", "worker@1", "base")
+    add(other, "promote", "worker@22", "worker@1")
+    add(other, "promote", "other@2", "base", agent="other")
+    put((tmp_path / "other.jsonl").read_bytes())
+    assert journal.active() == {"worker": "worker@22", "other": "other@2"}
     path.unlink()
     assert journal.active() == {}
+
+
+def test_what_was_altered_left_out_or_moved_is_found(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for number in range(1, 4):
+        add(journal, "promote", f"worker@{number}", f"worker@{number - 1}" if number > 1 else "base")
+    one, two, three = path.read_bytes().splitlines(keepends=True)
+    for wrong, line in (
+        (one + two.replace(b'"reason":"test"', b'"reason":"fine"') + three, 2),
+        (one + three, 2),
+        (two + three, 1),
+        (two + one + three, 1),
+        (one + two.replace(b',"checksum":"', b',"x":"'), 2),
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(StoreError, match=rf"journal.jsonl, line {line}: (altered|damaged)"):
+            Journal(path).entries()
+
+
+def test_lines_from_before_there_were_checksums_are_gone_on_with(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    add(journal, "promote", "worker@1", "base")
+    old = json.loads(path.read_text()) | {"version": 1}
+    del old["evidence"], old["checksum"]
+    path.write_text(json.dumps(old) + "\n")
+    add(journal, "promote", "worker@2", "worker@1")
+    first, second = Journal(path).entries()
+    assert (first.checksum, second.checksum is None) == (None, False)
+
+
+def test_a_note_keeps_its_evidence_and_changes_nothing_in_service(journal: Journal) -> None:
+    add(journal, "promote", "worker@1", "base")
+    journal.append(
+        "worker", "gate", "worker@2", expected="worker@1", digest="d" * 64, reason="better", evidence={"gain": 0.1}
+    )
+    assert journal.in_service("worker") == "worker@1"
+    assert (journal.state("worker@2"), journal.states()) == ("candidate", {"worker@1": "active"})
+    assert journal.entries()[-1].evidence == {"gain": 0.1}
