@@ -70,14 +70,14 @@ FULL = Size(
     sft={"trl.max_steps": 40, "trl.learning_rate": 1e-3},
     rounds=4,
     best_of=16,
-    grpo_steps=60,
+    grpo_steps=40,
 )
 QUICK = Size(
     shown=4,
     rewarded=2,
     held_out=2,
     samples=2,
-    sft={"trl.max_steps": 8, "trl.learning_rate": 4e-3, "trl.per_device_train_batch_size": 4},
+    sft={"trl.max_steps": 5, "trl.learning_rate": 4e-3, "trl.per_device_train_batch_size": 4},
     rounds=1,
     best_of=2,
     grpo_steps=1,
@@ -184,7 +184,8 @@ class Calls:
             recipe=recipe,
             base_model=self.base_model,
             workspace=self.workspace,
-            parent=Journal(self.workspace.journal).in_service(AGENT),
+            # The first policy replaces the base model, also when it is made again after its promotion.
+            parent=BASE if start == BASE else Journal(self.workspace.journal).in_service(AGENT),
             start=start,
             dataset=dataset,
             on_step=lambda step: tell(step.number / step.steps),

@@ -107,7 +107,10 @@ def by_grpo(calls: Calls, start: str) -> Taught:
     """Shifts its replies towards those that are worth more than others to the same task."""
     size, rounds = calls.size, list[online.Round]()
     overrides: dict[str, object] = {"trl.max_steps": size.grpo_steps, "rollouts.seed": calls.seed}
-    overrides |= {"rollouts.tasks": 16, "rollouts.concurrency": 32} if size.merged is None else {"rollouts.group": 2}
+    if size.merged is None:
+        overrides |= {"rollouts.concurrency": 32, "trl.learning_rate": 3e-4}
+    else:
+        overrides["rollouts.group"] = 2
     recipe = load_recipe("grpo", overrides)
     assert isinstance(recipe, GRPORecipe)
     with (

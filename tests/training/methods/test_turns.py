@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwar
 
 WORDS, END = 64, 2
 RANDOM = Random(1)
-PROMPT = (3, 4, 5, 6)
+PROMPT = tuple(range(3, 23))
+"""Longer than any two of the replies: some of them are read together."""
 REPLIES = [(*(RANDOM.randrange(3, WORDS) for _ in range(RANDOM.randint(2, 7))), END) for _ in range(8)]
 LOGPROBS = [tuple(-4.1 + RANDOM.gauss(0, 0.5) for _ in reply) for reply in REPLIES]
 """What a server that doesn't quite agree would have said."""

@@ -1,5 +1,6 @@
 """TRL's GRPOTrainer for turns that a crew's server sampled: TRL's loss, and nothing of its generation."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, use_adapter
 
+from journeyman.training.methods.trainers.shared import shares, together
 from journeyman.training.rollouts.rows import TurnRow
 
 Batch = dict[str, Any]
@@ -75,6 +77,7 @@ class TurnTrainer(GRPOTrainer):
         )
         self.use_vllm = True  # Set after TRL's start, which would look for a server: the loss reads ratios then.
         text = self.model.config.get_text_config()
+        self._shares = shares(self.accelerator.unwrap_model(self.model).get_base_model())
         self._whole = torch.cuda.is_available() or any(getattr(text, name, None) is not None for name in SCALED)
         self._learning: Batch | None = None
         self._steps = steps
@@ -89,7 +92,7 @@ class TurnTrainer(GRPOTrainer):
     def batches(self, rows: Sequence[TurnRow], piece: int | None) -> list[Batch]:
         """Rows in pieces of like lengths, of `piece` rows or of `PIECE_TOKENS`, with the reference's logprobs."""
         tokens = sum(map(_chosen, rows))
-        pieces = list(_pieces(sorted(rows, key=_length), piece))
+        pieces = list(_pieces(_ordered(rows), piece))
         return [self._batch(part, rows, tokens, len(pieces)) for part in pieces]
 
     def update(self, batches: Sequence[Batch]) -> Update:
@@ -193,13 +196,20 @@ class TurnTrainer(GRPOTrainer):
     def _replies(
         self, model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, keep: int
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """Logprobs and entropies of the last `keep` tokens. Without a GPU, TRL projects the prompt's as well."""
+        """Logprobs and entropies of the last `keep` tokens. Without a GPU, TRL projects the prompt's as well, and reads
+        it again for each row that has it."""
         base = self.accelerator.unwrap_model(model).get_base_model()
         learned = mask[:, -keep:].bool()
         with self.accelerator.autocast():
-            states = base.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            if self._shares and (shared := together(ids, mask, keep)) is not None:
+                states = base.base_model(
+                    input_ids=shared.ids, attention_mask=shared.mask, position_ids=shared.positions, use_cache=False
+                ).last_hidden_state[shared.sequence, shared.before]
+            else:
+                states = base.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+                states = states[:, -keep - 1 : -1][learned]
             head = base.get_output_embeddings()
-            given = (states[:, -keep - 1 : -1][learned], head.weight, head.bias, ids[:, -keep:][learned])
+            given = (states, head.weight, head.bias, ids[:, -keep:][learned])
             scored = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
                 *given, 1.0, CHUNK, None, 1.0, ("log_probs", "entropy")
             )
@@ -258,11 +268,20 @@ def _length(row: TurnRow) -> int:
     return len(row.prompt_ids) + len(row.completion_ids)
 
 
+def _ordered(rows: Sequence[TurnRow]) -> list[TurnRow]:
+    """By length, rows of one prompt side by side: they are read together."""
+    longest: dict[tuple[int, ...], int] = defaultdict(int)
+    for row in rows:
+        longest[row.prompt_ids] = max(longest[row.prompt_ids], _length(row))
+    return sorted(rows, key=lambda row: (longest[row.prompt_ids], row.prompt_ids, _length(row)))
+
+
 def _pieces(rows: Sequence[TurnRow], piece: int | None) -> Iterator[list[TurnRow]]:
-    """`rows` are sorted, the longest last: it is what the others of its piece are padded to."""
+    """In their order; each row is padded to the longest of its piece."""
     part: list[TurnRow] = []
     for row in rows:
-        full = len(part) >= piece if piece is not None else (len(part) + 1) * _length(row) > PIECE_TOKENS
+        longest = max(map(_length, [*part, row]))
+        full = len(part) >= piece if piece is not None else (len(part) + 1) * longest > PIECE_TOKENS
         if part and full:
             yield part
             part = []
