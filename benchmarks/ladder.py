@@ -31,8 +31,10 @@ from journeyman.training.improve.prompting import Prompting
 from journeyman.training.methods.recipes.known import METHODS, load_recipe
 from journeyman.training.methods.recipes.prompt import PromptRecipe
 
-SECONDS, QUICK_SECONDS = 1800.0, 1.0
+SECONDS, QUICK_SECONDS = 600.0, 1.0
 """That each rung may learn for."""
+BEST_OF = 4
+"""Replies to a task in a round of RFT or DPO: several rounds fit into half of that time."""
 SEED = 0
 
 
@@ -210,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / ".journeyman" if arguments.quick else arguments.workspace
-        workspace, size = Workspace(root).create(), QUICK if arguments.quick else FULL
+        workspace, size = Workspace(root).create(), QUICK if arguments.quick else FULL._replace(best_of=BEST_OF)
         if arguments.quick:
             workspace.config_file.write_text(f"[server]\nport = {free_port()}\n")
         seconds = QUICK_SECONDS if arguments.quick else arguments.seconds
