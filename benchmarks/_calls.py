@@ -29,7 +29,7 @@ from journeyman.training.data.samples import Kind, dataset_file_name, read_sampl
 from journeyman.training.data.source import MineConfig, Source
 from journeyman.training.demo import bfcl
 from journeyman.training.evaluation.bench import with_policies
-from journeyman.training.evaluation.evaluate import Episode
+from journeyman.training.evaluation.evaluate import Episode, known
 from journeyman.training.improve.rejection import Served
 from journeyman.training.improve.teach import TeachConfig, Teaching
 from journeyman.training.improve.teachers import Teachers
@@ -200,6 +200,10 @@ class Calls:
         self, policy: str, tasks: Sequence[Task], seeds: Sequence[int], purpose: Purpose, title: str
     ) -> list[Episode]:
         """A run of each task for each seed, at temperature 1; what was drawn before isn't drawn again."""
+        folder = self.workspace.root / "draws" / f"{policy}-{purpose}"
+        before = [known(folder / f"{seed}.jsonl", tasks) for seed in seeds]
+        if all(len(of_seed) == len(tasks) for of_seed in before):
+            return [episode for of_seed in before for episode in of_seed]
         runs, made = len(tasks) * len(seeds), count(1)
         with (
             self.clock.stage(f"{title}: {runs} runs of {policy}", 1 + runs / 400) as tell,
@@ -208,7 +212,7 @@ class Calls:
             wanted = Sampling(
                 tasks=tasks,
                 policies=with_policies(self.workspace, PolicyTable(), {AGENT: policy}),
-                folder=self.workspace.root / "draws" / f"{policy}-{purpose}",
+                folder=folder,
                 seeds=seeds,
                 concurrency=32,
                 on_episode=lambda episode: tell(next(made) / runs),
