@@ -30,7 +30,7 @@ class NothingToLearnError(TrainingError):
 
 
 class Learner(Protocol):
-    """An adapter as it learns from one step's rows after another; `trainers/grpo.py` has it."""
+    """An adapter as it learns from one step's rows after another; `trainers/grpo/learner.py` has it."""
 
     @property
     def done(self) -> int:

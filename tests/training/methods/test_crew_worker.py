@@ -15,7 +15,7 @@ from journeyman.training.methods.recipes.grpo import GRPORecipe
 from journeyman.training.rollouts.rows import TurnRow
 
 if TYPE_CHECKING:
-    from journeyman.training.methods.trainers.crew_worker import CrewWorker
+    from journeyman.training.methods.trainers.grpo.crew_worker import CrewWorker
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -37,7 +37,7 @@ def row(group: str, **changes: Any) -> TurnRow:
 
 
 def worker(sample: Callable[[int], Sequence[TurnRow]], queued: int = 8) -> "CrewWorker":
-    from journeyman.training.methods.trainers.crew_worker import CrewWorker
+    from journeyman.training.methods.trainers.grpo.crew_worker import CrewWorker
 
     return CrewWorker(sample, queued)
 
@@ -148,7 +148,7 @@ def test_a_full_queue_holds_rollouts_back_and_does_not_hold_up_the_end() -> None
 def test_without_a_gpu_the_trainer_is_refused_with_what_to_do(tmp_path: Path) -> None:
     import torch
 
-    from journeyman.training.methods.trainers.crew_worker import async_trainer
+    from journeyman.training.methods.trainers.grpo.crew_worker import async_trainer
 
     if torch.cuda.is_available():
         pytest.skip("this machine has one")

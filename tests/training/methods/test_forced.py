@@ -32,7 +32,7 @@ def rows(forced: int) -> list[TurnRow]:
 
 
 def step(folder: Path, base: Path, learned: list[TurnRow], loss_type: str) -> StepMetrics:
-    from journeyman.training.methods.trainers.grpo import GRPO
+    from journeyman.training.methods.trainers.grpo.learner import GRPO
 
     trl = {"learning_rate": 1e-2, "bf16": False, "beta": 0.0, "loss_type": loss_type}
     recipe = GRPORecipe.model_validate({"lora": {"r": 4, "alpha": 8}, "trl": trl})

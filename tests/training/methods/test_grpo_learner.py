@@ -15,7 +15,7 @@ from journeyman.training.rollouts.rows import TurnRow
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from journeyman.training.methods.trainers.grpo import Learner
+    from journeyman.training.methods.trainers.grpo.learner import Learner
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -48,7 +48,7 @@ def recipe(**changes: Any) -> GRPORecipe:
 
 
 def learner(folder: Path, base: Path, given: GRPORecipe | None = None, **more: Any) -> "Learner":
-    from journeyman.training.methods.trainers.grpo import GRPO
+    from journeyman.training.methods.trainers.grpo.learner import GRPO
 
     start, checkpoint = more.get("start"), more.get("checkpoint")
     return GRPO().learner(given or recipe(), base, start, folder, checkpoint, steps=4)
@@ -234,7 +234,7 @@ def test_after_three_steps_the_model_says_sooner_what_was_rewarded(embedded_mode
     rows = sampled(embedded_model)
     rewarded = [one for one in rows if one.reward]
     assert 0 < len(rewarded) < len(rows)
-    from journeyman.training.methods.trainers.grpo import Learner
+    from journeyman.training.methods.trainers.grpo.learner import Learner
 
     one = Learner(
         GRPORecipe.model_validate({"trl": {"learning_rate": 5e-4}}), embedded_model, None, tmp_path, None, steps=3

@@ -37,7 +37,7 @@ def padded(rows: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple["torch.
 def test_a_token_sees_its_prompt_and_its_own_reply(tiny: Callable[[], "LlamaForCausalLM"]) -> None:
     import torch
 
-    from journeyman.training.methods.trainers.shared import together
+    from journeyman.training.methods.trainers.grpo.shared import together
 
     model, (ids, mask, keep) = tiny(), padded(ROWS)
     shared = together(ids, mask, keep)
@@ -55,14 +55,14 @@ def test_a_token_sees_its_prompt_and_its_own_reply(tiny: Callable[[], "LlamaForC
 
 
 def test_where_no_two_rows_have_a_prompt_in_common_they_are_read_as_they_are() -> None:
-    from journeyman.training.methods.trainers.shared import together
+    from journeyman.training.methods.trainers.grpo.shared import together
 
     assert together(*padded([ROWS[0], ROWS[1]])) is None
     assert together(*padded([ROWS[1], ROWS[3]])) is None
 
 
 def test_a_model_that_sees_a_window_reads_each_row_by_itself(tiny: Callable[[], "LlamaForCausalLM"]) -> None:
-    from journeyman.training.methods.trainers.shared import shares
+    from journeyman.training.methods.trainers.grpo.shared import shares
 
     model = tiny()
     assert shares(model)

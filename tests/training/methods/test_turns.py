@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
     from trl.trainer.grpo_config import GRPOConfig
 
-    from journeyman.training.methods.trainers.turns import TurnTrainer
+    from journeyman.training.methods.trainers.grpo.turns import TurnTrainer
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -72,7 +72,7 @@ class Bench(NamedTuple):
         )
 
     def trainer(self, start: "PeftModel | None" = None, **trl: Any) -> "TurnTrainer":
-        from journeyman.training.methods.trainers.turns import TurnTrainer
+        from journeyman.training.methods.trainers.grpo.turns import TurnTrainer
 
         lora = self.fresh() if start is None else None
         trainer = TurnTrainer(start or self.model(), self.arguments(**trl), self.words, lora, steps=9)

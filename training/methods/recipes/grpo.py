@@ -1,4 +1,4 @@
-"""GRPO: one agent of a crew learns from the rewards of the crew's own runs. `trainers/grpo.py` has TRL's loss.
+"""GRPO: one agent of a crew learns from the rewards of the crew's own runs. `trainers/grpo/` has TRL's loss.
 
 Shao et al. 2024, arXiv 2402.03300, with the token-level loss of DAPO (Yu et al. 2025, arXiv 2503.14476) as TRL has it.
 """
@@ -49,7 +49,7 @@ _CHECKPOINTING = 1e9
 class GRPORecipe(TRLRecipe):
     """How GRPO trains an adapter: the recipe `grpo` of the package, or a file that `train --recipe` names."""
 
-    trainer: ClassVar = "journeyman.training.methods.trainers.grpo:GRPO"
+    trainer: ClassVar = "journeyman.training.methods.trainers.grpo.learner:GRPO"
     driver: ClassVar = "journeyman.training.improve.explore:Explorer"
     guards: ClassVar = frozenset[str]()
     learns_from: ClassVar = RolloutSample

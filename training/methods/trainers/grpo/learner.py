@@ -26,8 +26,8 @@ from journeyman.training.methods.plan import Fitted
 from journeyman.training.methods.recipes.grpo import GRPORecipe, choose
 from journeyman.training.methods.rows import read_tokenizer
 from journeyman.training.methods.trainers.config import typed
+from journeyman.training.methods.trainers.grpo.turns import Batch, TurnTrainer
 from journeyman.training.methods.trainers.skeleton import OURS, PROBE_TOKENS
-from journeyman.training.methods.trainers.turns import Batch, TurnTrainer
 from journeyman.training.methods.trainers.weights import (
     EAGER_TOKENS,
     begun,

@@ -15,7 +15,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, use_adapter
 
-from journeyman.training.methods.trainers.shared import shares, together
+from journeyman.training.methods.trainers.grpo.shared import shares, together
 from journeyman.training.rollouts.rows import TurnRow
 
 Batch = dict[str, Any]
