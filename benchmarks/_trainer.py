@@ -47,10 +47,14 @@ def side(number: int, text: str) -> Side:
 
 def samples(method: str, size: int) -> list[Any]:
     """Rows whose prompt has `size` sentences of about 16 tokens, and whose reply has two."""
+
+    def imitated(n: int) -> SFTSample:
+        told = {"agent": "clerk", "policy": "teacher", "completion": sentences(n, 2)}
+        return SFTSample(messages=asked(n, size), **told, **ids(n))
+
     made: dict[str, Callable[[int], Sample]] = {
-        "sft": lambda n: SFTSample(
-            agent="clerk", policy="teacher", messages=asked(n, size), completion=sentences(n, 2), **ids(n)
-        ),
+        "sft": imitated,
+        "distill": imitated,
         "dpo": lambda n: PreferenceSample(
             agent="clerk",
             origin="sampled",
@@ -69,9 +73,6 @@ def samples(method: str, size: int) -> list[Any]:
             completion=sentences(n, 2),
             **ids(n),
         ),
-        "distill": lambda n: SFTSample(
-            agent="clerk", policy="teacher", messages=asked(n, size), completion=sentences(n, 2), **ids(n)
-        ),
         "cpt": lambda n: DocumentSample(
             agent="clerk", origin="folder", sources=(f"{n}.md",), licence="CC0", text=sentences(n, size + 2)
         ),
@@ -84,6 +85,8 @@ def as_trl_reads(method: str, sample: Any) -> dict[str, Any]:
     if method == "cpt":
         return {"text": sample.text}
     prompt = [{"role": "user", "content": sample.messages[0].content}]
+    if method == "distill":
+        return {"prompt": prompt}
 
     def reply(text: str) -> list[dict[str, str]]:
         return [{"role": "assistant", "content": text}]
@@ -92,8 +95,6 @@ def as_trl_reads(method: str, sample: Any) -> dict[str, Any]:
         chosen, rejected = sample.chosen.completion, sample.rejected.completion
         return {"prompt": prompt, "chosen": reply(chosen), "rejected": reply(rejected)}
     row = {"prompt": prompt, "completion": reply(sample.completion)}
-    if method == "distill":
-        return {"prompt": prompt}
     return row | {"label": sample.label} if method == "kto" else row
 
 
@@ -125,8 +126,10 @@ def recipe_of(method: str, counts: dict[str, int], base_model: Path, workspace: 
     return load_recipe(method, settings).bound("clerk", BASE, base_model, workspace)
 
 
-def fitted(method: str, contender: str, settings: dict[str, int], base_model: Path, folder: Path) -> tuple[Any, Any]:
-    """When each step ended, the beginning first, and when all began."""
+def fitted(
+    method: str, contender: str, settings: dict[str, int], base_model: Path, folder: Path
+) -> tuple[float, list[float]]:
+    """When it began, and when each step ended, the beginning first."""
     rows = samples(method, settings["sentences"])
     counts = {"max_steps": settings["steps"], "per_device_train_batch_size": settings["batch"]}
     recipe = recipe_of(method, counts, base_model, Workspace(folder / "workspace").create())

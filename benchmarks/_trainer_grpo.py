@@ -61,6 +61,7 @@ def rewarded(contender: str, settings: dict[str, int], base_model: Path, folder:
 
 def plain(recipe: Any, rows: list[TurnRow], base_model: Path, folder: Path) -> list[float]:
     """When each step of TRL's trainer ended. It is handed the replies, and weighs them as if vLLM had sampled them."""
+    import torch
     from datasets import Dataset  # type: ignore[import-untyped]
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -80,12 +81,13 @@ def plain(recipe: Any, rows: list[TurnRow], base_model: Path, folder: Path) -> l
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             ends.append(monotonic())
 
+    cpu = not torch.cuda.is_available()
     chosen = {choice.key.removeprefix("trl."): choice.value for choice in choose(recipe, parameters_of(base_model))}
     counts = {name: len(rows) for name in ("per_device_train_batch_size", "num_generations")}
     trainer = Served(
         AutoModelForCausalLM.from_pretrained(base_model, dtype="bfloat16"),
         reward_funcs=cast("Any", lambda **asked: [row.reward for row in rows]),
-        args=GRPOConfig(**{**OURS, **chosen, **counts, "output_dir": str(folder), "save_strategy": "no"}, use_cpu=True),
+        args=GRPOConfig(**{**OURS, **chosen, **counts, "output_dir": str(folder), "save_strategy": "no"}, use_cpu=cpu),
         train_dataset=Dataset.from_list([{"prompt": "Which?"}] * recipe.trl["max_steps"]),
         processing_class=AutoTokenizer.from_pretrained(base_model),
         peft_config=LoraConfig(

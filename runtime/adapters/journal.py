@@ -3,7 +3,6 @@
 Each line has a checksum over itself and the line before, so that one that was altered, left out or moved is found.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -59,8 +58,8 @@ class Entry(Record):
 
     def sealed(self, before: str | None) -> "Entry":
         """The same with its checksum, behind a line that has `before`."""
-        told = json.dumps([before, self.model_dump(mode="json", exclude={"checksum"})], sort_keys=True)
-        return self.model_copy(update={"checksum": sha256(told.encode()).hexdigest()[:16]})
+        line = self.model_dump_json(exclude={"checksum"}).encode()
+        return self.model_copy(update={"checksum": _checksum(line, before)})
 
 
 class _Known(NamedTuple):
@@ -206,6 +205,15 @@ class Journal:
             raise StoreError(f"{where}: damaged; mend it or restore the file from a copy") from None
         checked = None if before is None else before.checksum
         # Lines from before there were checksums have none; no line after one that has may lack it.
-        if (entry.checksum or checked) and entry.sealed(checked).checksum != entry.checksum:
+        if (entry.checksum or checked) and _checksum(_unsealed(line, entry), checked) != entry.checksum:
             raise StoreError(f"{where}: altered, or a line before it is missing; restore the file from a copy")
         return entry
+
+
+def _unsealed(line: bytes, entry: Entry) -> bytes:
+    """The line as it was before its checksum was added, which comes last."""
+    return line.rstrip().removesuffix(f',"checksum":"{entry.checksum}"}}'.encode()) + b"}"
+
+
+def _checksum(line: bytes, before: str | None) -> str:
+    return sha256((before or "").encode() + line).hexdigest()[:16]

@@ -1,12 +1,12 @@
 """The `journeyman train` command: a dataset, or a crew's runs on tasks, becomes an adapter."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from journeyman.runtime.adapters.adapter import Adapter
 from journeyman.runtime.adapters.journal import Journal
 from journeyman.runtime.adapters.prompts import weights_of
 from journeyman.runtime.console import JsonOption, WorkspaceOption, emit, notes, progress
@@ -25,13 +25,16 @@ from journeyman.training.commands.train_shown import (
 from journeyman.training.data.datasets.shelf import KnownDataset, open_dataset, shelve
 from journeyman.training.data.samples import read_samples
 from journeyman.training.improve.alternate import Alternation
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher, driver_of
+from journeyman.training.improve.from_tasks import Driver, TaskJob, Watcher, driver_of
 from journeyman.training.methods.checkpoints import Checkpoint
 from journeyman.training.methods.job import plan_job, start_of, train_adapter, try_job
 from journeyman.training.methods.recipe import Step, read_override
 from journeyman.training.methods.recipes.known import load_recipe
 from journeyman.training.trainings.launched import follows
 from journeyman.training.trainings.yielding import give_way
+
+ROUNDS = 10
+"""Of each agent that learns in turn, before it is the next one's."""
 
 
 def train(
@@ -40,9 +43,9 @@ def train(
         str | None, typer.Option(metavar="A,B", help="Agents that learn in turn, for the recipe grpo")
     ] = None,
     alternate: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Rounds that each of --agents learns before it is the next one's turn"),
-    ] = 10,
+        int | None,
+        typer.Option(metavar="N", min=1, help="Rounds of each of --agents before the next one's turn (default: 10)"),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="DATASET", help="What `journeyman mine` wrote: a file, or its name or digest")
     ] = None,
@@ -102,7 +105,7 @@ def train(
     workspace = find_workspace(folder)
     written = {} if reflect is None else {"prompt.reflect": reflect}
     settings = load_recipe(recipe, written | dict(map(read_override, overrides or [])))
-    learning = _learning(agent, agents, start)
+    learning = _learning(agent, agents, start, alternate)
     base_model = pull_model(model or workspace.config.server.model)
     how: dict[str, Any] = {"wait": wait, "discard": discard, "mlflow_uri": mlflow or workspace.mlflow_uri}
 
@@ -125,10 +128,8 @@ def train(
             TaskJob(**job_of(name), **how, crew=crew, tasks=learned, source=tasks.name, scorer=told)
             for name in learning
         ]
-        if agents is None:
-            _on_tasks(asked[0], plan_only=explain or dry_run, as_json=as_json)
-        else:
-            _in_turn(Alternation(asked, alternate), workspace, plan_only=explain or dry_run, as_json=as_json)
+        driver = driver_of(asked[0]) if agents is None else Alternation(asked, alternate or ROUNDS)
+        _on_tasks(driver, workspace, plan_only=explain or dry_run, as_json=as_json)
         return
     if agents is not None:
         raise ConfigError(f"method {settings.method} teaches one agent at a time: name it with --agent")
@@ -181,9 +182,11 @@ def _on_rows(samples: list[Any], dataset: KnownDataset, job: Mapping[str, Any], 
         emit(adapter, as_json, lambda: show_adapter(adapter, workspace))
 
 
-def _learning(agent: str | None, agents: str | None, start: str | None) -> list[str]:
+def _learning(agent: str | None, agents: str | None, start: str | None, alternate: int | None) -> list[str]:
     """The agents that learn, as the options name them."""
     if agents is None:
+        if alternate is not None:
+            raise ConfigError("--alternate says how long each of several agents learns: name them with --agents")
         if agent is None:
             raise ConfigError("nobody is named who learns: give --agent, or --agents for several in turn")
         return [agent]
@@ -192,39 +195,12 @@ def _learning(agent: str | None, agents: str | None, start: str | None) -> list[
     return [name for part in agents.split(",") if (name := part.strip())]
 
 
-def _on_tasks(job: TaskJob, *, plan_only: bool, as_json: bool) -> None:
+def _on_tasks(driver: Driver | Alternation, workspace: Workspace, *, plan_only: bool, as_json: bool) -> None:
     """Makes what the job says, and shows how it comes on."""
-    driver = driver_of(job)
+    plan = driver.plan()
     if plan_only:
-        _show_plan(driver.plan(), as_json)
+        emit(plan, as_json, lambda: show_choices(str(plan), plan.choices))
         return
-    with _watched(driver.plan()) as watcher:
-        adapter = driver.train(watcher)
-    emit(adapter, as_json, lambda: show_adapter(adapter, job.workspace))
-
-
-def _in_turn(alternation: Alternation, workspace: Workspace, *, plan_only: bool, as_json: bool) -> None:
-    """Makes all legs, and shows what each agent has come to."""
-    if plan_only:
-        _show_plan(alternation.plan(), as_json)
-        return
-    with _watched(alternation.plan()) as watcher:
-        adapters = [*alternation.train(watcher).values()]
-
-    def show() -> None:
-        for adapter in adapters:
-            show_adapter(adapter, workspace)
-
-    emit(adapters, as_json, show)
-
-
-def _show_plan(plan: TaskPlan, as_json: bool) -> None:
-    emit(plan, as_json, lambda: show_choices(str(plan), plan.choices))
-
-
-@contextmanager
-def _watched(plan: TaskPlan) -> Iterator[Watcher]:
-    """Tells the plan, then shows each run, each step and what is said."""
     notes.print(f"planned: {plan}", markup=False)
     with progress() as bar:
         row = bar.add_task("runs", total=None)
@@ -235,4 +211,11 @@ def _watched(plan: TaskPlan) -> Iterator[Watcher]:
         def step(step: Step) -> None:
             bar.update(row, description=doing(step), completed=step.number, total=step.steps)
 
-        yield Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False))
+        made = driver.train(Watcher(on_step=step, on_run=run, say=lambda line: notes.print(line, markup=False)))
+    adapters = [made] if isinstance(made, Adapter) else [*made.values()]
+
+    def show() -> None:
+        for adapter in adapters:
+            show_adapter(adapter, workspace)
+
+    emit(made if isinstance(made, Adapter) else adapters, as_json, show)

@@ -64,7 +64,7 @@ class RejectionSampling:
         def train(dataset: KnownDataset, *, start: str) -> Adapter:
             return train_adapter(
                 read_samples(dataset.path, SFTSample),
-                **job.given,
+                **job._replace(recipe=self._recipe.of_a_round).given,
                 start=start,
                 dataset=dataset,
                 say=watcher.say,

@@ -47,6 +47,8 @@ def test_who_learns_is_named_in_one_way(run: Any, files: list[str]) -> None:
     in_turn = ("train", "--agents", "planner, worker", *files)
     for more in ("--agent", "worker"), ("--from", "worker@1"):
         assert "--agents names all that learn" in str(run.error(*in_turn, "--recipe", "grpo", *more))
+    alone = ("train", "--agent", "worker", *files, "--recipe", "grpo", "--alternate", "2")
+    assert "name them with --agents" in str(run.error(*alone))
 
 
 def test_agents_learn_in_turn_by_grpo_only(run: Any, files: list[str], embedded_model: Path) -> None:

@@ -12,8 +12,7 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import ConfigError
 from journeyman.training.improve import alternate
 from journeyman.training.improve.alternate import Alternation
-from journeyman.training.improve.explore import Explorer
-from journeyman.training.improve.from_tasks import TaskJob, TaskPlan, Watcher
+from journeyman.training.improve.from_tasks import TaskJob, Watcher
 from journeyman.training.improve.rounds import NothingToLearnError
 from journeyman.training.methods.recipes.known import load_recipe
 
@@ -129,8 +128,9 @@ def test_another_method_is_refused(jobs: list[TaskJob]) -> None:
         Alternation(others, 2)
 
 
-def test_what_is_planned_is_said(jobs: list[TaskJob], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Explorer, "plan", lambda self: TaskPlan(summary="5 rounds", runs=160))
-    plan = Alternation(jobs, 2).plan()
-    assert str(plan) == "orchestrator, lookup in turn, 6 legs of up to 2 rounds; each agent: 5 rounds"
-    assert plan.runs == 320
+@pytest.mark.train
+def test_what_is_planned_is_said(jobs: list[TaskJob], embedded_model: Path) -> None:
+    plan = Alternation([job._replace(base_model=embedded_model) for job in jobs], 2).plan()
+    one = "5 rounds of 32 runs on 24 tasks"
+    assert str(plan) == f"orchestrator, lookup in turn, 6 legs of up to 2 rounds; each agent: {one}"
+    assert plan.runs == 2 * 5 * 32

@@ -15,7 +15,8 @@ from journeyman.runtime.workspace import Workspace
 from journeyman.traces.errors import AdapterError, ConfigError, ServerError
 from journeyman.training.commands.train import train
 from journeyman.training.improve.rejection import MERGING_PAYS, Served
-from journeyman.training.methods.recipes.rft import RoundsTable
+from journeyman.training.methods.recipes.known import load_recipe
+from journeyman.training.methods.recipes.rft import RFTRecipe, RoundsTable
 
 MakeAdapter = Callable[..., Path]
 Train = Callable[..., Result]
@@ -123,3 +124,10 @@ def test_the_policy_that_samples_is_loaded_and_proved_in_the_workspace_s_server(
         assert backend.router is None
     with pytest.raises(AdapterError), served(workspace)("worker@7", tokens=10):
         pass
+
+
+def test_more_rounds_go_on_from_those_that_were_trained() -> None:
+    two, four, other = (load_recipe("rft", told) for told in ({"rft.rounds": 2}, {"rft.rounds": 4}, {"lora.r": 4}))
+    assert isinstance(two, RFTRecipe) and isinstance(four, RFTRecipe) and isinstance(other, RFTRecipe)
+    assert two.digest != four.digest
+    assert two.of_a_round.digest == four.of_a_round.digest != other.of_a_round.digest

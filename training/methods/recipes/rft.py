@@ -55,3 +55,8 @@ class RFTRecipe(TRLRecipe):
     """How the adapter learns."""
     rft: RoundsTable = RoundsTable()
     eval: RFTEval = RFTEval()
+
+    @property
+    def of_a_round(self) -> "RFTRecipe":
+        """What a round's SFT goes by. How many rounds there are is no part of it, so that more go on from these."""
+        return self.model_copy(update={"rft": self.rft.model_copy(update={"rounds": 1})})

@@ -52,23 +52,6 @@ class Learned(Record):
     """The tokens of a turn that it learned from, which prove the adapter in a server."""
 
 
-class GRPO:
-    """The method, as `method_of` opens it."""
-
-    def learner(
-        self,
-        recipe: GRPORecipe,
-        base_model: Path,
-        start: Path | None,
-        folder: Path,
-        checkpoint: Checkpoint | None,
-        *,
-        steps: int,
-    ) -> "Learner":
-        """As `Learner` itself."""
-        return Learner(recipe, base_model, start, folder, checkpoint, steps=steps)
-
-
 class Learner:
     """An adapter as it learns from one step's rows after another."""
 
@@ -200,6 +183,12 @@ class Learner:
             f"the loss or its gradient is not finite at step {self.done + 1}: lower trl.learning_rate and go on from "
             "the last checkpoint"
         )
+
+
+class GRPO:
+    """The method, as `method_of` opens it."""
+
+    learner = Learner
 
 
 def _check(rows: Sequence[TurnRow]) -> None:
